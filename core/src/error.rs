@@ -1,0 +1,167 @@
+//! Errors carry a kind, the place, and a fate: what the caller is to do about it.
+//!
+//! Rules: context is added once, where the place is known, and says what was attempted on what; an error is
+//! never re-wrapped on its way up; a kind decides the fate, so no caller guesses; a limit of the operating
+//! system has a kind of its own and a remedy in its text. Secrets never enter an error.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+/// The result of everything in this crate that can fail.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What the caller does about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Trouble that passes by itself: try again by the retry law.
+    Retry,
+    /// Not now and not by retrying soon: keep the work, go on with the rest, look again later.
+    Defer,
+    /// Somebody has to decide or repair something: stop this line of work and say so.
+    Halt,
+}
+
+/// What went wrong, as a program needs to know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// An operating system call failed for a reason without a kind of its own.
+    Io,
+    /// No space, inodes or quota left where we write.
+    DiskFull,
+    /// Too many open files, watches or instances; the text names the limit and the remedy.
+    Limit,
+    /// A watched root is missing, empty where it was not, or another file system.
+    RootUnavailable,
+    /// A repository or object that is not what Git's format says.
+    Git,
+    /// The state database cannot be read or written.
+    Store,
+    /// Somebody else moved a reference that only we should move.
+    RefMoved,
+    /// A remote cannot be reached at all.
+    RemoteUnreachable,
+    /// A remote's branch is not an ancestor of ours.
+    Diverged,
+    /// A remote refused, permanently as far as it says.
+    RemoteRefused,
+    /// The state directory is in use by another process.
+    InUse,
+    /// A configuration or an argument that cannot be obeyed.
+    Config,
+    /// Asked to stop.
+    Cancelled,
+    /// A state that this program's own invariants rule out; a bug.
+    Internal,
+}
+
+impl Kind {
+    /// What to do about an error of this kind.
+    pub fn fate(self) -> Fate {
+        match self {
+            Kind::Io | Kind::Git | Kind::Store | Kind::RefMoved | Kind::RemoteUnreachable | Kind::Internal => {
+                Fate::Retry
+            }
+            Kind::DiskFull | Kind::Limit | Kind::RootUnavailable | Kind::Cancelled => Fate::Defer,
+            Kind::Diverged | Kind::RemoteRefused | Kind::InUse | Kind::Config => Fate::Halt,
+        }
+    }
+
+    /// The word used in metrics, logs and the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Io => "io",
+            Kind::DiskFull => "disk_full",
+            Kind::Limit => "limit",
+            Kind::RootUnavailable => "root_unavailable",
+            Kind::Git => "git",
+            Kind::Store => "store",
+            Kind::RefMoved => "ref_moved",
+            Kind::RemoteUnreachable => "remote_unreachable",
+            Kind::Diverged => "diverged",
+            Kind::RemoteRefused => "remote_refused",
+            Kind::InUse => "in_use",
+            Kind::Config => "config",
+            Kind::Cancelled => "cancelled",
+            Kind::Internal => "internal",
+        }
+    }
+}
+
+/// An error with its kind and the place.
+pub struct Error {
+    kind: Kind,
+    context: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of our own finding.
+    pub fn new(kind: Kind, context: impl Into<String>) -> Self {
+        Self { kind, context: context.into(), source: None }
+    }
+
+    /// An error somebody else reported, with what we were doing.
+    pub fn with_source(
+        kind: Kind,
+        context: impl Into<String>,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        Self { kind, context: context.into(), source: Some(source.into()) }
+    }
+
+    /// A failed system call on `path`; `doing` is a verb phrase such as "read".
+    pub fn io(doing: &str, path: &Path, source: impl Into<io::Error>) -> Self {
+        let source = source.into();
+        let context = format!("cannot {doing} {}", crate::path::lossy(path.as_os_str().as_encoded_bytes()));
+        Self::with_source(kind_of_io(&source), context, source)
+    }
+
+    /// The asked-for stop.
+    pub fn cancelled() -> Self {
+        Self::new(Kind::Cancelled, "cancelled")
+    }
+
+    /// What went wrong, for a program.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What to do about it.
+    pub fn fate(&self) -> Fate {
+        self.kind.fate()
+    }
+}
+
+/// Sorts the operating system's errors into kinds.
+pub fn kind_of_io(error: &io::Error) -> Kind {
+    use rustix::io::Errno;
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOSPC | Errno::DQUOT) => Kind::DiskFull,
+        Some(Errno::MFILE | Errno::NFILE) => Kind::Limit,
+        _ => Kind::Io,
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.context)?;
+        if let Some(source) = &self.source {
+            write!(f, ": {source}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {self}", self.kind.as_str())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
+    }
+}

@@ -1,0 +1,3 @@
+//! Git as a format: packs, trees, references and repositories on disk. No transports, no git binary.
+
+pub mod pack;

@@ -1,0 +1,1 @@
+//! Packs: written in one stream, indexed, and read entry by entry.

@@ -1,0 +1,1 @@
+//! Which paths of a root are left out, and why.

@@ -1,0 +1,1 @@
+//! Watching a root: backends tell where something changed, never what.
