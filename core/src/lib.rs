@@ -5,6 +5,7 @@
 //! ([`path`], [`names`], [`error`], [`progress`], [`fault`]). Nothing here logs, prints, reads a home
 //! directory or panics on input: a function takes what it needs and returns what happened.
 
+pub mod beneath;
 pub mod config;
 pub mod error;
 pub mod fault;
@@ -14,5 +15,6 @@ pub mod metadata;
 pub mod names;
 pub mod path;
 pub mod progress;
+pub mod store;
 pub mod tree;
 pub mod watch;

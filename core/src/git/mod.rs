@@ -1,3 +1,5 @@
 //! Git as a format: packs, trees, references and repositories on disk. No transports, no git binary.
 
 pub mod pack;
+pub mod refs;
+pub mod repository;

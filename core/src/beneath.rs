@@ -1,0 +1,409 @@
+//! Access to files beneath a root, and nowhere else.
+//!
+//! A [`RootDirectory`] holds a descriptor of the root; every look and every open goes through it, component by
+//! component, never through a symbolic link and never through a path that could lead outside. Nothing here
+//! writes. Paths longer than the system's limit work, because they are walked in pieces.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, Result};
+use crate::path::RelPath;
+
+/// Longest relative path handed to one system call; longer ones are walked in pieces.
+const PIECE: usize = 2000;
+
+/// What a directory entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EntryKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link; never followed.
+    Symlink,
+    /// A named pipe; never opened.
+    Fifo,
+    /// A socket; never opened.
+    Socket,
+    /// A character device; never opened.
+    CharacterDevice,
+    /// A block device; never opened.
+    BlockDevice,
+}
+
+impl EntryKind {
+    fn of(stat: &Stat) -> Option<Self> {
+        Some(match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Self::File,
+            FileType::Directory => Self::Directory,
+            FileType::Symlink => Self::Symlink,
+            FileType::Fifo => Self::Fifo,
+            FileType::Socket => Self::Socket,
+            FileType::CharacterDevice => Self::CharacterDevice,
+            FileType::BlockDevice => Self::BlockDevice,
+            FileType::Unknown => return None,
+        })
+    }
+
+    /// Whether Git holds its content (the others live in metadata only).
+    pub fn has_content(self) -> bool {
+        matches!(self, Self::File | Self::Symlink)
+    }
+}
+
+/// What the file system says of an entry; equality of two looks means that nothing was seen to change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Look {
+    /// What it is.
+    pub kind: EntryKind,
+    /// The low 12 bits: permissions, set-id and sticky.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Bytes.
+    pub size: u64,
+    /// Modification time, nanoseconds since 1970.
+    pub mtime_ns: i64,
+    /// Change time, nanoseconds since 1970.
+    pub ctime_ns: i64,
+    /// Inode number.
+    pub inode: u64,
+    /// File system.
+    pub device: u64,
+    /// Number of names; above 1 for hard links.
+    pub links: u32,
+    /// Device number of device nodes, else 0.
+    pub special: u64,
+}
+
+fn nanoseconds(seconds: i64, nanos: i64) -> i64 {
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
+}
+
+impl Look {
+    /// `None` for kinds that this program does not know.
+    // The widths of struct stat differ by platform.
+    #[allow(clippy::unnecessary_cast, clippy::useless_conversion)]
+    fn of(stat: &Stat) -> Option<Self> {
+        let kind = EntryKind::of(stat)?;
+        let is_device = matches!(kind, EntryKind::CharacterDevice | EntryKind::BlockDevice);
+        Some(Self {
+            kind,
+            mode: (stat.st_mode as u32) & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            size: if kind == EntryKind::Directory { 0 } else { u64::try_from(stat.st_size).unwrap_or(0) },
+            mtime_ns: nanoseconds(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+            ctime_ns: nanoseconds(stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+            inode: stat.st_ino,
+            device: stat.st_dev as u64,
+            links: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
+            special: if is_device { stat.st_rdev as u64 } else { 0 },
+        })
+    }
+}
+
+/// A failed look or open, sorted into what it means for a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unseen {
+    /// Nothing there: the entry, or a directory on the way to it, is gone or is not a directory any more.
+    Gone,
+    /// Something there that cannot be read; the text says why. Never a deletion.
+    Unreadable(String),
+}
+
+fn unseen(errno: Errno) -> Unseen {
+    match errno {
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV => Unseen::Gone,
+        Errno::ACCESS | Errno::PERM => Unseen::Unreadable("permission denied".to_owned()),
+        other => Unseen::Unreadable(std::io::Error::from(other).to_string()),
+    }
+}
+
+/// An open watched directory.
+#[derive(Debug)]
+pub struct RootDirectory {
+    path: PathBuf,
+    descriptor: OwnedFd,
+    look: Look,
+}
+
+impl RootDirectory {
+    /// Opens the directory at `path`, which must be absolute; a symbolic link as its last component is refused.
+    ///
+    /// # Errors
+    /// [`Kind::RootUnavailable`] when it is missing, no directory, or cannot be read.
+    pub fn open(path: &Path) -> Result<Self> {
+        let unavailable = |errno: Errno| {
+            Error::with_source(
+                Kind::RootUnavailable,
+                format!(
+                    "the watched directory {} is not available",
+                    crate::path::lossy(path.as_os_str().as_bytes())
+                ),
+                std::io::Error::from(errno),
+            )
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let descriptor = retry(|| rustix::fs::open(path, flags, Mode::empty())).map_err(unavailable)?;
+        let stat = rustix::fs::fstat(&descriptor).map_err(unavailable)?;
+        let look = Look::of(&stat).ok_or_else(|| unavailable(Errno::NOTDIR))?;
+        Ok(Self { path: path.to_path_buf(), descriptor, look })
+    }
+
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the directory was when it was opened; device and inode identify it.
+    pub fn look(&self) -> Look {
+        self.look
+    }
+
+    /// The descriptor, for calls that start here.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+
+    /// What stands at `path` now.
+    pub fn look_at(&self, path: &RelPath) -> std::result::Result<Look, Unseen> {
+        let (directory, name) = self.directory_of(path)?;
+        look_in(directory.as_ref().map_or(self.descriptor.as_fd(), AsFd::as_fd), name)
+    }
+
+    /// Opens the regular file at `path` for reading; never blocks on what is not a regular file.
+    pub fn open_file(&self, path: &RelPath) -> std::result::Result<OwnedFd, Unseen> {
+        let (directory, name) = self.directory_of(path)?;
+        open_file_in(directory.as_ref().map_or(self.descriptor.as_fd(), AsFd::as_fd), name)
+    }
+
+    /// The target of the symbolic link at `path`, byte for byte.
+    pub fn read_link(&self, path: &RelPath) -> std::result::Result<Vec<u8>, Unseen> {
+        let (directory, name) = self.directory_of(path)?;
+        let at = directory.as_ref().map_or(self.descriptor.as_fd(), AsFd::as_fd);
+        retry(|| rustix::fs::readlinkat(at, name, Vec::new()))
+            .map(|target| target.into_bytes())
+            .map_err(unseen)
+    }
+
+    /// Opens the directory at `path` for listing.
+    pub fn open_directory(&self, path: &RelPath) -> std::result::Result<OwnedFd, Unseen> {
+        let mut bytes = path.as_bytes();
+        let mut current: Option<OwnedFd> = None;
+        loop {
+            let cut = cut_piece(bytes);
+            let (piece, rest) = bytes.split_at(cut);
+            let piece = if piece.is_empty() { OsStr::new(".") } else { OsStr::from_bytes(piece) };
+            let next =
+                open_directory_in(current.as_ref().map_or(self.descriptor.as_fd(), AsFd::as_fd), piece)?;
+            if rest.is_empty() {
+                return Ok(next);
+            }
+            bytes = &rest[1..];
+            current = Some(next);
+        }
+    }
+
+    /// The directory that holds `path` (`None`: the root itself) and the last component.
+    fn directory_of<'p>(
+        &self,
+        path: &'p RelPath,
+    ) -> std::result::Result<(Option<OwnedFd>, &'p OsStr), Unseen> {
+        match (path.parent(), path.file_name()) {
+            (Some(parent), Some(name)) if parent.is_root() => Ok((None, OsStr::from_bytes(name))),
+            (Some(parent), Some(name)) => Ok((Some(self.open_directory(&parent)?), OsStr::from_bytes(name))),
+            _ => Ok((None, OsStr::new("."))),
+        }
+    }
+}
+
+/// Where to cut `bytes` so that the first piece is short enough for one system call: at a slash or the end.
+fn cut_piece(bytes: &[u8]) -> usize {
+    if bytes.len() <= PIECE {
+        return bytes.len();
+    }
+    let window = &bytes[..PIECE];
+    window.iter().rposition(|b| *b == b'/').unwrap_or(bytes.len())
+}
+
+/// Opens a subdirectory; no component may be a symbolic link.
+pub fn open_directory_in(at: BorrowedFd<'_>, relative: &OsStr) -> std::result::Result<OwnedFd, Unseen> {
+    open_beneath(at, relative, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC)
+        .map_err(unseen)
+}
+
+/// Opens a regular file for reading; `NONBLOCK` so that a pipe put there meanwhile cannot hang us.
+pub fn open_file_in(at: BorrowedFd<'_>, name: &OsStr) -> std::result::Result<OwnedFd, Unseen> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    open_beneath(at, name, flags).map_err(unseen)
+}
+
+/// What stands under `name` in the open directory `at`.
+pub fn look_in(at: BorrowedFd<'_>, name: &OsStr) -> std::result::Result<Look, Unseen> {
+    let stat = retry(|| rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW)).map_err(unseen)?;
+    Look::of(&stat).ok_or_else(|| Unseen::Unreadable("an unknown kind of file".to_owned()))
+}
+
+/// What the open file is now.
+pub fn look_at_open(file: BorrowedFd<'_>) -> std::result::Result<Look, Unseen> {
+    let stat = rustix::fs::fstat(file).map_err(unseen)?;
+    Look::of(&stat).ok_or_else(|| Unseen::Unreadable("an unknown kind of file".to_owned()))
+}
+
+/// The names in an open directory, sorted by bytes, without `.` and `..`.
+pub fn names_in(directory: BorrowedFd<'_>) -> std::result::Result<Vec<OsString>, Unseen> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(directory).map_err(unseen)? {
+        let entry = entry.map_err(unseen)?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(OsString::from_vec(name.to_vec()));
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// The extended attributes of an open file or directory in the `user.` name space and the access lists;
+/// an empty list where the file system has none.
+pub fn xattrs_of(file: BorrowedFd<'_>) -> Vec<(Vec<u8>, Vec<u8>)> {
+    const MOST_BYTES: usize = 64 * 1024;
+    let mut names = Vec::new();
+    match retry(|| rustix::fs::flistxattr(file, &mut [0u8; 0][..])) {
+        Ok(0) | Err(_) => return Vec::new(),
+        Ok(length) => names.resize(length.min(MOST_BYTES), 0u8),
+    }
+    let Ok(length) = retry(|| rustix::fs::flistxattr(file, names.as_mut_slice())) else { return Vec::new() };
+    names.truncate(length);
+    let mut found = Vec::new();
+    for name in names.split(|b| *b == 0).filter(|name| is_kept_xattr(name)) {
+        let mut value = vec![0u8; MOST_BYTES];
+        if let Ok(length) =
+            retry(|| rustix::fs::fgetxattr(file, OsStr::from_bytes(name), value.as_mut_slice()))
+        {
+            value.truncate(length);
+            found.push((name.to_vec(), value));
+        }
+    }
+    found.sort_unstable();
+    found
+}
+
+fn is_kept_xattr(name: &[u8]) -> bool {
+    name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_") || name == b"security.capability"
+}
+
+/// Calls again while a signal interrupts.
+pub fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn open_beneath(at: BorrowedFd<'_>, relative: &OsStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    use rustix::fs::ResolveFlags;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    match retry(|| rustix::fs::openat2(at, relative, flags, Mode::empty(), resolve)) {
+        // Old kernels and some sandboxes lack the call.
+        Err(Errno::NOSYS | Errno::PERM) => open_by_component(at, relative, flags),
+        other => other,
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_beneath(at: BorrowedFd<'_>, relative: &OsStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    open_by_component(at, relative, flags)
+}
+
+fn open_by_component(at: BorrowedFd<'_>, relative: &OsStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let directory_flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut current: Option<OwnedFd> = None;
+    let mut rest = relative.as_bytes();
+    while let Some(cut) = rest.iter().position(|b| *b == b'/') {
+        let name = OsStr::from_bytes(&rest[..cut]);
+        let from = current.as_ref().map_or(at, AsFd::as_fd);
+        let next = retry(|| rustix::fs::openat(from, name, directory_flags, Mode::empty()))?;
+        current = Some(next);
+        rest = &rest[cut + 1..];
+    }
+    let from = current.as_ref().map_or(at, AsFd::as_fd);
+    retry(|| rustix::fs::openat(from, OsStr::from_bytes(rest), flags, Mode::empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn rel(path: &str) -> RelPath {
+        RelPath::new(path.as_bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_directory_swapped_for_a_symlink_leads_nowhere() {
+        let scratch = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("canary"), "secret").unwrap();
+        symlink(outside.path(), scratch.path().join("dir")).unwrap();
+        let root = RootDirectory::open(scratch.path()).unwrap();
+        assert_eq!(root.look_at(&rel("dir/canary")), Err(Unseen::Gone));
+        assert!(root.open_file(&rel("dir/canary")).is_err());
+        assert_eq!(root.look_at(&rel("dir")).unwrap().kind, EntryKind::Symlink);
+    }
+
+    #[test]
+    fn a_pipe_is_looked_at_and_never_blocks() {
+        let scratch = tempfile::tempdir().unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, scratch.path().join("p"), FileType::Fifo, Mode::from(0o600), 0)
+            .unwrap();
+        let root = RootDirectory::open(scratch.path()).unwrap();
+        assert_eq!(root.look_at(&rel("p")).unwrap().kind, EntryKind::Fifo);
+        assert!(root.open_file(&rel("p")).is_ok());
+    }
+
+    #[test]
+    fn a_path_beyond_the_systems_limit_is_reached() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = RootDirectory::open(scratch.path()).unwrap();
+        let name = "d".repeat(200);
+        let mut path = RelPath::root();
+        let mut at = rustix::fs::open(scratch.path(), OFlags::RDONLY, Mode::empty()).unwrap();
+        for _ in 0..50 {
+            rustix::fs::mkdirat(&at, name.as_str(), Mode::from(0o700)).unwrap();
+            at = rustix::fs::openat(&at, name.as_str(), OFlags::RDONLY, Mode::empty()).unwrap();
+            path = path.join(name.as_bytes());
+        }
+        assert!(path.as_bytes().len() > 10_000);
+        assert_eq!(root.look_at(&path).unwrap().kind, EntryKind::Directory);
+        assert!(root.open_directory(&path).is_ok());
+        assert_eq!(root.look_at(&path.join(b"missing")), Err(Unseen::Gone));
+    }
+
+    #[test]
+    fn walking_by_component_refuses_links_too() {
+        let scratch = tempfile::tempdir().unwrap();
+        fs::create_dir_all(scratch.path().join("a/b")).unwrap();
+        fs::write(scratch.path().join("a/b/f"), "x").unwrap();
+        symlink("b", scratch.path().join("a/link")).unwrap();
+        let root = RootDirectory::open(scratch.path()).unwrap();
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW;
+        assert!(open_by_component(root.descriptor(), OsStr::new("a/b/f"), flags).is_ok());
+        assert!(open_by_component(root.descriptor(), OsStr::new("a/link/f"), flags).is_err());
+    }
+}

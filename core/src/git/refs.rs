@@ -1,0 +1,242 @@
+//! Moving a reference: by compare-and-swap, durably, under Git's own lock.
+//!
+//! The new value goes into `<ref>.lock`, is synced, and is renamed over the reference, after the present value
+//! was seen to be the expected one while the lock was held. Every Git tool takes the same lock, so concurrent
+//! writers and readers see the old value or the new one. (libgit2 does the same without syncing.)
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use git2::Oid;
+
+use super::repository::{Repository, sync_directory};
+use crate::error::{Error, Kind, Result};
+use crate::fault;
+
+/// Moves `name` (in full) from `expected` (`None`: it must not exist) to `new`.
+///
+/// # Errors
+/// [`Kind::RefMoved`] when it stands elsewhere or somebody else holds its lock; the reference is then as it was.
+pub fn move_reference(repository: &Repository, name: &str, expected: Option<Oid>, new: Oid) -> Result<()> {
+    let path = reference_path(repository, name)?;
+    let directory = path.parent().unwrap_or(repository.path()).to_path_buf();
+    let made = create_directories(repository.path(), &directory)?;
+    let lock = Lock::take(&path)?;
+    let present = repository.reference(name)?;
+    if present != expected {
+        let text = format!(
+            "{name} of {} stands at {} and not at {}",
+            repository.path().display(),
+            present.map_or_else(|| "nothing".to_owned(), |oid| oid.to_string()),
+            expected.map_or_else(|| "nothing".to_owned(), |oid| oid.to_string()),
+        );
+        return Err(Error::new(Kind::RefMoved, text));
+    }
+    lock.write(&format!("{new}\n"))?;
+    fault::point("ref:locked-not-moved");
+    lock.commit(&path)?;
+    sync_directory(&directory)?;
+    for parent in made {
+        sync_directory(&parent)?;
+    }
+    fault::point("ref:moved");
+    Ok(())
+}
+
+fn reference_path(repository: &Repository, name: &str) -> Result<PathBuf> {
+    if !name.starts_with("refs/") || !git2::Reference::is_valid_name(name) {
+        return Err(Error::new(Kind::Config, format!("{name:?} is not a name for a Git reference")));
+    }
+    let path = repository.path().join(name);
+    // A symbolic reference here would make us lock one name and move another.
+    if let Ok(text) = fs::read(&path)
+        && text.starts_with(b"ref:")
+    {
+        let text = format!(
+            "{name} of {} is a symbolic reference; name the branch it points at",
+            repository.path().display()
+        );
+        return Err(Error::new(Kind::RemoteRefused, text));
+    }
+    Ok(path)
+}
+
+/// Makes the directories between `base` and `directory`; returns those that got a new entry.
+fn create_directories(base: &Path, directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut missing = Vec::new();
+    let mut at = directory;
+    while !at.exists() && at != base {
+        missing.push(at.to_path_buf());
+        let Some(parent) = at.parent() else { break };
+        at = parent;
+    }
+    fs::create_dir_all(directory).map_err(|error| {
+        let hint = if error.kind() == std::io::ErrorKind::NotADirectory
+            || error.kind() == std::io::ErrorKind::AlreadyExists
+        {
+            "create (a branch of that name is in the way) "
+        } else {
+            "create"
+        };
+        Error::io(hint, directory, error)
+    })?;
+    Ok(missing.iter().filter_map(|path| path.parent().map(Path::to_path_buf)).collect())
+}
+
+struct Lock {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl Lock {
+    fn take(reference: &Path) -> Result<Self> {
+        let path = lock_path(reference);
+        match OpenOptions::new().write(true).create_new(true).open(&path) {
+            Ok(file) => Ok(Self { path, file: Some(file) }),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                let text =
+                    format!("{} exists: another Git process is at work there, or one died", path.display());
+                Err(Error::new(Kind::RefMoved, text))
+            }
+            Err(error) => Err(Error::io("create", &path, error)),
+        }
+    }
+
+    fn write(&self, text: &str) -> Result<()> {
+        let Some(mut file) = self.file.as_ref() else { return Ok(()) };
+        file.write_all(text.as_bytes()).map_err(|error| Error::io("write", &self.path, error))?;
+        file.sync_all().map_err(|error| Error::io("sync", &self.path, error))
+    }
+
+    fn commit(mut self, reference: &Path) -> Result<()> {
+        fs::rename(&self.path, reference).map_err(|error| Error::io("move into place", &self.path, error))?;
+        self.file = None;
+        Ok(())
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn lock_path(reference: &Path) -> PathBuf {
+    let mut name = reference.as_os_str().to_os_string();
+    name.push(".lock");
+    PathBuf::from(name)
+}
+
+/// Removes lock files below the repository's references (and of HEAD and packed-refs) that are older than `age`.
+/// In our own repositories every lock found at a start is stale (`age` zero); elsewhere only old ones are.
+/// Returns the removed ones.
+pub fn sweep_stale_locks(repository: &Path, age: Duration, now: SystemTime) -> Vec<PathBuf> {
+    let mut removed = Vec::new();
+    let mut directories = vec![repository.join("refs")];
+    let mut candidates: Vec<PathBuf> =
+        ["HEAD.lock", "packed-refs.lock", "config.lock"].iter().map(|name| repository.join(name)).collect();
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => directories.push(entry.path()),
+                Ok(kind) if kind.is_file() && entry.path().extension().is_some_and(|end| end == "lock") => {
+                    candidates.push(entry.path());
+                }
+                _ => {}
+            }
+        }
+    }
+    for path in candidates {
+        let Ok(modified) = fs::symlink_metadata(&path).and_then(|metadata| metadata.modified()) else {
+            continue;
+        };
+        let old_enough = age.is_zero() || now.duration_since(modified).is_ok_and(|passed| passed >= age);
+        if old_enough && fs::remove_file(&path).is_ok() {
+            removed.push(path);
+        }
+    }
+    removed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch() -> (tempfile::TempDir, Repository, Oid, Oid) {
+        let scratch = tempfile::tempdir().unwrap();
+        let (repository, _) =
+            Repository::open_or_create(&scratch.path().join("r.git"), "refs/heads/main", "test").unwrap();
+        let commits: Vec<Oid> = ["one", "two"]
+            .iter()
+            .map(|message| {
+                let git = repository.git();
+                let tree = git.treebuilder(None).unwrap().write().unwrap();
+                let who = git2::Signature::now("t", "t@t").unwrap();
+                git.commit(None, &who, &who, message, &git.find_tree(tree).unwrap(), &[]).unwrap()
+            })
+            .collect();
+        (scratch, repository, commits[0], commits[1])
+    }
+
+    #[test]
+    fn a_reference_moves_only_from_where_it_is_expected() {
+        let (_scratch, repository, one, two) = scratch();
+        let name = "refs/heads/backup/main";
+        move_reference(&repository, name, None, one).unwrap();
+        assert_eq!(move_reference(&repository, name, None, two).unwrap_err().kind(), Kind::RefMoved);
+        assert_eq!(move_reference(&repository, name, Some(two), one).unwrap_err().kind(), Kind::RefMoved);
+        move_reference(&repository, name, Some(one), two).unwrap();
+        assert_eq!(repository.reference(name).unwrap(), Some(two));
+        let seen = std::process::Command::new("git")
+            .args(["-C", repository.path().to_str().unwrap(), "rev-parse", name])
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8(seen.stdout).unwrap().trim(), two.to_string());
+    }
+
+    #[test]
+    fn a_packed_reference_is_seen_and_moved() {
+        let (_scratch, repository, one, two) = scratch();
+        move_reference(&repository, "refs/heads/main", None, one).unwrap();
+        let packed = std::process::Command::new("git")
+            .args(["-C", repository.path().to_str().unwrap(), "pack-refs", "--all", "--prune"])
+            .status()
+            .unwrap();
+        assert!(packed.success());
+        assert!(!repository.path().join("refs/heads/main").exists());
+        move_reference(&repository, "refs/heads/main", Some(one), two).unwrap();
+        assert_eq!(repository.reference("refs/heads/main").unwrap(), Some(two));
+    }
+
+    #[test]
+    fn a_held_lock_is_respected_and_a_stale_one_swept() {
+        let (_scratch, repository, one, _) = scratch();
+        let lock = repository.path().join("refs/heads/main.lock");
+        fs::write(&lock, "").unwrap();
+        assert_eq!(
+            move_reference(&repository, "refs/heads/main", None, one).unwrap_err().kind(),
+            Kind::RefMoved
+        );
+        assert!(sweep_stale_locks(repository.path(), Duration::from_secs(600), SystemTime::now()).is_empty());
+        assert_eq!(sweep_stale_locks(repository.path(), Duration::ZERO, SystemTime::now()), [lock]);
+        move_reference(&repository, "refs/heads/main", None, one).unwrap();
+    }
+
+    #[test]
+    fn names_that_are_no_references_and_symbolic_ones_are_refused() {
+        let (_scratch, repository, one, _) = scratch();
+        for name in ["HEAD", "refs/heads/../x", "refs/heads/a b", "main"] {
+            assert_eq!(
+                move_reference(&repository, name, None, one).unwrap_err().kind(),
+                Kind::Config,
+                "{name}"
+            );
+        }
+        fs::write(repository.path().join("refs/heads/sym"), "ref: refs/heads/main\n").unwrap();
+        assert!(move_reference(&repository, "refs/heads/sym", None, one).is_err());
+    }
+}

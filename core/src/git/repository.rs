@@ -1,0 +1,323 @@
+//! Bare repositories on disk: made whole or not at all, opened without anybody's configuration.
+//!
+//! A new repository is built under a temporary name, synced file by file, and renamed into place, so that no
+//! crash leaves half of one. Opening resets libgit2's search paths first: no system, user or global
+//! configuration, no hooks and no attributes take part in anything this program does.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+
+use git2::{Oid, RepositoryInitOptions, RepositoryOpenFlags};
+
+use crate::error::{Error, Kind, Result};
+use crate::fault;
+use crate::path::lossy;
+
+/// Temporary directories of repositories in the making end so; a start sweeps them.
+const UNFINISHED_SUFFIX: &str = ".unfinished";
+
+static SETTINGS: Once = Once::new();
+
+/// Makes libgit2 ignore every configuration but the repository's own. Idempotent.
+#[allow(unsafe_code)]
+fn settle_library() {
+    SETTINGS.call_once(|| {
+        use git2::ConfigLevel;
+        for level in [ConfigLevel::System, ConfigLevel::Global, ConfigLevel::XDG, ConfigLevel::ProgramData] {
+            // SAFETY: unsafe only because it writes a global without a lock; `Once` runs it before any
+            // repository of this process is opened, because opening goes through this file.
+            let _ = unsafe { git2::opts::set_search_path(level, "") };
+        }
+        // SAFETY: as above. A NAS export or a volume often belongs to another user; nothing of a repository's
+        // configuration is executed here, which is what the ownership check is there to prevent.
+        let _ = unsafe { git2::opts::set_verify_owner_validation(false) };
+    });
+}
+
+/// Turns libgit2's error into ours, with the place.
+pub fn git_error(doing: &str, path: &Path, error: git2::Error) -> Error {
+    let context = format!("cannot {doing} {}", lossy(path.as_os_str().as_encoded_bytes()));
+    Error::with_source(Kind::Git, context, error)
+}
+
+/// Whether a repository was found or made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// It stood there.
+    Found,
+    /// It was made just now.
+    Created,
+}
+
+/// A bare repository on disk.
+pub struct Repository {
+    path: PathBuf,
+    inner: git2::Repository,
+}
+
+impl Repository {
+    /// Opens the bare repository at `path`.
+    ///
+    /// # Errors
+    /// [`Kind::RemoteRefused`] for what no retry changes: a repository with a work tree, SHA-256 object ids, or
+    /// the reftable format. [`Kind::Git`] for everything that is no repository.
+    pub fn open(path: &Path) -> Result<Self> {
+        settle_library();
+        let flags =
+            RepositoryOpenFlags::NO_SEARCH | RepositoryOpenFlags::NO_DOTGIT | RepositoryOpenFlags::BARE;
+        let none: [&Path; 0] = [];
+        refuse_foreign_formats(path)?;
+        let inner = git2::Repository::open_ext(path, flags, none)
+            .map_err(|error| git_error("open the Git repository", path, error))?;
+        Ok(Self { path: path.to_path_buf(), inner })
+    }
+
+    /// Opens the repository at `path`, or makes a bare one with HEAD at `branch` (in full) if nothing is there.
+    pub fn open_or_create(path: &Path, branch: &str, origin: &str) -> Result<(Self, Origin)> {
+        match fs::symlink_metadata(path) {
+            Ok(_) if is_empty_directory(path) => {}
+            Ok(_) => return Ok((Self::open(path)?, Origin::Found)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io("look at", path, error)),
+        }
+        create_whole(path, branch, origin)?;
+        Ok((Self::open(path)?, Origin::Created))
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where its packs are.
+    pub fn pack_directory(&self) -> PathBuf {
+        self.path.join("objects/pack")
+    }
+
+    /// libgit2's view of it, for reading objects and history.
+    pub fn git(&self) -> &git2::Repository {
+        &self.inner
+    }
+
+    /// Its objects.
+    pub fn objects(&self) -> Result<git2::Odb<'_>> {
+        self.inner.odb().map_err(|error| git_error("read the objects of", &self.path, error))
+    }
+
+    /// Where a reference stands, symbolic ones followed; `None` if there is none.
+    pub fn reference(&self, name: &str) -> Result<Option<Oid>> {
+        match self.inner.refname_to_id(name) {
+            Ok(oid) => Ok(Some(oid)),
+            Err(error) if error.code() == git2::ErrorCode::NotFound => Ok(None),
+            Err(error) => Err(git_error(&format!("read {name} of"), &self.path, error)),
+        }
+    }
+
+    /// All references that point at objects, with their full names.
+    pub fn references(&self) -> Result<Vec<(String, Oid)>> {
+        let fail = |error| git_error("list the references of", &self.path, error);
+        let mut found = Vec::new();
+        for reference in self.inner.references().map_err(fail)? {
+            let reference = reference.map_err(fail)?;
+            if let (Ok(name), Some(target)) = (reference.name(), reference.target()) {
+                found.push((name.to_owned(), target));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The tree of a commit.
+    pub fn tree_of(&self, commit: Oid) -> Result<Oid> {
+        let found = self.inner.find_commit(commit);
+        found
+            .map(|commit| commit.tree_id())
+            .map_err(|error| git_error(&format!("read commit {commit} of"), &self.path, error))
+    }
+
+    /// Whether `ancestor` is `descendant` or in its history; false when either is not here.
+    pub fn is_ancestor(&self, ancestor: Oid, descendant: Oid) -> Result<bool> {
+        if ancestor == descendant {
+            return Ok(true);
+        }
+        if !self.has_commit(ancestor) || !self.has_commit(descendant) {
+            return Ok(false);
+        }
+        self.inner
+            .graph_descendant_of(descendant, ancestor)
+            .map_err(|error| git_error("walk the history of", &self.path, error))
+    }
+
+    /// Whether the commit is here.
+    pub fn has_commit(&self, commit: Oid) -> bool {
+        self.inner.find_commit(commit).is_ok()
+    }
+}
+
+fn is_empty_directory(path: &Path) -> bool {
+    fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+fn refuse_foreign_formats(path: &Path) -> Result<()> {
+    let place = lossy(path.as_os_str().as_encoded_bytes());
+    if path.join(".git").symlink_metadata().is_ok() {
+        let text = format!(
+            "{place} has a work tree; a backup goes to a bare repository: make one with `git init --bare`, or name a path that does not exist"
+        );
+        return Err(Error::new(Kind::RemoteRefused, text));
+    }
+    let config = path.join("config");
+    let Ok(text) = fs::read_to_string(&config) else {
+        return Ok(());
+    };
+    for line in text.lines().map(|line| line.trim().to_ascii_lowercase().replace(' ', "")) {
+        if line == "objectformat=sha256" {
+            let text = format!(
+                "{place} uses SHA-256 object ids, which Git hosts and this program do not take yet: make one with `git init --bare --object-format=sha1`"
+            );
+            return Err(Error::new(Kind::RemoteRefused, text));
+        }
+        if line == "refstorage=reftable" {
+            let text = format!(
+                "{place} keeps its references in the reftable format, which this program cannot write: make one with `git init --bare --ref-format=files`"
+            );
+            return Err(Error::new(Kind::RemoteRefused, text));
+        }
+    }
+    Ok(())
+}
+
+fn create_whole(path: &Path, branch: &str, origin: &str) -> Result<()> {
+    settle_library();
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Error::new(Kind::Config, format!("{} cannot be a repository", path.display())));
+    };
+    fs::create_dir_all(parent).map_err(|error| Error::io("create", parent, error))?;
+    let mut unfinished_name = name.to_os_string();
+    unfinished_name.push(format!("-{}{UNFINISHED_SUFFIX}", std::process::id()));
+    let unfinished = parent.join(unfinished_name);
+    remove_if_there(&unfinished)?;
+    let mut options = RepositoryInitOptions::new();
+    let head = branch.strip_prefix("refs/heads/").unwrap_or(branch);
+    options.bare(true).external_template(false).no_reinit(true).initial_head(head);
+    let made = git2::Repository::init_opts(&unfinished, &options)
+        .map_err(|error| git_error("create the Git repository", &unfinished, error))?;
+    let set = |key: &str, value: &str| -> std::result::Result<(), git2::Error> {
+        made.config()?.set_str(key, value)
+    };
+    // Packs are ours to manage; `git gc` started by some other tool must not race with us.
+    set("gc.auto", "0").map_err(|error| git_error("configure", &unfinished, error))?;
+    set("backupbot.origin", origin).map_err(|error| git_error("configure", &unfinished, error))?;
+    drop(made);
+    fault::point("repository:made-not-synced");
+    sync_tree(&unfinished)?;
+    fault::point("repository:synced-not-renamed");
+    if is_empty_directory(path) {
+        fs::remove_dir(path).map_err(|error| Error::io("replace the empty directory", path, error))?;
+    }
+    fs::rename(&unfinished, path).map_err(|error| Error::io("rename into place", &unfinished, error))?;
+    sync_directory(parent)?;
+    fault::point("repository:renamed");
+    Ok(())
+}
+
+/// Removes what a crash left of repositories in the making in `directory`. Returns how many.
+pub fn sweep_unfinished(directory: &Path) -> Result<usize> {
+    let mut swept = 0;
+    let Ok(entries) = fs::read_dir(directory) else { return Ok(0) };
+    for entry in entries.flatten() {
+        if entry.file_name().as_encoded_bytes().ends_with(UNFINISHED_SUFFIX.as_bytes()) {
+            remove_if_there(&entry.path())?;
+            swept += 1;
+        }
+    }
+    Ok(swept)
+}
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path, error)),
+        _ => Ok(()),
+    }
+}
+
+/// Syncs every file and directory below `directory`, children first.
+fn sync_tree(directory: &Path) -> Result<()> {
+    for entry in fs::read_dir(directory).map_err(|error| Error::io("list", directory, error))? {
+        let entry = entry.map_err(|error| Error::io("list", directory, error))?;
+        let path = entry.path();
+        if path.is_dir() {
+            sync_tree(&path)?;
+        } else {
+            sync_file(&path)?;
+        }
+    }
+    sync_directory(directory)
+}
+
+/// Makes a file's content durable.
+pub fn sync_file(path: &Path) -> Result<()> {
+    let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
+    file.sync_all().map_err(|error| Error::io("sync", path, error))
+}
+
+/// Makes a directory's names durable.
+pub fn sync_directory(path: &Path) -> Result<()> {
+    sync_file(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_created_repository_is_bare_with_head_at_the_branch_and_leaves_no_rest() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("deep/er/documents.git");
+        let (repository, origin) =
+            Repository::open_or_create(&path, "refs/heads/backup/main", "local").unwrap();
+        assert_eq!(origin, Origin::Created);
+        assert!(repository.git().is_bare());
+        assert_eq!(fs::read_to_string(path.join("HEAD")).unwrap(), "ref: refs/heads/backup/main\n");
+        assert_eq!(repository.reference("refs/heads/backup/main").unwrap(), None);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        let (_, origin) = Repository::open_or_create(&path, "refs/heads/other", "local").unwrap();
+        assert_eq!(origin, Origin::Found);
+    }
+
+    #[test]
+    fn formats_that_we_cannot_write_are_refused_with_the_remedy() {
+        let scratch = tempfile::tempdir().unwrap();
+        let git = |arguments: &[&str]| {
+            let status =
+                std::process::Command::new("git").args(arguments).current_dir(scratch.path()).output();
+            assert!(status.unwrap().status.success(), "{arguments:?}");
+        };
+        git(&["init", "-q", "--bare", "--object-format=sha256", "sha256.git"]);
+        git(&["init", "-q", "tree"]);
+        for (name, word) in [("sha256.git", "sha1"), ("tree", "--bare")] {
+            let Err(error) = Repository::open(&scratch.path().join(name)) else {
+                panic!("{name} was opened")
+            };
+            assert_eq!(error.kind(), Kind::RemoteRefused);
+            assert!(error.to_string().contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_is_no_repository_is_not_touched() {
+        let scratch = tempfile::tempdir().unwrap();
+        fs::write(scratch.path().join("letter.txt"), "dear").unwrap();
+        assert!(Repository::open_or_create(scratch.path(), "refs/heads/main", "local").is_err());
+        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn unfinished_repositories_are_swept() {
+        let scratch = tempfile::tempdir().unwrap();
+        fs::create_dir_all(scratch.path().join("x.git-99.unfinished/objects")).unwrap();
+        fs::create_dir_all(scratch.path().join("y.git")).unwrap();
+        assert_eq!(sweep_unfinished(scratch.path()).unwrap(), 1);
+        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1);
+    }
+}

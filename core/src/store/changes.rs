@@ -1,0 +1,705 @@
+//! The queue: rows that say where to look, settled only if nothing happened there since.
+//!
+//! A row is a path of a root with the sequence number of its latest change. Enqueueing the same path again
+//! raises the number and keeps the row's place in the order; a batch takes rows with their numbers; settling
+//! deletes a row only if its number is still the one taken, otherwise the row goes to the end of the order.
+//!
+//! A *deep* row says "this path and everything below". It may need many batches, so it keeps a cursor (the last
+//! path a batch looked at) and the number it had when its walk began; only a walk that began at the row's
+//! present number finishes it. A deep row that no batch has taken yet absorbs changes below it; one that was
+//! taken absorbs nothing, because the walk may have passed the place. Above [`WATERMARK`] rows a root's rows
+//! become one deep row: coarser, never dropped.
+
+use std::collections::BTreeMap;
+
+use redb::{ReadableTable, ReadableTableMetadata};
+use serde::{Deserialize, Serialize};
+
+use super::checkpoints::{RowOutcome, Settlement, StagedCommit};
+use super::{
+    CHANGES, CHECKPOINTS, FILES, ORDER, Outcome, PAUSED, STAGED, Store, StoreReader, decode, encode, files,
+};
+use crate::error::Result;
+use crate::names::{RepositoryName, RootName};
+use crate::path::RelPath;
+
+/// Rows a root may have before they become one deep row.
+pub const WATERMARK: usize = 50_000;
+
+/// How far a row reaches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scope {
+    /// The entry at the path.
+    Exact,
+    /// The entry and everything below it.
+    Deep {
+        /// The last path that the walk has finished; absent before the first batch.
+        cursor: Option<RelPath>,
+        /// The row's sequence number when the walk began.
+        walk_seq: u64,
+    },
+}
+
+/// Why a path could not be stored for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum SkipReason {
+    /// The system refuses to let us look or read.
+    Unreadable,
+    /// It changed while it was read, each time.
+    Changing,
+    /// It cannot be stored in this form; the message says why.
+    Unsupported,
+}
+
+impl SkipReason {
+    /// The word used in metrics and the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SkipReason::Unreadable => "unreadable",
+            SkipReason::Changing => "changing",
+            SkipReason::Unsupported => "unsupported",
+        }
+    }
+}
+
+/// The last failed attempt at a row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The class.
+    pub reason: SkipReason,
+    /// The words.
+    pub message: String,
+}
+
+/// One row of the queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeRow {
+    /// The number of its latest change.
+    pub seq: u64,
+    /// Its place in the order.
+    pub order: u64,
+    /// When the oldest change that it stands for was queued, Unix milliseconds.
+    pub since_ms: i64,
+    /// How far it reaches.
+    pub scope: Scope,
+    /// Failed attempts since the latest change.
+    pub attempts: u32,
+    /// Not to be taken before this, Unix milliseconds.
+    pub not_before_ms: i64,
+    /// The last failed attempt.
+    pub failure: Option<Failure>,
+}
+
+/// What a batch found out about a row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RowVerdict {
+    /// Its state is in the commit, or needs none.
+    Done,
+    /// To be tried again; a row that does not exist yet (found by a walk) is made.
+    Again {
+        /// Not before this, Unix milliseconds.
+        not_before_ms: i64,
+        /// Why.
+        failure: Failure,
+    },
+    /// A deep row's walk went on to `cursor`, or to its end.
+    Walked {
+        /// Where to go on; absent when the walk is complete.
+        cursor: Option<RelPath>,
+        /// The row's sequence number when the walk began.
+        walk_seq: u64,
+    },
+}
+
+/// How far a newly queued path reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reach {
+    /// The entry itself.
+    Exact,
+    /// The entry and everything below.
+    Deep,
+}
+
+/// A row as a batch takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakenRow {
+    /// The row's root.
+    pub root: RootName,
+    /// The row's path.
+    pub path: RelPath,
+    /// The row.
+    pub row: ChangeRow,
+}
+
+/// What waits in a repository's queue, as far as a committer needs to know.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Rows that may be taken now, counted up to the asked-for number.
+    pub ready: usize,
+    /// Whether one of them is deep.
+    pub deep: bool,
+    /// Since when the oldest of them waits, Unix milliseconds.
+    pub oldest_since_ms: Option<i64>,
+    /// When the next postponed row may be taken, Unix milliseconds.
+    pub next_ready_ms: Option<i64>,
+}
+
+/// A path that is not in the latest commit as it is on disk, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// Its root.
+    pub root: RootName,
+    /// Its path.
+    pub path: RelPath,
+    /// Why.
+    pub failure: Failure,
+}
+
+#[derive(Debug, Default)]
+struct RootRows {
+    rows: usize,
+    /// Deep rows; `true` while no batch has taken them, so that they may absorb.
+    deep: BTreeMap<RelPath, bool>,
+}
+
+impl RootRows {
+    fn absorbs(&self, path: &RelPath) -> bool {
+        self.deep.iter().any(|(deep, untaken)| *untaken && path.is_within(deep))
+    }
+}
+
+/// The queue's tables with the right to write them.
+#[derive(Debug)]
+pub struct QueueStore {
+    store: Store,
+    next_seq: u64,
+    roots: BTreeMap<(RepositoryName, RootName), RootRows>,
+}
+
+impl QueueStore {
+    pub(super) fn new(store: Store) -> Result<Self> {
+        let (next_seq, roots) = store.read(|transaction| {
+            let changes = transaction.open_table(CHANGES)?;
+            let mut highest = 0;
+            let mut roots: BTreeMap<(RepositoryName, RootName), RootRows> = BTreeMap::new();
+            for entry in changes.iter()? {
+                let (key, value) = entry?;
+                let (repository, root, path) = key.value();
+                let row: ChangeRow = decode(value.value())?;
+                highest = highest.max(row.seq).max(row.order);
+                let (Ok(repository), Ok(root), Ok(path)) =
+                    (RepositoryName::new(repository), RootName::new(root), RelPath::new(path))
+                else {
+                    continue;
+                };
+                let rows = roots.entry((repository, root)).or_default();
+                rows.rows += 1;
+                if let Scope::Deep { cursor, .. } = row.scope {
+                    rows.deep.insert(path, cursor.is_none());
+                }
+            }
+            Ok((highest + 1, roots))
+        })?;
+        Ok(Self { store, next_seq, roots })
+    }
+
+    /// The number of the latest change accepted so far.
+    pub fn highest_seq(&self) -> u64 {
+        self.next_seq - 1
+    }
+
+    /// Queues `paths` of a root durably, in one transaction; afterwards a crash loses none of them.
+    /// Returns the highest sequence number that covers them.
+    pub fn enqueue(
+        &mut self,
+        repository: &RepositoryName,
+        root: &RootName,
+        paths: &[(RelPath, Reach)],
+        now_ms: i64,
+    ) -> Result<u64> {
+        let key = (repository.clone(), root.clone());
+        // The marks in memory must not run ahead of a transaction that fails.
+        let mut rows = self.roots.remove(&key).unwrap_or_default();
+        let before = (rows.rows, rows.deep.clone());
+        let mut next_seq = self.next_seq;
+        let outcome = self.store.write(|transaction| {
+            let mut tables =
+                Tables { changes: transaction.open_table(CHANGES)?, order: transaction.open_table(ORDER)? };
+            for (path, reach) in paths {
+                if rows.absorbs(path) {
+                    continue;
+                }
+                let seq = next_seq;
+                next_seq += 1;
+                tables.raise(repository, root, path, *reach, seq, now_ms, &mut rows)?;
+                if rows.rows > WATERMARK {
+                    tables.coarsen(repository, root, next_seq, now_ms, &mut rows)?;
+                    next_seq += 1;
+                }
+            }
+            Ok(())
+        });
+        if outcome.is_err() {
+            (rows.rows, rows.deep) = before;
+        } else {
+            self.next_seq = next_seq;
+        }
+        self.roots.insert(key, rows);
+        outcome.map(|()| self.highest_seq())
+    }
+
+    /// Looks at what could be taken now, counting at most `up_to` rows.
+    pub fn waiting(&self, repository: &RepositoryName, now_ms: i64, up_to: usize) -> Result<Waiting> {
+        self.store.read(|transaction| {
+            let changes = transaction.open_table(CHANGES)?;
+            let order = transaction.open_table(ORDER)?;
+            let mut waiting = Waiting::default();
+            for entry in order.range((repository.as_str(), 0)..=(repository.as_str(), u64::MAX))? {
+                let (_, place) = entry?;
+                let (root, path) = place.value();
+                let Some(value) = changes.get((repository.as_str(), root, path))? else { continue };
+                let row: ChangeRow = decode(value.value())?;
+                if row.not_before_ms > now_ms {
+                    let earliest =
+                        waiting.next_ready_ms.map_or(row.not_before_ms, |at| at.min(row.not_before_ms));
+                    waiting.next_ready_ms = Some(earliest);
+                    continue;
+                }
+                waiting.ready += 1;
+                waiting.deep |= matches!(row.scope, Scope::Deep { .. });
+                waiting.oldest_since_ms =
+                    Some(waiting.oldest_since_ms.map_or(row.since_ms, |since| since.min(row.since_ms)));
+                if waiting.ready >= up_to {
+                    break;
+                }
+            }
+            Ok(waiting)
+        })
+    }
+
+    /// Takes the rows that have waited longest: at most `most` exact ones and one deep one. `eager` takes
+    /// postponed rows too. Nothing is written: a row leaves the queue only by [`QueueStore::settle`].
+    pub fn take(
+        &mut self,
+        repository: &RepositoryName,
+        now_ms: i64,
+        most: usize,
+        eager: bool,
+    ) -> Result<Vec<TakenRow>> {
+        let taken = self.store.read(|transaction| {
+            let changes = transaction.open_table(CHANGES)?;
+            let order = transaction.open_table(ORDER)?;
+            let mut taken = Vec::new();
+            let (mut exact, mut deep) = (0, false);
+            for entry in order.range((repository.as_str(), 0)..=(repository.as_str(), u64::MAX))? {
+                let (_, place) = entry?;
+                let (root, path) = place.value();
+                let Some(value) = changes.get((repository.as_str(), root, path))? else { continue };
+                let row: ChangeRow = decode(value.value())?;
+                if row.not_before_ms > now_ms && !eager {
+                    continue;
+                }
+                match row.scope {
+                    Scope::Exact if exact < most => exact += 1,
+                    Scope::Deep { .. } if !deep => deep = true,
+                    _ => continue,
+                }
+                if let (Ok(root), Ok(path)) = (RootName::new(root), RelPath::new(path)) {
+                    taken.push(TakenRow { root, path, row });
+                }
+                if exact >= most && deep {
+                    break;
+                }
+            }
+            Ok(taken)
+        })?;
+        for row in taken.iter().filter(|row| matches!(row.row.scope, Scope::Deep { .. })) {
+            if let Some(rows) = self.roots.get_mut(&(repository.clone(), row.root.clone())) {
+                rows.deep.insert(row.path.clone(), false);
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Records the commit that is about to happen. Its pack must be synced already.
+    pub fn stage(&mut self, repository: &RepositoryName, staged: &StagedCommit) -> Result<()> {
+        self.store.write(|transaction| {
+            transaction.open_table(STAGED)?.insert(repository.as_str(), encode(staged)?.as_slice())?;
+            Ok(())
+        })
+    }
+
+    /// Forgets the commit that was about to happen; its rows are all still queued.
+    pub fn unstage(&mut self, repository: &RepositoryName) -> Result<()> {
+        self.store.write(|transaction| {
+            transaction.open_table(STAGED)?.remove(repository.as_str())?;
+            Ok(())
+        })
+    }
+
+    /// Applies everything that follows from a batch, in one transaction, and clears the staged commit.
+    pub fn settle(
+        &mut self,
+        repository: &RepositoryName,
+        settlement: &Settlement,
+        now_ms: i64,
+    ) -> Result<()> {
+        let mut next_seq = self.next_seq;
+        let mut marks: Vec<(RootName, RelPath, RowMark)> = Vec::new();
+        self.store.write(|transaction| {
+            let mut tables =
+                Tables { changes: transaction.open_table(CHANGES)?, order: transaction.open_table(ORDER)? };
+            for outcome in &settlement.rows {
+                let mark = tables.settle_row(repository, outcome, &mut next_seq, now_ms)?;
+                marks.push((outcome.root.clone(), outcome.path.clone(), mark));
+            }
+            let mut table = transaction.open_table(FILES)?;
+            for (root, deltas) in &settlement.files {
+                files::apply(&mut table, repository, root, deltas)?;
+            }
+            if let Some(checkpoint) = &settlement.checkpoint {
+                transaction
+                    .open_table(CHECKPOINTS)?
+                    .insert(repository.as_str(), encode(checkpoint)?.as_slice())?;
+            }
+            transaction.open_table(STAGED)?.remove(repository.as_str())?;
+            Ok(())
+        })?;
+        self.next_seq = next_seq;
+        for (root, path, mark) in marks {
+            let rows = self.roots.entry((repository.clone(), root)).or_default();
+            match mark {
+                RowMark::Unchanged => {}
+                RowMark::Gone => {
+                    rows.rows = rows.rows.saturating_sub(1);
+                    rows.deep.remove(&path);
+                }
+                RowMark::New => rows.rows += 1,
+                RowMark::DeepRestarts => {
+                    rows.deep.insert(path, true);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Empties the repository's stat cache, because its checkpoint is not in the branch's history.
+    pub fn distrust_files(&mut self, repository: &RepositoryName) -> Result<()> {
+        self.store
+            .write(|transaction| files::clear_repository(&mut transaction.open_table(FILES)?, repository))
+    }
+
+    /// Pauses or resumes; survives restarts.
+    pub fn set_paused(&mut self, repository: &RepositoryName, since_ms: Option<i64>) -> Result<()> {
+        self.store.write(|transaction| {
+            let mut paused = transaction.open_table(PAUSED)?;
+            match since_ms {
+                Some(since) => paused.insert(repository.as_str(), since)?,
+                None => paused.remove(repository.as_str())?,
+            };
+            Ok(())
+        })
+    }
+
+    /// Rows in the repository's queue.
+    pub fn row_count(&self, repository: &RepositoryName) -> usize {
+        self.roots.iter().filter(|((name, _), _)| name == repository).map(|(_, rows)| rows.rows).sum()
+    }
+
+    /// Rows of changes up to `seq` that have been neither settled nor found unreadable: 0 means that every
+    /// change queued up to then is in a commit or is listed as skipped.
+    pub fn unsettled_up_to(&self, repository: &RepositoryName, seq: u64) -> Result<usize> {
+        self.store.read(|transaction| {
+            let changes = transaction.open_table(CHANGES)?;
+            let order = transaction.open_table(ORDER)?;
+            let mut count = 0;
+            for entry in order.range((repository.as_str(), 0)..=(repository.as_str(), seq))? {
+                let (_, place) = entry?;
+                let (root, path) = place.value();
+                let Some(value) = changes.get((repository.as_str(), root, path))? else { continue };
+                let row: ChangeRow = decode(value.value())?;
+                count += usize::from(row.failure.is_none());
+            }
+            Ok(count)
+        })
+    }
+
+    /// What everybody may read.
+    pub fn reader(&self) -> StoreReader {
+        self.store.reader()
+    }
+}
+
+impl StoreReader {
+    /// The row of one path.
+    pub fn change(
+        &self,
+        repository: &RepositoryName,
+        root: &RootName,
+        path: &RelPath,
+    ) -> Result<Option<ChangeRow>> {
+        self.store().read(|transaction| {
+            let found = transaction.open_table(CHANGES)?.get((
+                repository.as_str(),
+                root.as_str(),
+                path.as_bytes(),
+            ))?;
+            found.map(|value| decode(value.value())).transpose()
+        })
+    }
+
+    /// The paths that could not be stored for now: how many, and the first `most` of them.
+    pub fn skipped(&self, repository: &RepositoryName, most: usize) -> Result<(usize, Vec<Skipped>)> {
+        self.store().read(|transaction| {
+            let changes = transaction.open_table(CHANGES)?;
+            let order = transaction.open_table(ORDER)?;
+            let (mut count, mut listed) = (0, Vec::new());
+            for entry in order.range((repository.as_str(), 0)..=(repository.as_str(), u64::MAX))? {
+                let (_, place) = entry?;
+                let (root, path) = place.value();
+                let Some(value) = changes.get((repository.as_str(), root, path))? else { continue };
+                let row: ChangeRow = decode(value.value())?;
+                let Some(failure) = row.failure else { continue };
+                count += 1;
+                if listed.len() < most
+                    && let (Ok(root), Ok(path)) = (RootName::new(root), RelPath::new(path))
+                {
+                    listed.push(Skipped { root, path, failure });
+                }
+            }
+            Ok((count, listed))
+        })
+    }
+
+    /// Rows in all queues together.
+    pub fn total_rows(&self) -> Result<u64> {
+        self.store().read(|transaction| Ok(transaction.open_table(CHANGES)?.len()?))
+    }
+}
+
+enum RowMark {
+    Unchanged,
+    Gone,
+    New,
+    DeepRestarts,
+}
+
+struct Tables<'t> {
+    changes: redb::Table<'t, (&'static str, &'static str, &'static [u8]), &'static [u8]>,
+    order: redb::Table<'t, (&'static str, u64), (&'static str, &'static [u8])>,
+}
+
+impl Tables<'_> {
+    fn get(
+        &self,
+        repository: &RepositoryName,
+        root: &RootName,
+        path: &RelPath,
+    ) -> Outcome<Option<ChangeRow>> {
+        let found = self.changes.get((repository.as_str(), root.as_str(), path.as_bytes()))?;
+        found.map(|value| decode(value.value())).transpose()
+    }
+
+    fn put(
+        &mut self,
+        repository: &RepositoryName,
+        root: &RootName,
+        path: &RelPath,
+        row: &ChangeRow,
+    ) -> Outcome<()> {
+        let key = (repository.as_str(), root.as_str(), path.as_bytes());
+        self.changes.insert(key, encode(row)?.as_slice())?;
+        self.order.insert((repository.as_str(), row.order), (root.as_str(), path.as_bytes()))?;
+        Ok(())
+    }
+
+    fn remove(
+        &mut self,
+        repository: &RepositoryName,
+        root: &RootName,
+        path: &RelPath,
+        order: u64,
+    ) -> Outcome<()> {
+        self.changes.remove((repository.as_str(), root.as_str(), path.as_bytes()))?;
+        self.order.remove((repository.as_str(), order))?;
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn raise(
+        &mut self,
+        repository: &RepositoryName,
+        root: &RootName,
+        path: &RelPath,
+        reach: Reach,
+        seq: u64,
+        now_ms: i64,
+        rows: &mut RootRows,
+    ) -> Outcome<()> {
+        let fresh_scope = match reach {
+            Reach::Exact => Scope::Exact,
+            Reach::Deep => Scope::Deep { cursor: None, walk_seq: 0 },
+        };
+        let row = match self.get(repository, root, path)? {
+            None => {
+                rows.rows += 1;
+                ChangeRow {
+                    seq,
+                    order: seq,
+                    since_ms: now_ms,
+                    scope: fresh_scope,
+                    attempts: 0,
+                    not_before_ms: 0,
+                    failure: None,
+                }
+            }
+            Some(old) => {
+                // A deep row under way keeps its cursor: its walk began at an older number, so it starts anew
+                // after its end, instead of never getting there while events keep coming.
+                let scope = if matches!(old.scope, Scope::Deep { .. }) { old.scope } else { fresh_scope };
+                ChangeRow { seq, scope, attempts: 0, not_before_ms: 0, failure: None, ..old }
+            }
+        };
+        if matches!(row.scope, Scope::Deep { .. }) {
+            rows.deep.entry(path.clone()).or_insert(true);
+        }
+        self.put(repository, root, path, &row)
+    }
+
+    /// Replaces all rows of a root by one deep row, which keeps the earliest place and age.
+    fn coarsen(
+        &mut self,
+        repository: &RepositoryName,
+        root: &RootName,
+        seq: u64,
+        now_ms: i64,
+        rows: &mut RootRows,
+    ) -> Outcome<()> {
+        let mut since_ms = now_ms;
+        let mut walking: Option<Scope> = None;
+        let mut places = Vec::new();
+        {
+            let from: (&str, &str, &[u8]) = (repository.as_str(), root.as_str(), &[]);
+            for entry in self.changes.range(from..)? {
+                let (key, value) = entry?;
+                let (row_repository, row_root, path) = key.value();
+                if row_repository != repository.as_str() || row_root != root.as_str() {
+                    break;
+                }
+                let row: ChangeRow = decode(value.value())?;
+                since_ms = since_ms.min(row.since_ms);
+                if path.is_empty() && matches!(row.scope, Scope::Deep { .. }) {
+                    walking = Some(row.scope);
+                }
+                places.push((path.to_vec(), row.order));
+            }
+        }
+        let first_place = places.iter().map(|(_, order)| *order).min().unwrap_or(seq);
+        for (path, order) in &places {
+            self.changes.remove((repository.as_str(), root.as_str(), path.as_slice()))?;
+            self.order.remove((repository.as_str(), *order))?;
+        }
+        let under_way = rows.deep.get(&RelPath::root()).is_some_and(|untaken| !untaken);
+        let scope = match walking {
+            Some(scope) if under_way => scope,
+            _ => Scope::Deep { cursor: None, walk_seq: 0 },
+        };
+        rows.rows = 1;
+        rows.deep = BTreeMap::from([(RelPath::root(), !under_way)]);
+        let row = ChangeRow {
+            seq,
+            order: first_place,
+            since_ms,
+            scope,
+            attempts: 0,
+            not_before_ms: 0,
+            failure: None,
+        };
+        self.put(repository, root, &RelPath::root(), &row)
+    }
+
+    fn settle_row(
+        &mut self,
+        repository: &RepositoryName,
+        outcome: &RowOutcome,
+        next_seq: &mut u64,
+        now_ms: i64,
+    ) -> Outcome<RowMark> {
+        let RowOutcome { root, path, seq, verdict } = outcome;
+        let Some(row) = self.get(repository, root, path)? else {
+            return match verdict {
+                RowVerdict::Again { not_before_ms, failure } => {
+                    let number = *next_seq;
+                    *next_seq += 1;
+                    let row = ChangeRow {
+                        seq: number,
+                        order: number,
+                        since_ms: now_ms,
+                        scope: Scope::Exact,
+                        attempts: 1,
+                        not_before_ms: *not_before_ms,
+                        failure: Some(failure.clone()),
+                    };
+                    self.put(repository, root, path, &row)?;
+                    Ok(RowMark::New)
+                }
+                _ => Ok(RowMark::Unchanged),
+            };
+        };
+        match verdict {
+            RowVerdict::Walked { cursor: None, walk_seq } if row.seq == *walk_seq => {
+                self.remove(repository, root, path, row.order)?;
+                Ok(RowMark::Gone)
+            }
+            RowVerdict::Walked { cursor: None, .. } => {
+                let scope = Scope::Deep { cursor: None, walk_seq: 0 };
+                self.requeue(repository, root, path, ChangeRow { scope, ..row }, next_seq, now_ms)?;
+                Ok(RowMark::DeepRestarts)
+            }
+            RowVerdict::Walked { cursor, walk_seq } => {
+                let scope = Scope::Deep { cursor: cursor.clone(), walk_seq: *walk_seq };
+                self.put(repository, root, path, &ChangeRow { scope, ..row })?;
+                Ok(RowMark::Unchanged)
+            }
+            RowVerdict::Done if row.seq == *seq => {
+                self.remove(repository, root, path, row.order)?;
+                Ok(RowMark::Gone)
+            }
+            RowVerdict::Done => {
+                self.requeue(repository, root, path, row, next_seq, now_ms)?;
+                Ok(RowMark::Unchanged)
+            }
+            RowVerdict::Again { not_before_ms, failure } if row.seq == *seq || *seq == 0 => {
+                let row = ChangeRow {
+                    attempts: row.attempts.saturating_add(1),
+                    not_before_ms: *not_before_ms,
+                    failure: Some(failure.clone()),
+                    ..row
+                };
+                self.put(repository, root, path, &row)?;
+                Ok(RowMark::Unchanged)
+            }
+            RowVerdict::Again { .. } => Ok(RowMark::Unchanged),
+        }
+    }
+
+    /// Moves a row that changed again to the end of the order: what it stood for before is in a commit now.
+    fn requeue(
+        &mut self,
+        repository: &RepositoryName,
+        root: &RootName,
+        path: &RelPath,
+        row: ChangeRow,
+        next_seq: &mut u64,
+        now_ms: i64,
+    ) -> Outcome<()> {
+        self.order.remove((repository.as_str(), row.order))?;
+        let order = *next_seq;
+        *next_seq += 1;
+        self.put(repository, root, path, &ChangeRow { order, since_ms: now_ms, ..row })
+    }
+}
+
+#[cfg(test)]
+#[path = "changes_tests.rs"]
+mod tests;

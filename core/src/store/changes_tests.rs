@@ -1,0 +1,206 @@
+use super::*;
+use crate::store::Store;
+use crate::store::checkpoints::Checkpoint;
+use crate::store::files::tests::look;
+use crate::store::files::{FileDelta, FileRecord};
+
+struct Bench {
+    _scratch: tempfile::TempDir,
+    store: Store,
+    queue: QueueStore,
+    repository: RepositoryName,
+    root: RootName,
+}
+
+fn bench() -> Bench {
+    let scratch = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(scratch.path()).unwrap();
+    let queue = store.queue().unwrap();
+    Bench {
+        _scratch: scratch,
+        store,
+        queue,
+        repository: RepositoryName::new("documents").unwrap(),
+        root: RootName::new("folder").unwrap(),
+    }
+}
+
+fn rel(path: &str) -> RelPath {
+    RelPath::new(path.as_bytes().to_vec()).unwrap()
+}
+
+impl Bench {
+    fn add(&mut self, path: &str, reach: Reach) -> u64 {
+        self.queue.enqueue(&self.repository, &self.root, &[(rel(path), reach)], 1000).unwrap()
+    }
+
+    fn take(&mut self) -> Vec<TakenRow> {
+        self.queue.take(&self.repository, 2000, 500, false).unwrap()
+    }
+
+    fn settle(&mut self, rows: Vec<RowOutcome>) {
+        let settlement = Settlement { rows, ..Settlement::default() };
+        self.queue.settle(&self.repository, &settlement, 3000).unwrap();
+    }
+
+    fn done(&self, taken: &TakenRow) -> RowOutcome {
+        self.outcome(taken, RowVerdict::Done)
+    }
+
+    fn outcome(&self, taken: &TakenRow, verdict: RowVerdict) -> RowOutcome {
+        RowOutcome { root: taken.root.clone(), path: taken.path.clone(), seq: taken.row.seq, verdict }
+    }
+
+    fn rows(&self) -> usize {
+        self.queue.row_count(&self.repository)
+    }
+}
+
+#[test]
+fn a_settled_row_is_gone_and_a_row_that_changed_meanwhile_stays() {
+    let mut bench = bench();
+    bench.add("a", Reach::Exact);
+    bench.add("b", Reach::Exact);
+    let taken = bench.take();
+    assert_eq!(taken.len(), 2);
+    let target = bench.add("b", Reach::Exact);
+    let outcomes = taken.iter().map(|row| bench.done(row)).collect();
+    bench.settle(outcomes);
+    assert_eq!(bench.rows(), 1);
+    assert_eq!(bench.take()[0].path, rel("b"));
+    assert_eq!(
+        bench.queue.unsettled_up_to(&bench.repository, target).unwrap(),
+        0,
+        "it waits behind the target now"
+    );
+}
+
+#[test]
+fn rows_come_out_in_the_order_they_came_in_even_when_touched_again() {
+    let mut bench = bench();
+    for path in ["z", "m", "a"] {
+        bench.add(path, Reach::Exact);
+    }
+    bench.add("z", Reach::Exact);
+    let order: Vec<_> = bench.take().into_iter().map(|row| row.path.to_string()).collect();
+    assert_eq!(order, ["z", "m", "a"]);
+}
+
+#[test]
+fn an_untaken_deep_row_absorbs_and_a_taken_one_does_not() {
+    let mut bench = bench();
+    bench.add("d", Reach::Deep);
+    bench.add("d/x", Reach::Exact);
+    bench.add("dd", Reach::Exact);
+    assert_eq!(bench.rows(), 2);
+    let taken = bench.take();
+    assert_eq!(taken.len(), 2);
+    bench.add("d/y", Reach::Exact);
+    assert_eq!(bench.rows(), 3, "the walk may have passed d/y already");
+}
+
+#[test]
+fn a_deep_row_keeps_its_cursor_and_restarts_when_it_changed_during_its_walk() {
+    let mut bench = bench();
+    bench.add("", Reach::Deep);
+    let taken = bench.take().remove(0);
+    let walk_seq = taken.row.seq;
+    bench.add("", Reach::Deep);
+    bench.settle(vec![bench.outcome(&taken, RowVerdict::Walked { cursor: Some(rel("k")), walk_seq })]);
+    let again = bench.take().remove(0);
+    assert_eq!(again.row.scope, Scope::Deep { cursor: Some(rel("k")), walk_seq });
+    bench.settle(vec![bench.outcome(&again, RowVerdict::Walked { cursor: None, walk_seq })]);
+    let anew = bench.take().remove(0);
+    assert_eq!(anew.row.scope, Scope::Deep { cursor: None, walk_seq: 0 });
+    let walk_seq = anew.row.seq;
+    bench.settle(vec![bench.outcome(&anew, RowVerdict::Walked { cursor: None, walk_seq })]);
+    assert_eq!(bench.rows(), 0);
+}
+
+#[test]
+fn above_the_watermark_a_roots_rows_become_one_deep_row() {
+    let mut bench = bench();
+    let paths: Vec<_> = (0..=WATERMARK).map(|n| (rel(&format!("f{n}")), Reach::Exact)).collect();
+    bench.queue.enqueue(&bench.repository, &bench.root, &paths, 1000).unwrap();
+    assert_eq!(bench.rows(), 1);
+    let taken = bench.take();
+    assert_eq!(taken.len(), 1);
+    assert!(taken[0].path.is_root());
+    assert_eq!(taken[0].row.scope, Scope::Deep { cursor: None, walk_seq: 0 });
+}
+
+#[test]
+fn a_failed_row_waits_its_time_is_listed_and_does_not_hold_a_flush() {
+    let mut bench = bench();
+    let target = bench.add("locked", Reach::Exact);
+    let taken = bench.take().remove(0);
+    let failure = Failure { reason: SkipReason::Unreadable, message: "permission denied".to_owned() };
+    let verdict = RowVerdict::Again { not_before_ms: 9000, failure: failure.clone() };
+    bench.settle(vec![bench.outcome(&taken, verdict)]);
+    assert!(bench.take().is_empty());
+    assert_eq!(bench.queue.take(&bench.repository, 2000, 500, true).unwrap().len(), 1);
+    assert_eq!(bench.queue.unsettled_up_to(&bench.repository, target).unwrap(), 0);
+    let (count, listed) = bench.store.reader().skipped(&bench.repository, 10).unwrap();
+    assert_eq!((count, listed[0].failure.clone()), (1, failure));
+    let waiting = bench.queue.waiting(&bench.repository, 2000, 500).unwrap();
+    assert_eq!((waiting.ready, waiting.next_ready_ms), (0, Some(9000)));
+    bench.add("locked", Reach::Exact);
+    assert_eq!(bench.take()[0].row.failure, None, "a new change is a new chance");
+}
+
+#[test]
+fn a_walk_that_finds_an_unreadable_path_makes_its_row() {
+    let mut bench = bench();
+    let failure = Failure { reason: SkipReason::Unreadable, message: "permission denied".to_owned() };
+    let outcome = RowOutcome {
+        root: bench.root.clone(),
+        path: rel("d/locked"),
+        seq: 0,
+        verdict: RowVerdict::Again { not_before_ms: 9000, failure },
+    };
+    bench.settle(vec![outcome]);
+    assert_eq!(bench.store.reader().skipped(&bench.repository, 10).unwrap().0, 1);
+    assert_eq!(bench.rows(), 1);
+}
+
+#[test]
+fn everything_is_still_there_after_opening_again() {
+    let mut bench = bench();
+    bench.add("a", Reach::Exact);
+    bench.add("d", Reach::Deep);
+    let highest = bench.queue.highest_seq();
+    let repository = bench.repository.clone();
+    drop(bench.queue);
+    let mut queue = bench.store.queue().unwrap();
+    assert_eq!(queue.row_count(&repository), 2);
+    assert_eq!(queue.highest_seq(), highest);
+    queue.set_paused(&repository, Some(77)).unwrap();
+    assert_eq!(bench.store.reader().paused_since(&repository).unwrap(), Some(77));
+}
+
+#[test]
+fn removing_a_tree_removes_its_records_and_no_neighbours() {
+    let mut bench = bench();
+    let record =
+        |n: u8| Box::new(FileRecord { look: look(1, 1), recorded_ns: 0, stored: [n; 20], checksum: [0; 32] });
+    let paths = ["d", "d/a", "d/e/f", "d-1", "d-1/x", "dd", "c"];
+    let deltas = paths.iter().map(|path| FileDelta::Put(rel(path), record(1))).collect();
+    let checkpoint = Some(Checkpoint { commit: [1; 20], at_ms: 5, batch: 1 });
+    let settlement = Settlement { rows: vec![], files: vec![(bench.root.clone(), deltas)], checkpoint };
+    bench.queue.settle(&bench.repository, &settlement, 1).unwrap();
+    let remove = vec![FileDelta::RemoveTree(rel("d"))];
+    let settlement = Settlement { rows: vec![], files: vec![(bench.root.clone(), remove)], checkpoint: None };
+    bench.queue.settle(&bench.repository, &settlement, 2).unwrap();
+    let view = bench.store.reader().files(&bench.repository).unwrap();
+    let left: Vec<_> =
+        paths.iter().filter(|path| view.get(&bench.root, &rel(path)).unwrap().is_some()).copied().collect();
+    assert_eq!(left, ["d-1", "d-1/x", "dd", "c"]);
+    let children: Vec<_> = view.children(&bench.root, &RelPath::root()).unwrap();
+    assert_eq!(
+        children.iter().map(|(name, _)| name.as_slice()).collect::<Vec<_>>(),
+        [b"c" as &[u8], b"d-1", b"dd"]
+    );
+    assert_eq!(bench.store.reader().checkpoint(&bench.repository).unwrap().unwrap().batch, 1);
+    bench.queue.distrust_files(&bench.repository).unwrap();
+    assert!(!bench.store.reader().files(&bench.repository).unwrap().has_any(&bench.root).unwrap());
+}

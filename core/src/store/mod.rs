@@ -1,0 +1,193 @@
+//! The embedded state database, `<state_dir>/state.redb`: what must survive a crash and is not in Git.
+//!
+//! | table | key | value | written by |
+//! |---|---|---|---|
+//! | `changes` | repository, root, path | [`changes::ChangeRow`] | [`QueueStore`] |
+//! | `order` | repository, position | root, path of the row at that place in the queue | [`QueueStore`] |
+//! | `staged` | repository | [`checkpoints::StagedCommit`] | [`QueueStore`] |
+//! | `checkpoints` | repository | [`checkpoints::Checkpoint`] | [`QueueStore`] |
+//! | `paused` | repository | since, Unix milliseconds | [`QueueStore`] |
+//! | `files` | repository NUL root NUL directory NUL name | [`files::FileRecord`] | [`QueueStore`] |
+//! | `remotes` | repository, remote | [`remotes::RemoteRecord`] | that remote's [`RemoteStore`] |
+//! | `push_history` | repository, remote, number | [`remotes::PushRecord`] | that remote's [`RemoteStore`] |
+//! | `meta` | text | format version, running mark, last sequence, configuration checksum | opening, [`QueueStore`] |
+//!
+//! One writer a table, and a type says so: whoever holds a [`QueueStore`] or [`RemoteStore`] may write its
+//! tables, everybody else gets a [`StoreReader`]. Values are postcard; keys are chosen so that what is read
+//! together lies together. Durable transactions use two-phase commit, because file names are hostile input.
+
+pub mod changes;
+pub mod checkpoints;
+pub mod files;
+mod open;
+pub mod remotes;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::{Database, Durability, ReadTransaction, ReadableDatabase, TableDefinition, WriteTransaction};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use changes::QueueStore;
+pub use remotes::RemoteStore;
+
+use crate::error::{Error, Kind, Result};
+use crate::names::{RemoteName, RepositoryName};
+
+/// The version of this layout; a store of a newer version is refused.
+pub const FORMAT: u64 = 1;
+/// The database's file name in the state directory.
+pub const FILE_NAME: &str = "state.redb";
+
+/// redb's page cache; its default of 1 GiB is far more than the working set.
+const CACHE_BYTES: usize = 16 * 1024 * 1024;
+
+pub(crate) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+pub(crate) const CHANGES: TableDefinition<(&str, &str, &[u8]), &[u8]> = TableDefinition::new("changes");
+pub(crate) const ORDER: TableDefinition<(&str, u64), (&str, &[u8])> = TableDefinition::new("order");
+pub(crate) const STAGED: TableDefinition<&str, &[u8]> = TableDefinition::new("staged");
+pub(crate) const CHECKPOINTS: TableDefinition<&str, &[u8]> = TableDefinition::new("checkpoints");
+pub(crate) const PAUSED: TableDefinition<&str, i64> = TableDefinition::new("paused");
+pub(crate) const FILES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("files");
+pub(crate) const REMOTES: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("remotes");
+pub(crate) const PUSH_HISTORY: TableDefinition<(&str, &str, u64), &[u8]> =
+    TableDefinition::new("push_history");
+
+/// A database that was not what it should be, and what was done about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    /// What was wrong, in words.
+    pub reason: String,
+    /// Where the damaged file was put aside.
+    pub set_aside: std::path::PathBuf,
+}
+
+/// The open database. Clones are the same database.
+#[derive(Debug, Clone)]
+pub struct Store {
+    database: Arc<Database>,
+}
+
+impl Store {
+    /// Opens `<state_dir>/state.redb`, making it if it is absent. The caller holds the state directory's lock.
+    ///
+    /// A new file appears whole or not at all. After an unclean stop the whole file is checked; a damaged one
+    /// is set aside with a time stamp and replaced by an empty one, which the caller must announce: queue and
+    /// caches are then rebuilt from the repository, the roots and the remotes.
+    ///
+    /// # Errors
+    /// [`Kind::Store`] when the file is of a newer version or cannot be replaced, else the system's errors.
+    pub fn open(state_dir: &Path) -> Result<(Self, Option<Recovery>)> {
+        let (database, recovery) = open::open_or_rebuild(state_dir, CACHE_BYTES)?;
+        Ok((Self { database: Arc::new(database) }, recovery))
+    }
+
+    /// The queue's tables, for writing. Only the queue may ask.
+    pub fn queue(&self) -> Result<QueueStore> {
+        QueueStore::new(self.clone())
+    }
+
+    /// One remote's tables, for writing. Only that remote's pusher may ask.
+    pub fn remote(&self, repository: &RepositoryName, remote: &RemoteName) -> RemoteStore {
+        RemoteStore::new(self.clone(), repository.clone(), remote.clone())
+    }
+
+    /// Everything, for reading.
+    pub fn reader(&self) -> StoreReader {
+        StoreReader { store: self.clone() }
+    }
+
+    /// Notes that the process stops in an orderly way, so that the next start need not check the whole file.
+    pub fn mark_stopped(&self) -> Result<()> {
+        self.write(|transaction| {
+            transaction.open_table(META)?.insert("running", [0u8].as_slice())?;
+            Ok(())
+        })
+    }
+
+    /// Keeps the configuration's checksum; returns the former one.
+    pub fn swap_config_checksum(&self, checksum: &str) -> Result<Option<String>> {
+        self.write(|transaction| {
+            let mut meta = transaction.open_table(META)?;
+            let former = meta.insert("config", checksum.as_bytes())?;
+            Ok(former.map(|text| String::from_utf8_lossy(text.value()).into_owned()))
+        })
+    }
+
+    /// Runs `change` in one durable transaction: all of it happens, or nothing.
+    pub(crate) fn write<T>(&self, change: impl FnOnce(&WriteTransaction) -> Outcome<T>) -> Result<T> {
+        let attempt = || -> Outcome<T> {
+            let mut transaction = self.database.begin_write()?;
+            transaction.set_durability(Durability::Immediate)?;
+            transaction.set_two_phase_commit(true);
+            let value = change(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        };
+        attempt().map_err(store_error)
+    }
+
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&ReadTransaction) -> Outcome<T>) -> Result<T> {
+        let attempt = || -> Outcome<T> { look(&self.database.begin_read()?) };
+        attempt().map_err(store_error)
+    }
+
+    pub(crate) fn begin_read(&self) -> Result<ReadTransaction> {
+        self.database.begin_read().map_err(|error| store_error(error.into()))
+    }
+}
+
+/// What the tables can be asked by everybody.
+#[derive(Debug, Clone)]
+pub struct StoreReader {
+    store: Store,
+}
+
+impl StoreReader {
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+}
+
+/// Inside a transaction every error is redb's or the codec's; [`store_error`] makes it ours, once.
+pub(crate) type Outcome<T> = std::result::Result<T, Inner>;
+
+/// An error inside a transaction.
+#[derive(Debug)]
+pub(crate) enum Inner {
+    Database(redb::Error),
+    Codec(postcard::Error),
+}
+
+impl<E: Into<redb::Error>> From<E> for Inner {
+    fn from(error: E) -> Self {
+        Inner::Database(error.into())
+    }
+}
+
+pub(crate) fn store_error(error: Inner) -> Error {
+    match error {
+        Inner::Database(redb::Error::Io(source)) => {
+            let kind = match crate::error::kind_of_io(&source) {
+                Kind::Io => Kind::Store,
+                other => other,
+            };
+            Error::with_source(kind, "the state database cannot be read or written", source)
+        }
+        Inner::Database(source) => {
+            Error::with_source(Kind::Store, "the state database cannot be read or written", source)
+        }
+        Inner::Codec(source) => {
+            Error::with_source(Kind::Store, "a record in the state database is not readable", source)
+        }
+    }
+}
+
+pub(crate) fn encode<T: Serialize>(value: &T) -> Outcome<Vec<u8>> {
+    postcard::to_stdvec(value).map_err(Inner::Codec)
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Outcome<T> {
+    postcard::from_bytes(bytes).map_err(Inner::Codec)
+}
