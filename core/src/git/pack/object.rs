@@ -1,7 +1,7 @@
 //! One object on its way into a pack: its name and its deflated bytes.
 //!
 //! Whole objects are hashed and deflated in memory by [`prepare`], on as many threads as one likes; large
-//! blobs go through [`ObjectHasher`] and [`StreamDeflater`] chunk by chunk. Hashing is SHA-1 as Git does it,
+//! blobs go through [`ObjectHasher`] and `StreamDeflater` chunk by chunk. Hashing is SHA-1 as Git does it,
 //! with detection of the known collision attacks: content made for one is an error, never a stored object.
 
 use std::io::Write;

@@ -230,6 +230,8 @@ fn after_a_full_disk_the_writer_goes_on_where_it_was() {
         assert_eq!(added.unwrap_err().kind(), Kind::DiskFull);
         assert_eq!(writer.object_count(), 1);
     }
+    // What a write that came halfway leaves behind.
+    file.set_len(20_000_000).unwrap();
     writer.redirect(file);
     let second = writer.add(ObjectKind::Blob, &large).unwrap();
     let installed = finished(writer).install().unwrap();
