@@ -286,7 +286,7 @@ pub(super) fn from_toml(text: &str) -> Result<(Node, Vec<Mistake>), Vec<Mistake>
         let mut nearest = None;
         find_key(&tree, "", duplicate, &mut nearest);
         if let Some((_, path)) = nearest {
-            duplicate.field = path;
+            duplicate.field = crate::path::lossy(path.as_bytes());
         }
     }
     Ok((tree, duplicates))
