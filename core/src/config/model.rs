@@ -1,0 +1,503 @@
+//! The configuration as the rest of the program sees it: plain data, checked, every default filled in.
+//!
+//! The `Default` of each struct is the documented default of its section; nothing else in the program knows
+//! one. Sizes are bytes, shares lie above 0 and up to 1, paths are absolute.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::names::{RemoteName, RepositoryName, RootName};
+
+use super::branch::BranchTemplate;
+use super::url::RemoteUrl;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// Everything an operator can decide.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where all state lives; one process at a time uses it.
+    pub state_dir: PathBuf,
+    /// Which machine this is, recorded in each commit; safe as one component of a branch name.
+    pub instance: String,
+    /// Who commits.
+    pub identity: Identity,
+    /// Bounds against mistakes.
+    pub limits: Limits,
+    /// How long a stop may take before work is abandoned.
+    pub shutdown_grace: Duration,
+    /// Where the log goes.
+    pub log: LogConfig,
+    /// The HTTP interface.
+    pub admin: Admin,
+    /// The metrics listener.
+    pub metrics: Metrics,
+    /// When to raise the alarm, and where to.
+    pub alerts: Alerts,
+    /// At least one; names are unique.
+    pub repositories: Vec<Repository>,
+    /// BLAKE3 (hex) of what was read: two equal ones need no reload.
+    pub checksum: String,
+}
+
+/// Author and committer of every commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The name.
+    pub name: String,
+    /// The address.
+    pub email: String,
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self { name: "BackupBot".to_owned(), email: "backupbot@localhost".to_owned() }
+    }
+}
+
+/// Bounds against mistakes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Roots over all repositories.
+    pub max_roots: usize,
+    /// Size of one repository at which it is reported as too large, in bytes.
+    pub repository_size: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_roots: 10, repository_size: 50 * GIB }
+    }
+}
+
+/// The stop's default patience.
+pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum LogLevel {
+    Error,
+    Warning,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// JSON unless stderr is a terminal.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Where the log goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// How much.
+    pub level: LogLevel,
+    /// How it looks.
+    pub format: LogFormat,
+    /// A file instead of stderr.
+    pub file: Option<PathBuf>,
+    /// The audit log, if not `<state_dir>/audit.jsonl`.
+    pub audit_file: Option<PathBuf>,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: LogLevel::Info, format: LogFormat::Auto, file: None, audit_file: None }
+    }
+}
+
+/// The HTTP interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// Address and port; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Holds the token; `None`: made in `<state_dir>/admin.token`.
+    pub token_file: Option<PathBuf>,
+    /// Holds a token that may only read.
+    pub read_token_file: Option<PathBuf>,
+    /// `Host` values accepted beside loopback.
+    pub allowed_hosts: Vec<String>,
+    /// Directories that a restore over HTTP may write into.
+    pub restore_dirs: Vec<PathBuf>,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7177)),
+            token_file: None,
+            read_token_file: None,
+            allowed_hosts: Vec::new(),
+            restore_dirs: Vec::new(),
+        }
+    }
+}
+
+/// The metrics listener.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// `None`: on the admin listener.
+    pub listen: Option<SocketAddr>,
+}
+
+/// When to raise the alarm, and where to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Alerts {
+    /// A change unprotected for longer than this is critical.
+    pub stale_after: Duration,
+    /// Share of failed pushes in the last hour that is a warning.
+    pub failure_rate: f64,
+    /// Pending paths that are a warning.
+    pub backlog: u64,
+    /// Free bytes below which a warning is raised.
+    pub disk_free: u64,
+    /// Whom to tell.
+    pub notify: Vec<Notification>,
+}
+
+impl Default for Alerts {
+    fn default() -> Self {
+        Self { stale_after: 6 * HOUR, failure_rate: 0.5, backlog: 10_000, disk_free: GIB, notify: Vec::new() }
+    }
+}
+
+/// A receiver of alerts. URLs are http or https, without a password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Notification {
+    Webhook { url: String },
+    Alertmanager { url: String },
+    Ntfy { url: String },
+    Healthchecks { url: String },
+    Smtp(Smtp),
+}
+
+/// A mail server and an envelope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Smtp {
+    pub host: String,
+    pub port: u16,
+    pub from: String,
+    pub to: Vec<String>,
+    pub username: Option<String>,
+    pub password: Option<SecretSource>,
+}
+
+/// A set of roots, one bare repository, one branch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Repository {
+    /// Unique.
+    pub name: RepositoryName,
+    /// Where commits go.
+    pub branch: BranchTemplate,
+    /// Which commits get a tag.
+    pub tags: Tags,
+    /// At least one; names unique here, paths apart from each other everywhere.
+    pub roots: Vec<Root>,
+    /// When a batch becomes a commit.
+    pub batch: Batch,
+    /// The guard against mass deletion and mass rewriting.
+    pub mass_change: MassChange,
+    /// How remotes are checked.
+    pub verify: Verify,
+    /// How restoring is rehearsed.
+    pub drill: Drill,
+    /// The retry law.
+    pub retry: Retry,
+    /// `None`: every file is a blob.
+    pub lfs: Option<Lfs>,
+    /// `None`: remotes see the contents.
+    pub encryption: Option<Encryption>,
+    /// Names and URLs are unique here; possibly none.
+    pub remotes: Vec<Remote>,
+}
+
+/// Which commits get a tag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tags {
+    /// How often.
+    pub every: TagPeriod,
+    /// strftime, in UTC.
+    pub name: String,
+}
+
+impl Default for Tags {
+    fn default() -> Self {
+        Self { every: TagPeriod::None, name: "backup-%Y-%m-%d".to_owned() }
+    }
+}
+
+/// How often a tag is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum TagPeriod {
+    None,
+    Commit,
+    Day,
+    Week,
+    Month,
+}
+
+/// A batch is committed when one of these is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Files.
+    pub files: usize,
+    /// Bytes; a commit never exceeds them but for one large file.
+    pub bytes: u64,
+    /// Age.
+    pub after: Duration,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self { files: 500, bytes: 256 * MIB, after: Duration::from_secs(10) }
+    }
+}
+
+/// What happens when much of a root changes at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MassChangePolicy {
+    /// Commits go to a branch of their own until somebody approves.
+    Quarantine,
+    /// Only an alert.
+    Alert,
+    /// Nothing.
+    Off,
+}
+
+/// The guard against mass deletion and mass rewriting.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MassChange {
+    /// Share of a root.
+    pub share: f64,
+    /// Sliding window.
+    pub window: Duration,
+    /// Fewer changed files never trigger.
+    pub min_files: u64,
+    /// What to do then.
+    pub policy: MassChangePolicy,
+}
+
+impl Default for MassChange {
+    fn default() -> Self {
+        Self { share: 0.5, window: HOUR, min_files: 100, policy: MassChangePolicy::Quarantine }
+    }
+}
+
+/// How remotes are checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verify {
+    /// Share of files looked at each time.
+    pub sample: f64,
+    /// How often a sample is.
+    pub every: Duration,
+    /// How often everything is.
+    pub full_every: Duration,
+}
+
+impl Default for Verify {
+    fn default() -> Self {
+        Self { sample: 0.01, every: DAY, full_every: 30 * DAY }
+    }
+}
+
+/// How restoring is rehearsed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Drill {
+    /// How often.
+    pub every: Duration,
+    /// Share of files restored and compared.
+    pub sample: f64,
+}
+
+impl Default for Drill {
+    fn default() -> Self {
+        Self { every: 7 * DAY, sample: 0.01 }
+    }
+}
+
+/// Waiting times after failures: `first`, then `factor` times more each time, never above `max`.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs)]
+pub struct Retry {
+    pub first: Duration,
+    pub factor: f64,
+    pub max: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { first: Duration::from_secs(1), factor: 2.0, max: 5 * MINUTE }
+    }
+}
+
+/// Which files go to LFS storage, and how it is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lfs {
+    /// Files of at least this size.
+    pub threshold: u64,
+    /// And files that match, gitignore syntax.
+    pub patterns: Vec<String>,
+    /// Larger ones are skipped and reported.
+    pub max_object: u64,
+    /// How long pushed objects stay here.
+    pub keep_local: Duration,
+    /// Percentages of the quota that warn, ascending.
+    pub warn_at: Vec<u8>,
+}
+
+impl Default for Lfs {
+    fn default() -> Self {
+        Self {
+            threshold: 10 * MIB,
+            patterns: Vec::new(),
+            max_object: 5 * GIB,
+            keep_local: 7 * DAY,
+            warn_at: vec![80, 95],
+        }
+    }
+}
+
+/// What remotes cannot read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encryption {
+    /// How and for whom.
+    pub method: EncryptionMethod,
+    /// Only below these, gitignore syntax; empty: everything.
+    pub paths: Vec<String>,
+}
+
+/// How contents are encrypted and for whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum EncryptionMethod {
+    GitCrypt { key_file: PathBuf },
+    Gpg { recipients: Vec<PathBuf> },
+}
+
+/// A watched directory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Root {
+    /// Its directory in the repository.
+    pub name: RootName,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Left out, gitignore syntax.
+    pub ignore: Vec<String>,
+    /// Names of files in the tree that are obeyed like `ignore`.
+    pub ignore_files: Vec<String>,
+    /// Whether the documented list of junk is left out.
+    pub system_excludes: bool,
+    /// Whether other mounts below it are left out.
+    pub one_file_system: bool,
+    /// When a changed file is looked at.
+    pub debounce: Debounce,
+    /// How often everything is compared, because events are only hints.
+    pub rescan: Duration,
+    /// Who tells of changes.
+    pub backend: BackendChoice,
+}
+
+/// The name of the ignore file that is obeyed by default.
+pub(super) const IGNORE_FILE: &str = ".backupbotignore";
+/// The default pause between full reconciles.
+pub(super) const RESCAN: Duration = HOUR;
+
+/// When a changed file is looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Debounce {
+    /// After this long without another event.
+    pub quiet: Duration,
+    /// After this long at the latest.
+    pub max: Duration,
+}
+
+impl Default for Debounce {
+    fn default() -> Self {
+        Self { quiet: Duration::from_secs(10), max: Duration::from_secs(30) }
+    }
+}
+
+/// Who tells of changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum BackendChoice {
+    Auto,
+    Inotify,
+    Kqueue,
+    Poll,
+}
+
+/// Where a repository is pushed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Remote {
+    /// Unique within the repository.
+    pub name: RemoteName,
+    /// Where it is.
+    pub url: RemoteUrl,
+    /// How to get in.
+    pub credentials: Option<Credentials>,
+    /// LFS storage there, in bytes; `None`: ask where it can be asked.
+    pub quota: Option<u64>,
+    /// What it runs, for quota and messages.
+    pub provider: Option<Provider>,
+    /// Where it stands, text for the report.
+    pub region: Option<String>,
+    /// The LFS endpoint, if not the usual one.
+    pub lfs_url: Option<String>,
+    /// Bytes a second.
+    pub bandwidth: Option<u64>,
+    /// Trusted instead of the system's authorities, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// An HTTP proxy.
+    pub proxy: Option<String>,
+}
+
+/// What a remote runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Provider {
+    Forgejo,
+    Gitea,
+    Gitlab,
+    Github,
+    Generic,
+}
+
+/// How to get into a remote: only where secrets are, never what they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Credentials {
+    pub username: Option<String>,
+    pub password: Option<SecretSource>,
+    pub token: Option<SecretSource>,
+    pub ssh_key: Option<SecretSource>,
+    pub passphrase: Option<SecretSource>,
+    pub known_hosts_file: Option<PathBuf>,
+}
+
+/// Where a secret is read, each time it is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// A file.
+    File(PathBuf),
+    /// An environment variable.
+    Environment(String),
+    /// The output of a program, given as its arguments.
+    Command(Vec<String>),
+}

@@ -1,0 +1,295 @@
+//! Rules between sections: names, overlaps, loops, layers of defaults, and what is not built yet.
+
+use std::os::unix::fs::symlink;
+use std::time::Duration;
+
+use super::*;
+
+/// A configuration with these repositories, each `(roots, remotes)`; roots are in line 4, 7, …, remotes below.
+fn with(repositories: &[(&[&str], &[&str])]) -> String {
+    let mut text = "version: 1\nrepositories:\n".to_owned();
+    for (index, (roots, remotes)) in repositories.iter().enumerate() {
+        let roots: Vec<String> = roots.iter().map(|path| format!("{{path: {path}}}")).collect();
+        let remotes: Vec<String> =
+            remotes.iter().enumerate().map(|(n, url)| format!("{{name: r{n}, url: {url}}}")).collect();
+        text.push_str(&format!(
+            "  - name: repo{index}\n    roots: [{}]\n    remotes: [{}]\n",
+            roots.join(", "),
+            remotes.join(", ")
+        ));
+    }
+    text
+}
+
+fn refused(text: &str, expected: &[(&str, &str)]) {
+    let problems = yaml(text).map(|_| ()).expect_err(text);
+    let wanted: Vec<&str> = expected.iter().map(|(site, _)| *site).collect();
+    assert_eq!(sites(&problems), wanted, "{text}\n{}", lines(&problems));
+    for (problem, (_, word)) in problems.iter().zip(expected) {
+        assert!(problem.message.contains(word), "{problem}");
+    }
+}
+
+#[test]
+fn names_must_be_unique_where_they_are_used() {
+    let roots = with(&[(&["/nowhere/a/x", "/nowhere/b/x"], &[])]);
+    refused(&roots, &[("4 repositories[0].roots[1].path", "another root")]);
+    refused(
+        &MINIMAL.replace("]\n    rem", ", {name: folder1, path: /nowhere/b}]\n    rem"),
+        &[("4 repositories[0].roots[1].name", "another root")],
+    );
+    let repositories = with(&[(&["/nowhere/a"], &[]), (&["/nowhere/b"], &[])]).replace("repo1", "repo0");
+    refused(&repositories, &[("6 repositories[1].name", "c.yaml:3")]);
+    let remotes = with(&[(&["/nowhere/a"], &["/nowhere/1", "/nowhere/2"])]).replace("r1", "r0");
+    refused(&remotes, &[("5 repositories[0].remotes[1].name", "another remote")]);
+    assert!(
+        yaml(&with(&[(&["/nowhere/a/x"], &[]), (&["/nowhere/b/x"], &[])])).is_ok(),
+        "in two repositories"
+    );
+}
+
+#[test]
+fn roots_must_not_overlap_in_any_repository() {
+    for (first, second, word) in [
+        ("/nowhere/a", "/nowhere/a/b", "is inside the root at c.yaml:4"),
+        ("/nowhere/a/b", "/nowhere/a", "contains the root at c.yaml:4"),
+        ("/nowhere/a/", "/nowhere//a/.", "is the same directory"),
+        ("/nowhere/a", "/nowhere/x/../a", "is the same directory"),
+    ] {
+        refused(&with(&[(&[first], &[]), (&[second], &[])]), &[("7 repositories[1].roots[0].path", word)]);
+    }
+    assert!(
+        yaml(&with(&[(&["/nowhere/a"], &[]), (&["/nowhere/ab"], &[])])).is_ok(),
+        "a common prefix is no overlap"
+    );
+}
+
+#[test]
+fn overlaps_through_symbolic_links_are_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let real = dir.path().canonicalize().unwrap().join("real");
+    std::fs::create_dir_all(real.join("below")).unwrap();
+    symlink(&real, real.with_file_name("link")).unwrap();
+    let link = real.with_file_name("link");
+    let text = with(&[(&[real.to_str().unwrap()], &[]), (&[link.join("below").to_str().unwrap()], &[])]);
+    refused(&text, &[("7 repositories[1].roots[0].path", "is inside the root")]);
+    let remote = link.join("not yet/made.git");
+    let text = with(&[(&[real.to_str().unwrap()], &[remote.to_str().unwrap()])]);
+    refused(&text, &[("5 repositories[0].remotes[0].url", "is inside a root")]);
+}
+
+#[test]
+fn roots_state_and_local_remotes_keep_apart() {
+    let root = "4 repositories[0].roots[0].path";
+    refused(&with(&[(&["/nowhere/state/x"], &[])]), &[(root, "is inside the state directory")]);
+    refused(&with(&[(&["/nowhere/state"], &[])]), &[(root, "is the same directory as the state directory")]);
+    refused(&with(&[(&["/nowhere"], &[])]), &[(root, "contains the state directory")]);
+    let remote = "5 repositories[0].remotes[0].url";
+    refused(&with(&[(&["/nowhere/a"], &["/nowhere/a/r.git"])]), &[(remote, "is inside a root (c.yaml:4)")]);
+    refused(&with(&[(&["/nowhere/a/r.git/b"], &["/nowhere/a/r.git"])]), &[(remote, "contains a root")]);
+    refused(
+        &with(&[(&["/nowhere/a"], &["file:///nowhere/%61"])]),
+        &[(remote, "is the same directory as a root")],
+    );
+    refused(
+        &with(&[(&["/nowhere/a"], &["/nowhere/state/repos/repo0.git"])]),
+        &[(remote, "inside the state")],
+    );
+}
+
+#[test]
+fn a_root_that_is_the_whole_file_system_needs_a_name_and_other_places() {
+    let problems = yaml(&with(&[(&["/"], &["/nowhere/r"])])).unwrap_err();
+    assert!(lines(&problems).contains("give it a `name`"), "{}", lines(&problems));
+    assert!(lines(&problems).contains("contains the state directory"));
+}
+
+#[test]
+fn one_place_is_one_remote() {
+    let twice = with(&[(&["/nowhere/a"], &["/nowhere/r.git", "file:///nowhere/r.git/"])]);
+    refused(&twice, &[("5 repositories[0].remotes[1].url", "the same place")]);
+    let fight = with(&[(&["/nowhere/a"], &["/nowhere/r"]), (&["/nowhere/b"], &["/nowhere/r"])]);
+    refused(&fight, &[("8 repositories[1].remotes[0].url", "use another branch")]);
+    let apart = fight.replace("  - name: repo1\n", "  - name: repo1\n    branch: other\n");
+    assert!(yaml(&apart).is_ok());
+}
+
+#[test]
+fn the_number_of_roots_is_limited_until_the_limit_is_raised() {
+    let paths: Vec<String> = (0..12).map(|n| format!("/nowhere/r{n}")).collect();
+    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+    let text = with(&[(&paths[..6], &[]), (&paths[6..], &[])]);
+    refused(&text, &[("7 repositories[1].roots[4].path", "there are 12 roots, and limits.max_roots is 10")]);
+    assert!(yaml(&text.replacen('\n', "\nlimits: {max_roots: 12}\n", 1)).is_ok());
+    let raised = text.replacen('\n', "\nlimits: {max_roots: 11}\n", 1);
+    refused(&raised, &[("8 repositories[1].roots[5].path", "limits.max_roots (c.yaml:2) is 11")]);
+}
+
+#[test]
+fn defaults_are_combined_key_by_key_and_overridden() {
+    let text = "\
+version: 1
+defaults:
+  branch: '{instance}'
+  batch: {files: 7, after: 3s}
+  retry: {max: 1m}
+  tags: {every: day}
+repositories:
+  - name: a
+    roots: [{path: /nowhere/a}]
+  - name: b
+    branch: main
+    batch: {bytes: 1MiB, files: 9}
+    tags: {every:}
+    roots: [{path: /nowhere/b}]
+";
+    let config = config(text);
+    let [a, b] = &config.repositories[..] else { panic!() };
+    assert_eq!(a.batch, Batch { files: 7, bytes: 256 << 20, after: Duration::from_secs(3) });
+    assert_eq!(b.batch, Batch { files: 9, bytes: 1 << 20, after: Duration::from_secs(3) });
+    assert_eq!((a.branch.as_str(), b.branch.as_str()), ("{instance}", "main"));
+    assert_eq!((a.retry.max, b.retry.max), (Duration::from_secs(60), Duration::from_secs(60)));
+    assert_eq!((a.tags.every, b.tags.every), (TagPeriod::Day, TagPeriod::Day), "null is not given");
+}
+
+#[test]
+fn a_mistake_in_defaults_is_reported_once() {
+    let text = with(&[(&["/nowhere/a"], &[]), (&["/nowhere/b"], &[])]);
+    let text = text.replacen('\n', "\ndefaults: {batch: {files: 0}}\n", 1);
+    refused(&text, &[("2 defaults.batch.files", "from 1")]);
+}
+
+#[test]
+fn every_key_without_code_behind_it_is_refused_and_named() {
+    let cases: Vec<(String, &str, &str)> = [
+        ("log: {audit_file: /nowhere/audit}", "2 log.audit_file", "audit_file"),
+        ("admin: {read_token_file: /nowhere/t}", "2 admin.read_token_file", "read_token_file"),
+        ("admin: {restore_dirs: [/nowhere/r]}", "2 admin.restore_dirs", "restore_dirs"),
+        ("metrics: {listen: '127.0.0.1:1'}", "2 metrics.listen", "listen"),
+        ("alerts: {notify: [{ntfy: {url: 'https://a/b?c'}}]}", "2 alerts.notify", "notify"),
+        ("defaults: {lfs: {}}", "2 defaults.lfs", "lfs"),
+        ("defaults: {verify: {sample: 1%}}", "2 defaults.verify", "verify"),
+        ("defaults: {mass_change: {policy: alert}}", "2 defaults.mass_change", "mass_change"),
+    ]
+    .map(|(text, site, key)| (MINIMAL.replacen('\n', &format!("\n{text}\n"), 1), site, key))
+    .into_iter()
+    .chain(
+        [
+            ("lfs: {threshold: 1MiB}", "6 repositories[0].lfs", "lfs"),
+            ("encryption: {method: git-crypt, key_file: /k}", "6 repositories[0].encryption", "encryption"),
+            ("encryption: {method: gpg, recipients: [/k]}", "6 repositories[0].encryption", "encryption"),
+            ("mass_change: {policy: quarantine}", "6 repositories[0].mass_change", "mass_change"),
+            ("mass_change: {share: 0.3}", "6 repositories[0].mass_change", "mass_change"),
+            ("verify: {every: 2d}", "6 repositories[0].verify", "verify"),
+            ("drill: {sample: 2%}", "6 repositories[0].drill", "drill"),
+        ]
+        .map(|(text, site, key)| (format!("{MINIMAL}    {text}\n"), site, key)),
+    )
+    .chain(
+        [
+            ("one_file_system: true", "4 repositories[0].roots[0].one_file_system", "one_file_system"),
+            ("backend: poll", "4 repositories[0].roots[0].backend", "backend"),
+            ("backend: kqueue", "4 repositories[0].roots[0].backend", "backend"),
+        ]
+        .map(|(text, site, key)| (MINIMAL.replace("folder1}", &format!("folder1, {text}}}")), site, key)),
+    )
+    .chain(
+        [
+            (
+                "credentials: {username: a, token_env: T}",
+                "5 repositories[0].remotes[0].credentials",
+                "credentials",
+            ),
+            ("quota: 10GiB", "5 repositories[0].remotes[0].quota", "quota"),
+            ("provider: forgejo", "5 repositories[0].remotes[0].provider", "provider"),
+            ("lfs_url: 'https://a/b'", "5 repositories[0].remotes[0].lfs_url", "lfs_url"),
+            ("bandwidth: 5MiB/s", "5 repositories[0].remotes[0].bandwidth", "bandwidth"),
+            ("ca_file: /ca.pem", "5 repositories[0].remotes[0].ca_file", "ca_file"),
+            ("proxy: 'http://a:1'", "5 repositories[0].remotes[0].proxy", "proxy"),
+        ]
+        .map(|(text, site, key)| (MINIMAL.replace("usb.git}", &format!("usb.git, {text}}}")), site, key)),
+    )
+    .chain(
+        ["http://a/b", "https://a/b", "ssh://git@a/b"]
+            .map(|url| (MINIMAL.replace("/nowhere/usb.git", url), "5 repositories[0].remotes[0].url", "url")),
+    )
+    .collect();
+    for (text, site, key) in cases {
+        refused(&text, &[(site, &format!("`{key}` is not built yet in this version"))]);
+    }
+}
+
+#[test]
+fn not_asking_for_what_is_not_built_is_fine() {
+    let text = "\
+version: 1
+log: {audit_file: null}
+admin: {read_token_file: null, restore_dirs: []}
+metrics: {listen: null}
+alerts: {notify: []}
+repositories:
+  - name: a
+    roots: [{path: /nowhere/a, one_file_system: false, backend: inotify}]
+    lfs: null
+    encryption: null
+    mass_change: {policy: off}
+    verify: {}
+    drill:
+    remotes:
+      - {name: r, url: /nowhere/r, credentials: null, quota: null, provider: null, region: Brno, lfs_url: null,
+         bandwidth: null, ca_file: null, proxy: null}
+";
+    let config = config(text);
+    assert_eq!(config.repositories[0].mass_change.policy, MassChangePolicy::Off);
+    assert_eq!(config.repositories[0].remotes[0].region.as_deref(), Some("Brno"));
+}
+
+#[test]
+fn keys_that_are_not_built_are_checked_all_the_same() {
+    for (text, field, word) in [
+        ("lfs: {threshold: 0}", "lfs.threshold", "zero"),
+        ("lfs: {threshold: 6GiB}", "lfs.threshold", "larger than max_object"),
+        ("lfs: {warn_at: [80, 101]}", "lfs.warn_at[1]", "to 100"),
+        ("encryption: {method: rot13}", "encryption.method", "git-crypt, gpg"),
+        ("encryption: {method: git-crypt}", "encryption.key_file", "required"),
+        ("encryption: {method: gpg, recipients: []}", "encryption.recipients", "nobody"),
+        ("encryption: {method: gpg, recipients: [/k], key_file: /k}", "encryption.key_file", "belongs to"),
+        ("mass_change: {share: 2}", "mass_change.share", "up to 1"),
+        ("verify: {every: 0s}", "verify.every", "zero"),
+        ("drill: {sample: 0%}", "drill.sample", "above 0"),
+    ] {
+        let problems = yaml(&format!("{MINIMAL}    {text}\n")).unwrap_err();
+        let wanted = format!("6 repositories[0].{field}");
+        let found = problems.iter().zip(sites(&problems)).find(|(_, site)| *site == wanted);
+        let (problem, _) = found.unwrap_or_else(|| panic!("{text}: {}", lines(&problems)));
+        assert!(problem.message.contains(word), "{problem}");
+    }
+    for (text, field, word) in [
+        ("password: hunter2", "credentials.password", "never stands in the configuration"),
+        ("password_file: hunter2", "credentials.password_file", "absolute"),
+        ("token_env: A, token_command: [b]", "credentials.token_command", "given twice"),
+        ("token_command: []", "credentials.token_command", "the program and its arguments"),
+    ] {
+        let text = MINIMAL.replace("usb.git}", &format!("usb.git, credentials: {{{text}}}}}"));
+        let problems = yaml(&text).unwrap_err();
+        let wanted = format!("5 repositories[0].remotes[0].{field}");
+        let found = problems.iter().zip(sites(&problems)).find(|(_, site)| *site == wanted);
+        let (problem, _) = found.unwrap_or_else(|| panic!("{text}: {}", lines(&problems)));
+        assert!(problem.message.contains(word), "{problem}");
+        assert!(!lines(&problems).contains("hunter2"), "{}", lines(&problems));
+    }
+}
+
+#[test]
+fn what_is_odd_but_possible_is_a_warning() {
+    let loaded =
+        yaml(&with(&[(&["/nowhere/a"], &[])]).replacen('\n', "\nadmin: {listen: '0.0.0.0:7177'}\n", 1))
+            .unwrap();
+    assert_eq!(
+        sites(&loaded.warnings),
+        ["2 admin.listen", "6 repositories[0].remotes"],
+        "{}",
+        lines(&loaded.warnings)
+    );
+    assert!(loaded.warnings[1].message.contains("no backup"));
+}
