@@ -21,7 +21,7 @@ use git2::{ObjectType, Odb, Oid};
 
 use crate::error::{Error, Kind, Result};
 use crate::names::RootName;
-use crate::path::{OWN_DIRECTORY, RelPath, escape_component, lossy};
+use crate::path::{OWN_DIRECTORY, RelPath, lossy};
 
 pub use changes::Changes;
 pub use edit::{MetadataStats, apply};
@@ -95,8 +95,4 @@ fn read_blob(objects: &Odb<'_>, oid: Oid, path: &[u8], limit: usize) -> Result<V
         return Err(damaged(path, &format!("{size} bytes where at most {limit} belong")));
     }
     Ok(objects.read(oid).map_err(unreadable)?.data().to_vec())
-}
-
-fn escaped_components(directory: &RelPath) -> impl Iterator<Item = std::borrow::Cow<'_, [u8]>> {
-    directory.components().map(escape_component)
 }

@@ -34,7 +34,8 @@ impl Changes {
     }
 
     /// `record.name` in `directory` is as the record says. A record of a directory is taken as
-    /// [`Changes::put_directory`] takes it.
+    /// [`Changes::put_directory`] takes it. That `directory` itself is new, or was a file in the tree until
+    /// now, has to be said by `put_directory`.
     pub fn put(&mut self, directory: &RelPath, record: Record) {
         if record.name == OWN_NAME {
             return self.put_directory(directory, record);

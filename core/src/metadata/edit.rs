@@ -15,7 +15,7 @@ use super::changes::{Changes, DirectoryChanges};
 use super::shard::{Prefix, Shard};
 use super::{
     FORMAT_PATH, FORMAT_VERSION, MAX_LEVELS, RECORDS_NAME, check_format, child_at, child_name, child_of,
-    damaged, directory_path, escaped_components, hash_of, records_path,
+    damaged, directory_path, hash_of, records_path,
 };
 use crate::error::{Error, Kind, Result};
 use crate::names::RootName;
@@ -58,13 +58,12 @@ pub fn apply(
     let mut writer = Writer { objects, sink, edits, stats: MetadataStats::default() };
     // By bytes, so a directory comes before those below it, and what it wipes goes before they are set.
     for (directory, change) in &changes.directories {
-        let mut base = trail.listing(directory)?;
-        if change.wiped && base.is_some() {
+        let is_in_wiped = directory.parent().is_some_and(|parent| is_wiped(changes, &parent));
+        if change.wiped && !is_in_wiped && trail.has(directory)? {
             writer.edits.remove(directory_path(root, directory));
         }
-        if is_wiped(changes, directory) {
-            base = None;
-        }
+        // What is wiped is not even read, so that damage in it can be replaced.
+        let base = if change.wiped || is_in_wiped { None } else { trail.listing(directory)? };
         write_directory(&mut writer, base, root, directory, change)?;
     }
     Ok(writer.stats)
@@ -113,7 +112,7 @@ fn write_directory(
         }
         pending.push(Pending { hash: hash_of(name), name, line });
     }
-    pending.sort_unstable_by(|a, b| a.hash.cmp(&b.hash));
+    pending.sort_unstable_by_key(|change| change.hash);
     let node = base.and_then(|base| base.get(RECORDS_NAME));
     let mut place = Place { path: records_path(root, directory), prefix: Prefix::new() };
     let outcome = writer.update(node, &mut place, &mut pending)?;
@@ -336,31 +335,44 @@ fn children_of(objects: &Odb<'_>, oid: Oid, place: &Place) -> Result<BTreeMap<u8
 /// reads each once.
 struct Trail<'o> {
     objects: &'o Odb<'o>,
-    names: Vec<Vec<u8>>,
-    /// One more than there are names: the root's comes first. `None` where the tree has none.
-    listings: Vec<Option<Listing<'o>>>,
     root_path: Vec<u8>,
+    root_entry: Option<Entry>,
+    /// Escaped.
+    names: Vec<Vec<u8>>,
+    /// The root's, and one for each name once it was asked for; `None` where the tree has none.
+    listings: Vec<Option<Listing<'o>>>,
 }
 
 impl<'o> Trail<'o> {
     fn new(objects: &'o Odb<'o>, base_tree: Option<Oid>, root: &RootName) -> Result<Self> {
         let root_path = directory_path(root, &RelPath::root());
-        let entry = match base_tree {
+        let root_entry = match base_tree {
             Some(tree) => lookup(objects, tree, &root_path)?,
             None => None,
         };
-        let listing = open(objects, entry, &root_path)?;
-        Ok(Self { objects, names: Vec::new(), listings: vec![listing], root_path })
+        Ok(Self { objects, root_path, root_entry, names: Vec::new(), listings: Vec::new() })
+    }
+
+    /// Whether the tree has something at the directory's place. Nothing in it is read.
+    fn has(&mut self, directory: &RelPath) -> Result<bool> {
+        let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) else {
+            return Ok(self.root_entry.is_some());
+        };
+        let listing = self.listing(&parent)?;
+        Ok(listing.is_some_and(|listing| listing.get(&escape_component(name)).is_some()))
     }
 
     fn listing(&mut self, directory: &RelPath) -> Result<Option<&Listing<'o>>> {
-        let wanted: Vec<_> = escaped_components(directory).collect();
+        if self.listings.is_empty() {
+            self.listings.push(open(self.objects, self.root_entry, &self.root_path)?);
+        }
+        let wanted: Vec<_> = directory.components().map(escape_component).collect();
         let shared = self.names.iter().zip(&wanted).take_while(|(have, want)| ***have == ***want).count();
         self.names.truncate(shared);
         self.listings.truncate(shared + 1);
         for name in wanted.iter().skip(shared) {
-            self.names.push(name.to_vec());
             let entry = self.listings.last().and_then(Option::as_ref).and_then(|listing| listing.get(name));
+            self.names.push(name.to_vec());
             let path = [&self.root_path[..], b"/", &self.names.join(&b'/')].concat();
             self.listings.push(open(self.objects, entry, &path)?);
         }

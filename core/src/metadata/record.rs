@@ -2,6 +2,7 @@
 //! Out: the line, or the record. A line has one spelling for each value; unknown fields are for later
 //! versions and are not looked at.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
@@ -9,6 +10,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::OWN_NAME;
+
+#[cfg(test)]
+mod tests;
 
 /// What kind of thing a name is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -127,32 +131,32 @@ pub struct Record {
 
 /// The line's fields, in the order in which they are written.
 #[derive(Serialize, Deserialize)]
-struct Line {
+struct Line<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
+    name: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     name_b64: Option<String>,
-    kind: String,
+    kind: Cow<'a, str>,
     mode: String,
     uid: u32,
     gid: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    user: Option<String>,
+    user: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    group: Option<String>,
+    group: Option<Cow<'a, str>>,
     mtime: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     blake3: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    xattrs: BTreeMap<String, String>,
+    xattrs: BTreeMap<Cow<'a, str>, String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     xattrs_b64: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     xattrs_omitted: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    hard_link: Option<String>,
+    hard_link: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     device: Option<(u32, u32)>,
 }
@@ -161,9 +165,9 @@ struct Line {
 #[derive(Deserialize)]
 struct NameOnly<'a> {
     #[serde(borrow, default)]
-    name: Option<std::borrow::Cow<'a, str>>,
+    name: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
-    name_b64: Option<std::borrow::Cow<'a, str>>,
+    name_b64: Option<Cow<'a, str>>,
 }
 
 /// What is wrong with a line, in words.
@@ -188,58 +192,58 @@ impl Record {
         let (mut xattrs, mut xattrs_b64) = (BTreeMap::new(), BTreeMap::new());
         for (name, value) in self.xattrs.iter().filter(|_| with_xattrs) {
             let value = STANDARD.encode(value);
-            match String::from_utf8(name.clone()) {
-                Ok(text) => xattrs.insert(text, value),
+            match std::str::from_utf8(name) {
+                Ok(text) => xattrs.insert(Cow::Borrowed(text), value),
                 Err(_) => xattrs_b64.insert(STANDARD.encode(name), value),
             };
         }
-        let text = String::from_utf8(self.name.clone()).ok();
+        let text = std::str::from_utf8(&self.name).ok();
         let line = Line {
             name_b64: text.is_none().then(|| STANDARD.encode(&self.name)),
-            name: text,
-            kind: self.kind.as_str().to_owned(),
+            name: text.map(Cow::Borrowed),
+            kind: Cow::Borrowed(self.kind.as_str()),
             mode: format!("{:04o}", self.mode),
             uid: self.uid,
             gid: self.gid,
-            user: self.user.clone(),
-            group: self.group.clone(),
+            user: self.user.as_deref().map(Cow::Borrowed),
+            group: self.group.as_deref().map(Cow::Borrowed),
             mtime: self.mtime.to_text(),
             size: self.size,
             blake3: self.blake3.map(|hash| blake3::Hash::from_bytes(hash).to_hex().to_string()),
             xattrs,
             xattrs_b64,
             xattrs_omitted: !with_xattrs,
-            hard_link: self.hard_link.clone(),
+            hard_link: self.hard_link.as_deref().map(Cow::Borrowed),
             device: self.device,
         };
         serde_json::to_vec(&line).map_err(|e| e.to_string())
     }
 
     pub(super) fn from_line(line: &[u8]) -> Result<Self, Problem> {
-        let line: Line = serde_json::from_slice(line).map_err(|e| e.to_string())?;
+        let line: Line<'_> = serde_json::from_slice(line).map_err(|e| e.to_string())?;
         let kind = EntryKind::ALL.into_iter().find(|kind| kind.as_str() == line.kind);
         let mode = u32::from_str_radix(&line.mode, 8).ok().filter(|mode| format!("{mode:04o}") == line.mode);
         let mut xattrs = BTreeMap::new();
         for (name, value) in line.xattrs {
-            xattrs.insert(name.into_bytes(), decode_base64(&value)?);
+            xattrs.insert(name.into_owned().into_bytes(), decode_base64(&value)?);
         }
         for (name, value) in line.xattrs_b64 {
             xattrs.insert(not_text(decode_base64(&name)?)?, decode_base64(&value)?);
         }
         let record = Self {
-            name: name_from(line.name.map(String::into_bytes), line.name_b64.as_deref())?,
+            name: name_from(line.name.map(|name| name.into_owned().into_bytes()), line.name_b64.as_deref())?,
             kind: kind.ok_or("an unknown kind")?,
             mode: mode.ok_or("not a mode")?,
             uid: line.uid,
             gid: line.gid,
-            user: line.user,
-            group: line.group,
+            user: line.user.map(Cow::into_owned),
+            group: line.group.map(Cow::into_owned),
             mtime: Mtime::from_text(&line.mtime).ok_or("not a time")?,
             size: line.size,
             blake3: line.blake3.map(|hex| decode_hash(&hex)).transpose()?,
             xattrs,
             xattrs_omitted: line.xattrs_omitted,
-            hard_link: line.hard_link,
+            hard_link: line.hard_link.map(Cow::into_owned),
             device: line.device,
         };
         record.check()?;

@@ -1,16 +1,17 @@
 //! Records against a map as the model; the real git as the judge of the trees.
 
+mod foreign;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::record::{Problem, name_in_line};
 use super::*;
 use crate::tree::judge::Judge;
 use crate::tree::{self, Edits, TreeSink, lookup};
 
-fn root() -> RootName {
+pub(super) fn root() -> RootName {
     RootName::new("folder").unwrap()
 }
 
@@ -18,7 +19,7 @@ fn path(text: &str) -> RelPath {
     RelPath::new(text).unwrap()
 }
 
-fn record(name: &[u8], kind: EntryKind, size: u64) -> Record {
+pub(super) fn record(name: &[u8], kind: EntryKind, size: u64) -> Record {
     let is_file = kind == EntryKind::File;
     Record {
         name: name.to_vec(),
@@ -38,7 +39,7 @@ fn record(name: &[u8], kind: EntryKind, size: u64) -> Record {
     }
 }
 
-fn file(name: &str, size: u64) -> Record {
+pub(super) fn file(name: &str, size: u64) -> Record {
     record(name.as_bytes(), EntryKind::File, size)
 }
 
@@ -93,115 +94,6 @@ impl World {
 }
 
 #[test]
-fn a_record_line_reads_as_the_format_says() {
-    let mut full = file("a \"name\"\n", 7);
-    full.group = Some("users".to_owned());
-    full.hard_link = Some("fd00:1234".to_owned());
-    full.xattrs.insert(b"user.note".to_vec(), b"\0\xff".to_vec());
-    full.xattrs.insert(b"user.\xff".to_vec(), b"x".to_vec());
-    let (line, omitted) = full.to_line().unwrap();
-    assert!(!omitted);
-    let expected = r#"{"name":"a \"name\"\n","kind":"file","mode":"0644","uid":1000,"gid":100,"user":"anna","group":"users","mtime":"1764000000.123456789","size":7,"blake3":"HASH","xattrs":{"user.note":"AP8="},"xattrs_b64":{"dXNlci7/":"eA=="},"hard_link":"fd00:1234"}"#;
-    let hash = blake3::Hash::from_bytes(full.blake3.unwrap()).to_hex().to_string();
-    assert_eq!(String::from_utf8(line.clone()).unwrap(), expected.replace("HASH", &hash));
-    assert_eq!(Record::from_line(&line).unwrap(), full);
-
-    let device = Record { device: Some((8, 1)), ..record(b"\xff", EntryKind::BlockDevice, 0) };
-    let (line, _) = device.to_line().unwrap();
-    let expected = r#"{"name_b64":"/w==","kind":"block","mode":"0644","uid":1000,"gid":100,"user":"anna","mtime":"1764000000.123456789","device":[8,1]}"#;
-    assert_eq!(String::from_utf8(line.clone()).unwrap(), expected);
-    assert_eq!(Record::from_line(&line).unwrap(), device);
-}
-
-#[test]
-fn unknown_fields_are_passed_over_and_everything_else_is_refused() {
-    let line = |fields: &str| {
-        format!(r#"{{"kind":"file","mode":"0644","uid":1,"gid":1,"mtime":"0.000000000"{fields}}}"#)
-    };
-    let read =
-        |fields: &str| -> std::result::Result<Record, Problem> { Record::from_line(line(fields).as_bytes()) };
-    assert_eq!(read(r#","name":"a","birth":"1.5","more":{"x":[1]}"#).unwrap().name, b"a");
-    for fields in [
-        "",
-        r#","name":"a","name_b64":"/w==""#,
-        r#","name_b64":"YQ==""#,
-        r#","name_b64":"?""#,
-        r#","name":"""#,
-        r#","name":"..""#,
-        r#","name":".""#,
-        r#","name":"a/b""#,
-        r#","name":"a\u0000b""#,
-        r#","name":"a","name":"b""#,
-        r#","name":"a","blake3":"00""#,
-        r#","name":"a","device":[1,2]"#,
-        r#","name":"a","size":-1"#,
-        r#","name":"a","xattrs":{"":"eA=="}"#,
-        r#","name":"a","xattrs":{"user.x":"not base64!"}"#,
-        r#","name":"a","xattrs_omitted":true,"xattrs":{"user.x":"eA=="}"#,
-    ] {
-        assert!(read(fields).is_err(), "{fields}");
-    }
-    for (field, values) in [
-        ("mode", &["644", "00644", "0999", "10000", "", "+644"][..]),
-        (
-            "mtime",
-            &[
-                "1",
-                "1.5",
-                "01.000000000",
-                "-0.000000000",
-                "1.0000000000",
-                ".000000000",
-                "1e3.000000000",
-                "+1.000000000",
-            ],
-        ),
-        ("kind", &["door", "dir", "FILE"]),
-    ] {
-        for value in values {
-            let good = Record::from_line(line(r#","name":"a""#).as_bytes()).unwrap().to_line().unwrap().0;
-            let mut json: serde_json::Value = serde_json::from_slice(&good).unwrap();
-            json[field] = (*value).into();
-            assert!(Record::from_line(json.to_string().as_bytes()).is_err(), "{field} {value}");
-        }
-    }
-}
-
-proptest! {
-    #[test]
-    fn any_record_comes_back(
-        name in prop::collection::vec(any::<u8>().prop_filter("no separator", |b| !matches!(b, b'/' | 0)), 1..60),
-        seconds in any::<i64>(), nanoseconds in 0..1_000_000_000_u32, mode in 0..0o10_000_u32,
-        size in any::<Option<u64>>(), user in any::<Option<String>>(), hard_link in any::<Option<String>>(),
-        xattrs in prop::collection::btree_map(prop::collection::vec(1..255_u8, 1..9), any::<Vec<u8>>(), 0..4),
-    ) {
-        prop_assume!(name != b"." && name != b"..");
-        let mtime = Mtime { seconds, nanoseconds };
-        let record = Record { mode, mtime, size, user, hard_link, xattrs, ..record(&name, EntryKind::File, 1) };
-        let (line, _) = record.to_line().unwrap();
-        prop_assert_eq!(name_in_line(&line).unwrap(), name);
-        prop_assert_eq!(Record::from_line(&line).unwrap(), record);
-    }
-}
-
-#[test]
-fn times_before_1970_and_far_ahead_are_decimal_seconds() {
-    for (seconds, nanoseconds, text) in [
-        (0, 0, "0.000000000"),
-        (-1, 500_000_000, "-0.500000000"),
-        (-2, 0, "-2.000000000"),
-        (4_300_000_000, 1, "4300000000.000000001"),
-        (i64::MIN, 0, "-9223372036854775808.000000000"),
-        (i64::MAX, 999_999_999, "9223372036854775807.999999999"),
-    ] {
-        let record = Record { mtime: Mtime { seconds, nanoseconds }, ..file("a", 1) };
-        let line = record.to_line().unwrap().0;
-        assert!(String::from_utf8_lossy(&line).contains(&format!(r#""mtime":"{text}""#)), "{text}");
-        assert_eq!(Record::from_line(&line).unwrap(), record);
-    }
-}
-
-#[test]
 fn extended_attributes_that_do_not_fit_are_left_out_and_said_so() {
     let judge = Judge::new();
     let mut world = World::new(&judge);
@@ -240,8 +132,8 @@ impl Model {
     fn clear(&mut self, at: &RelPath) {
         let (parent, name) = (at.parent(), at.file_name().map(<[u8]>::to_vec));
         self.records.retain(|(directory, own_name), _| {
-            !directory.is_within(at)
-                && !(Some(directory) == parent.as_ref() && Some(own_name) == name.as_ref())
+            let is_it = Some(directory) == parent.as_ref() && Some(own_name) == name.as_ref();
+            !is_it && !directory.is_within(at)
         });
     }
 
@@ -481,89 +373,6 @@ fn git_finds_the_trees_sound_and_a_clone_shows_them() {
     assert_eq!(judge.git(["show", "HEAD:.backupbot/format"]), b"1\n");
     let shown = judge.git(["show", "HEAD:.backupbot/meta/folder/empty/_bb_.git/_bb_meta"]);
     assert!(shown.starts_with(b"{\"backupbot\":1}\n{\"name\":\".\",\"kind\":\"dir\","));
-}
-
-#[test]
-fn a_line_that_a_later_version_wrote_survives_a_change_beside_it() {
-    let judge = Judge::new();
-    let objects = judge.objects_in_memory();
-    let later =
-        r#"{"name":"b","kind":"file","mode":"0600","uid":1,"gid":1,"mtime":"0.000000000","birth":"9"}"#;
-    let shard = format!("{{\"backupbot\":1,\"by\":\"later\"}}\n{later}\n");
-    let blob = TreeSink::write(&objects, ObjectType::Blob, shard.as_bytes()).unwrap();
-    let mut edits = Edits::new();
-    edits.set(".backupbot/meta/folder/_bb_meta", tree::Entry { mode: tree::MODE_FILE, oid: blob });
-    let base = tree::apply(&objects, &objects, None, &edits).unwrap();
-    let mut changes = Changes::new();
-    changes.put(&RelPath::root(), file("a", 1));
-    let mut edits = Edits::new();
-    apply(&objects, &objects, base, &root(), &changes, &mut edits).unwrap();
-    let result = tree::apply(&objects, &objects, base, &edits).unwrap().unwrap();
-    let entry = lookup(&objects, result, b".backupbot/meta/folder/_bb_meta").unwrap().unwrap();
-    let data = read_blob(&objects, entry.oid, b"", 1 << 20).unwrap();
-    assert!(String::from_utf8(data).unwrap().ends_with(&format!("\n{later}\n")));
-}
-
-#[test]
-fn hostile_metadata_is_an_error_and_nothing_else() {
-    let judge = Judge::new();
-    let objects = judge.objects_in_memory();
-    let good = r#"{"name":"b","kind":"file","mode":"0600","uid":1,"gid":1,"mtime":"0.000000000"}"#;
-    let blob = |text: &str| TreeSink::write(&objects, ObjectType::Blob, text.as_bytes()).unwrap();
-    let shards = [
-        String::new(),
-        "\n".to_owned(),
-        "{\"backupbot\":1}".to_owned(),
-        "{\"backupbot\":2}\n".to_owned(),
-        "{\"version\":1}\n".to_owned(),
-        format!("{{\"backupbot\":1}}\n{good}\n{good}\n"),
-        format!("{{\"backupbot\":1}}\n\n{good}\n"),
-        format!("{{\"backupbot\":1}}\n{}\n", good.replace('b', "a/b")),
-        format!("{{\"backupbot\":1}}\n{}\n", "[".repeat(100_000)),
-        format!("{{\"backupbot\":1}}\n{}\n", " ".repeat(17 << 20)),
-    ];
-    let mut places: Vec<(String, Oid)> =
-        shards.iter().map(|shard| ("_bb_meta".to_owned(), blob(shard))).collect();
-    let wrong_child = (child_at(&hash_of(b"b"), 0) + 1) & 0x3f;
-    let digits = String::from_utf8(child_name(wrong_child).to_vec()).unwrap();
-    places.push((format!("_bb_meta/{digits}"), blob(&format!("{{\"backupbot\":1}}\n{good}\n"))));
-    places.push(("_bb_meta/40".to_owned(), blob("{\"backupbot\":1}\n")));
-    places.push(("_bb_meta/0".to_owned(), blob("{\"backupbot\":1}\n")));
-    places.push(("_bb_x/_bb_meta".to_owned(), blob("{\"backupbot\":1}\n")));
-    places.push(("file".to_owned(), blob("{\"backupbot\":1}\n")));
-    for (place, oid) in places {
-        let mut edits = Edits::new();
-        edits.set(format!(".backupbot/meta/folder/{place}"), tree::Entry { mode: tree::MODE_FILE, oid });
-        let tree = tree::apply(&objects, &objects, None, &edits).unwrap().unwrap();
-        let error = walk(&objects, tree, &root(), &mut |_, _| Ok(())).unwrap_err();
-        assert_eq!(error.kind(), Kind::Git, "{place}: {error}");
-        assert!(read_directory(&objects, tree, &root(), &RelPath::root()).is_err(), "{place}");
-    }
-    let deep = vec!["00"; 50].join("/");
-    let mut edits = Edits::new();
-    let shard = blob("{\"backupbot\":1}\n");
-    edits.set(
-        format!(".backupbot/meta/folder/_bb_meta/{deep}"),
-        tree::Entry { mode: tree::MODE_FILE, oid: shard },
-    );
-    let tree = tree::apply(&objects, &objects, None, &edits).unwrap().unwrap();
-    assert!(walk(&objects, tree, &root(), &mut |_, _| Ok(())).is_err());
-}
-
-#[test]
-fn a_repository_of_a_later_format_is_left_alone() {
-    let judge = Judge::new();
-    let objects = judge.objects_in_memory();
-    for (text, is_known) in [("1\n", true), ("2\n", false), ("1", false), ("", false), ("one\n", false)] {
-        let oid = TreeSink::write(&objects, ObjectType::Blob, text.as_bytes()).unwrap();
-        let mut edits = Edits::new();
-        edits.set(FORMAT_PATH, tree::Entry { mode: tree::MODE_FILE, oid });
-        let base = tree::apply(&objects, &objects, None, &edits).unwrap();
-        let mut changes = Changes::new();
-        changes.put(&RelPath::root(), file("a", 1));
-        let done = apply(&objects, &objects, base, &root(), &changes, &mut Edits::new());
-        assert_eq!(done.is_ok(), is_known, "{text:?}");
-    }
 }
 
 #[test]
