@@ -4,7 +4,7 @@
 //! one component into a name that Git neither refuses nor acts on; [`unescape_component`] is its exact
 //! inverse. docs/format.md describes the escape for readers without this program.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
@@ -118,6 +118,13 @@ impl RelPath {
             git.extend_from_slice(&escape_component(component));
         }
         git
+    }
+}
+
+/// Lets a map by path be asked by bytes. Order, equality and hash are those of the bytes.
+impl Borrow<[u8]> for RelPath {
+    fn borrow(&self) -> &[u8] {
+        &self.0
     }
 }
 

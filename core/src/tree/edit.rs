@@ -4,7 +4,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Bound, Range};
 
 use git2::{ObjectType, Odb, OdbObject, Oid};
 
@@ -59,11 +59,12 @@ impl Edits {
 
     fn record(&mut self, path: Vec<u8>, edit: Edit) {
         // Everything below `path` sorts from `path/` up to `path0`, as `0` is the byte after the slash.
-        let mut first_below = path.clone();
+        let (mut first_below, mut first_after) = (path.clone(), path.clone());
         first_below.push(b'/');
-        let mut first_after = path.clone();
         first_after.push(b'/' + 1);
-        while let Some((below, _)) = self.by_path.range(first_below.clone()..first_after.clone()).next() {
+        loop {
+            let bounds = (Bound::Included(first_below.as_slice()), Bound::Excluded(first_after.as_slice()));
+            let Some((below, _)) = self.by_path.range::<[u8], _>(bounds).next() else { break };
             let below = below.clone();
             self.by_path.remove(&below);
         }

@@ -88,7 +88,7 @@ fn perform(steps: &[Step], oids: [Oid; 2], model: &mut Model) -> Edits {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
     #[test]
     fn any_edits_give_the_tree_that_git_gives(batches in prop::collection::vec(any_steps(), 1..4)) {
         let judge = Judge::new();

@@ -1,0 +1,153 @@
+//! One shard: a header line and one line a record, sorted by the bytes of the names. In: a blob. Out: its
+//! lines by name, kept as they were written, so that fields a later version added survive a writer that does
+//! not know them.
+
+use std::collections::BTreeMap;
+
+use git2::{Odb, Oid};
+use serde::Deserialize;
+
+use super::record::{Record, name_in_line};
+use super::{FORMAT_VERSION, MAX_SHARD_BYTES, child_at, damaged, hash_of, read_blob};
+use crate::error::{Error, Kind, Result};
+use crate::path::lossy;
+
+/// A shard with more records is split.
+const MAX_RECORDS: usize = 128;
+/// A shard of several records with more bytes is split.
+const MAX_BYTES: usize = 64 << 10;
+/// Shards are joined when what is in them is a quarter of what would split them, so that a directory at a
+/// limit does not swing between two forms.
+const JOIN_DIVISOR: usize = 4;
+
+#[derive(Deserialize)]
+struct Header {
+    backupbot: u32,
+}
+
+/// The lines of a shard, without newlines, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Shard {
+    lines: BTreeMap<Vec<u8>, Vec<u8>>,
+    bytes: usize,
+}
+
+/// The way from a directory's records to a shard: the child chosen at each level.
+pub(super) type Prefix = Vec<u8>;
+
+impl Shard {
+    pub(super) fn read(objects: &Odb<'_>, oid: Oid, path: &[u8], prefix: &[u8]) -> Result<Self> {
+        let data = read_blob(objects, oid, path, MAX_SHARD_BYTES)?;
+        let mut shard = Self::default();
+        for line in lines_of(&data, path)? {
+            let name = name_in_line(line).map_err(|problem| damaged(path, &problem))?;
+            if shard.lines.last_key_value().is_some_and(|(last, _)| *last >= name) {
+                return Err(damaged(path, "names out of order"));
+            }
+            check_place(&name, prefix, path)?;
+            shard.insert(name, line.to_vec());
+        }
+        Ok(shard)
+    }
+
+    pub(super) fn insert(&mut self, name: Vec<u8>, line: Vec<u8>) -> Option<Vec<u8>> {
+        self.bytes += line.len() + 1;
+        let before = self.lines.insert(name, line);
+        self.bytes -= before.as_ref().map_or(0, |line| line.len() + 1);
+        before
+    }
+
+    pub(super) fn remove(&mut self, name: &[u8]) -> Option<Vec<u8>> {
+        let before = self.lines.remove(name);
+        self.bytes -= before.as_ref().map_or(0, |line| line.len() + 1);
+        before
+    }
+
+    pub(super) fn get(&self, name: &[u8]) -> Option<&[u8]> {
+        self.lines.get(name).map(Vec::as_slice)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    pub(super) fn is_too_big(&self) -> bool {
+        self.lines.len() > 1 && (self.lines.len() > MAX_RECORDS || self.bytes > MAX_BYTES)
+    }
+
+    /// Whether this is small enough to stand in place of a tree of shards.
+    pub(super) fn is_small(&self) -> bool {
+        self.lines.len() <= MAX_RECORDS / JOIN_DIVISOR && self.bytes <= MAX_BYTES / JOIN_DIVISOR
+    }
+
+    pub(super) fn merge(&mut self, other: Shard) {
+        for (name, line) in other.lines {
+            self.insert(name, line);
+        }
+    }
+
+    /// The shards one level further down, by child, none empty.
+    pub(super) fn split(self, level: usize) -> BTreeMap<u8, Shard> {
+        let mut children: BTreeMap<u8, Shard> = BTreeMap::new();
+        for (name, line) in self.lines {
+            children.entry(child_at(&hash_of(&name), level)).or_default().insert(name, line);
+        }
+        children
+    }
+
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut data = format!("{{\"backupbot\":{FORMAT_VERSION}}}\n").into_bytes();
+        data.reserve(self.bytes);
+        for line in self.lines.values() {
+            data.extend_from_slice(line);
+            data.push(b'\n');
+        }
+        data
+    }
+}
+
+/// Reads a shard's records, in the order of their names.
+pub(super) fn read_records(objects: &Odb<'_>, oid: Oid, path: &[u8], prefix: &[u8]) -> Result<Vec<Record>> {
+    let data = read_blob(objects, oid, path, MAX_SHARD_BYTES)?;
+    let mut records: Vec<Record> = Vec::new();
+    for line in lines_of(&data, path)? {
+        let record = Record::from_line(line).map_err(|problem| damaged(path, &problem))?;
+        if records.last().is_some_and(|last| last.name >= record.name) {
+            return Err(damaged(path, "names out of order"));
+        }
+        check_place(&record.name, prefix, path)?;
+        records.push(record);
+    }
+    Ok(records)
+}
+
+/// The record lines, after the header was found to be of a version that this program reads.
+fn lines_of<'a>(data: &'a [u8], path: &[u8]) -> Result<impl Iterator<Item = &'a [u8]>> {
+    let text = data.strip_suffix(b"\n").ok_or_else(|| damaged(path, "no newline at the end"))?;
+    let mut lines = text.split(|b| *b == b'\n');
+    let header: Header = serde_json::from_slice(lines.next().unwrap_or_default())
+        .map_err(|e| damaged(path, &format!("no header: {e}")))?;
+    if header.backupbot != FORMAT_VERSION {
+        return Err(foreign_version(path, header.backupbot));
+    }
+    Ok(lines)
+}
+
+pub(super) fn foreign_version(path: &[u8], version: u32) -> Error {
+    let text = format!(
+        "{:?} is of format version {version} and this program reads {FORMAT_VERSION}; \
+         use a version of BackupBot that reads it",
+        lossy(path)
+    );
+    Error::new(Kind::Git, text)
+}
+
+/// A record in a shard that its name's hash does not lead to would never be found again.
+fn check_place(name: &[u8], prefix: &[u8], path: &[u8]) -> Result<()> {
+    if prefix.is_empty() {
+        return Ok(());
+    }
+    let hash = hash_of(name);
+    let belongs = prefix.iter().enumerate().all(|(level, child)| child_at(&hash, level) == *child);
+    if belongs { Ok(()) } else { Err(damaged(path, "a record in another one's shard")) }
+}
