@@ -1,0 +1,261 @@
+//! The rows of the board and the JSON they become; the field names are the contract's.
+
+use std::fmt;
+
+use backupbot_core::names::{RemoteName, RepositoryName, RootName};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::supervision::ChildId;
+
+/// A moment of the wall clock, to the second; RFC 3339 in UTC as text and in JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(jiff::Timestamp);
+
+impl Moment {
+    /// The present second.
+    pub fn now() -> Self {
+        let now = jiff::Timestamp::now();
+        // A whole second of a valid timestamp is valid itself.
+        Self(jiff::Timestamp::from_second(now.as_second()).unwrap_or(now))
+    }
+
+    /// From seconds since 1970; outside the years -9999 to 9999 there are no moments.
+    pub fn from_unix_seconds(seconds: i64) -> Option<Self> {
+        jiff::Timestamp::from_second(seconds).ok().map(Self)
+    }
+
+    /// Seconds since 1970.
+    pub fn unix_seconds(self) -> i64 {
+        self.0.as_second()
+    }
+
+    /// Whole seconds since `earlier`; 0 if the clock was set back in between.
+    pub fn seconds_since(self, earlier: Moment) -> u64 {
+        u64::try_from(self.unix_seconds().saturating_sub(earlier.unix_seconds())).unwrap_or(0)
+    }
+
+    /// This moment and so much later; the last possible one if there is none so late.
+    pub fn later_by(self, duration: std::time::Duration) -> Self {
+        let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+        Self::from_unix_seconds(self.unix_seconds().saturating_add(seconds)).unwrap_or(Self(jiff::Timestamp::MAX))
+    }
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl Serialize for Moment {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Moment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+/// What a supervised child is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum ChildState {
+    /// It is being started, or waits for a sibling that it needs.
+    Starting,
+    /// It runs.
+    Running,
+    /// It was asked to stop.
+    Stopping,
+    /// It failed and is started again at `until`.
+    Backoff {
+        /// When.
+        until: Moment,
+    },
+    /// It failed too often and is left alone until `until`, while its siblings go on.
+    Parked {
+        /// When it is tried again.
+        until: Moment,
+    },
+    /// It is down and stays so.
+    Stopped,
+}
+
+/// How and when a run ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastExit {
+    /// The reason in words.
+    pub reason: String,
+    /// When.
+    pub at: Moment,
+}
+
+/// A supervised child as its supervisor sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChildStatus {
+    /// Its full name.
+    pub id: ChildId,
+    /// What kind of actor it is: the metrics' label.
+    pub role: String,
+    /// What it is doing.
+    #[serde(flatten)]
+    pub state: ChildState,
+    /// Since when.
+    pub since: Moment,
+    /// Runs begun after the first.
+    pub restarts: u64,
+    /// How the run before this one ended.
+    pub last_exit: Option<LastExit>,
+    /// The number of the present or last run.
+    pub generation: u64,
+}
+
+impl ChildStatus {
+    pub(super) fn new(id: ChildId) -> Self {
+        let state = ChildState::Starting;
+        Self { id, role: String::new(), state, since: Moment::now(), restarts: 0, last_exit: None, generation: 0 }
+    }
+
+    /// Returns whether that was a change.
+    pub(super) fn enter(&mut self, state: ChildState) -> bool {
+        if self.state == state {
+            return false;
+        }
+        self.state = state;
+        self.since = Moment::now();
+        true
+    }
+}
+
+/// A file that is not protected in its present version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkippedFile {
+    /// Its path below the root, lossy.
+    pub path: String,
+    /// The exact bytes of the path, base64, if it is not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_b64: Option<String>,
+    /// Why.
+    pub reason: String,
+}
+
+/// What a watched root is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RootState {
+    /// Not looked at yet.
+    Starting,
+    /// Being compared with what is recorded.
+    Scanning,
+    /// Compared, and changes are noticed as they come.
+    Watching,
+    /// Missing, empty where it was not, or another file system: nothing is concluded from it.
+    Unavailable,
+}
+
+/// A root as its watcher sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootStatus {
+    /// Its name.
+    pub name: RootName,
+    /// What it is doing.
+    pub state: RootState,
+    /// Why, where the state does not speak for itself.
+    pub reason: Option<String>,
+    /// How changes are noticed: inotify, kqueue, poll.
+    pub backend: String,
+    /// Files below it at the last scan.
+    pub files: u64,
+    /// How many of them are not protected in their present version.
+    pub skipped: u64,
+    /// The first of those, as many as the watcher cares to list; answers that list them take them from here.
+    #[serde(skip)]
+    pub skipped_files: Vec<SkippedFile>,
+}
+
+/// What a pusher is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RemoteState {
+    /// Everything committed is there.
+    Idle,
+    /// A push is under way.
+    Pushing,
+    /// The last push failed; the next one is due later.
+    Backoff,
+    /// Somebody has to do something first.
+    Halted,
+}
+
+/// A remote as its pusher sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteStatus {
+    /// Its name.
+    pub name: RemoteName,
+    /// What it is doing.
+    pub state: RemoteState,
+    /// Why it is in backoff or halted.
+    pub reason: Option<String>,
+    /// The commit last read back from it.
+    pub commit: Option<String>,
+    /// When that was.
+    pub last_success: Option<Moment>,
+    /// Since when the oldest change that is not there waits; `None`: nothing waits.
+    pub unprotected_since: Option<Moment>,
+}
+
+impl RemoteStatus {
+    /// As the API shows it at `now`.
+    pub fn view(&self, now: Moment) -> RemoteView {
+        let oldest_unprotected_seconds = self.unprotected_since.map_or(0, |since| now.seconds_since(since));
+        RemoteView {
+            name: self.name.clone(),
+            state: self.state,
+            reason: self.reason.clone(),
+            commit: self.commit.clone(),
+            last_success: self.last_success,
+            oldest_unprotected_seconds,
+        }
+    }
+}
+
+/// A remote in an answer: the waiting time is as of the answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of RemoteStatus")]
+pub struct RemoteView {
+    pub name: RemoteName,
+    pub state: RemoteState,
+    pub reason: Option<String>,
+    pub commit: Option<String>,
+    pub last_success: Option<Moment>,
+    /// 0 if nothing waits.
+    pub oldest_unprotected_seconds: u64,
+}
+
+/// A repository as its supervisor sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositoryStatus {
+    /// Its name.
+    pub name: RepositoryName,
+    /// Whether an operator paused it.
+    pub paused: bool,
+    /// Paths waiting to be committed.
+    pub pending: u64,
+    /// The tip of its branch.
+    pub commit: Option<String>,
+}
+
+/// A repository in an answer, with what belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositoryView {
+    /// What it says itself.
+    #[serde(flatten)]
+    pub repository: RepositoryStatus,
+    /// Its roots, by name.
+    pub roots: Vec<RootStatus>,
+    /// Its remotes, by name.
+    pub remotes: Vec<RemoteView>,
+}
