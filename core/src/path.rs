@@ -51,7 +51,9 @@ impl RelPath {
     pub fn new(bytes: impl Into<Vec<u8>>) -> Result<Self, PathError> {
         let bytes = bytes.into();
         let sound = bytes.is_empty()
-            || bytes.split(|b| *b == b'/').all(|part| !matches!(part, b"" | b"." | b"..") && !part.contains(&0));
+            || bytes
+                .split(|b| *b == b'/')
+                .all(|part| !matches!(part, b"" | b"." | b"..") && !part.contains(&0));
         if sound { Ok(Self(bytes)) } else { Err(PathError(lossy(&bytes))) }
     }
 
