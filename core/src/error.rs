@@ -60,9 +60,12 @@ impl Kind {
     /// What to do about an error of this kind.
     pub fn fate(self) -> Fate {
         match self {
-            Kind::Io | Kind::Git | Kind::Store | Kind::RefMoved | Kind::RemoteUnreachable | Kind::Internal => {
-                Fate::Retry
-            }
+            Kind::Io
+            | Kind::Git
+            | Kind::Store
+            | Kind::RefMoved
+            | Kind::RemoteUnreachable
+            | Kind::Internal => Fate::Retry,
             Kind::DiskFull | Kind::Limit | Kind::RootUnavailable | Kind::Cancelled => Fate::Defer,
             Kind::Diverged | Kind::RemoteRefused | Kind::InUse | Kind::Config => Fate::Halt,
         }

@@ -63,12 +63,17 @@ mod enabled {
             };
             let Some(plan) = plans.get_mut(name) else { return };
             plan.passes += 1;
-            if plan.passes == plan.at || (plan.onwards && plan.passes > plan.at) { Some(plan.action) } else { None }
+            if plan.passes == plan.at || (plan.onwards && plan.passes > plan.at) {
+                Some(plan.action)
+            } else {
+                None
+            }
         };
         match action {
             None => {}
             Some(Action::Kill) => {
-                let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+                let _ =
+                    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
                 std::thread::sleep(Duration::from_secs(60));
             }
             Some(Action::Panic) => panic!("fault point {name}"),

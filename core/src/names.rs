@@ -124,7 +124,9 @@ mod tests {
 
     #[test]
     fn names_that_git_or_a_shell_acts_on_are_refused() {
-        for name in ["", ".", "..", ".git", ".backupbot", "-rf", "a/b", "a\0b", "a\nb", "git~1", "x.lock", "_bb_x"] {
+        for name in
+            ["", ".", "..", ".git", ".backupbot", "-rf", "a/b", "a\0b", "a\nb", "git~1", "x.lock", "_bb_x"]
+        {
             assert!(RootName::new(name).is_err(), "{name:?}");
         }
         assert!(RemoteName::new("my remote").is_err());
