@@ -123,20 +123,52 @@ impl JobSlot {
         let is_busy = self.is_busy.clone();
         let deliver = wrap_future::<_, A>(job).map(move |joined, actor, ctx| {
             is_busy.set(false);
-            let outcome = match joined {
-                Ok(result) => JobOutcome::Finished(result),
-                Err(error) => {
-                    let id = error.id();
-                    match error.try_into_panic() {
-                        Ok(payload) => JobOutcome::Panicked(describe_panic(payload.as_ref(), Some(id))),
-                        Err(_) => JobOutcome::Finished(Err(backupbot_core::error::Error::cancelled())),
-                    }
-                }
-            };
+            let outcome = outcome_of(joined);
             done(actor, outcome, ctx);
         });
         ctx.spawn(deliver);
         Ok(())
+    }
+}
+
+/// Runs `work` on the blocking pool as a part of a longer sequence of steps; the sequence must have no other job
+/// in flight. Dropping the future cancels the job.
+pub async fn run<T, W>(exit: &ExitHandle, name: &str, work: W) -> JobOutcome<T>
+where
+    T: Send + 'static,
+    W: FnOnce(&Progress) -> Result<T> + Send + 'static,
+{
+    let progress = Progress::new();
+    let in_flight = exit.working(name, &progress);
+    let cancel = CancelOnDrop(progress.clone());
+    let job = tokio::task::spawn_blocking(move || {
+        let _in_flight = in_flight;
+        work(&progress)
+    });
+    let joined = job.await;
+    drop(cancel);
+    outcome_of(joined)
+}
+
+struct CancelOnDrop(Progress);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+fn outcome_of<T>(joined: std::result::Result<Result<T>, tokio::task::JoinError>) -> JobOutcome<T> {
+    match joined {
+        Ok(result) => JobOutcome::Finished(result),
+        Err(error) => {
+            let id = error.id();
+            match error.try_into_panic() {
+                Ok(payload) => JobOutcome::Panicked(describe_panic(payload.as_ref(), Some(id))),
+                // Nobody aborts jobs but a runtime that goes down.
+                Err(_) => JobOutcome::Finished(Err(backupbot_core::error::Error::cancelled())),
+            }
+        }
     }
 }
 

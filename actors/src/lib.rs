@@ -1,9 +1,19 @@
 //! Who does it and when: the supervision tree and its actors, one file an actor.
 //!
 //! An actor decides, a job of the core crate does; a handler never blocks. [`supervision`] starts actors,
-//! learns how they ended and starts them anew, [`job`] runs one blocking core function for an actor, and
-//! [`board`] holds what every part published last, so that a dead child still has an answer.
+//! learns how they ended and starts them anew, [`job`] runs one blocking core function for an actor,
+//! [`board`] holds what every part published last, so that a dead child still has an answer, and [`control`]
+//! is what an operator can ask. [`root`] starts the tree; [`messages`] has everything that actors say.
 
 pub mod board;
+pub mod committer;
+pub mod control;
 pub mod job;
+pub mod messages;
+pub mod pusher;
+pub mod queue;
+pub mod repository;
+pub mod root;
+pub mod seat;
 pub mod supervision;
+pub mod watcher;

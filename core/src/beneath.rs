@@ -20,7 +20,7 @@ use crate::path::RelPath;
 const PIECE: usize = 2000;
 
 /// What a directory entry is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum EntryKind {
     /// A regular file.
     File,
@@ -33,7 +33,7 @@ pub enum EntryKind {
     /// A socket; never opened.
     Socket,
     /// A character device; never opened.
-    CharacterDevice,
+    CharDevice,
     /// A block device; never opened.
     BlockDevice,
 }
@@ -46,10 +46,39 @@ impl EntryKind {
             FileType::Symlink => Self::Symlink,
             FileType::Fifo => Self::Fifo,
             FileType::Socket => Self::Socket,
-            FileType::CharacterDevice => Self::CharacterDevice,
+            FileType::CharacterDevice => Self::CharDevice,
             FileType::BlockDevice => Self::BlockDevice,
             FileType::Unknown => return None,
         })
+    }
+
+    /// Every kind.
+    pub const ALL: [EntryKind; 7] = [
+        EntryKind::File,
+        EntryKind::Directory,
+        EntryKind::Symlink,
+        EntryKind::Fifo,
+        EntryKind::Socket,
+        EntryKind::CharDevice,
+        EntryKind::BlockDevice,
+    ];
+
+    /// The word in a metadata record.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EntryKind::File => "file",
+            EntryKind::Directory => "dir",
+            EntryKind::Symlink => "symlink",
+            EntryKind::Fifo => "fifo",
+            EntryKind::Socket => "socket",
+            EntryKind::CharDevice => "char",
+            EntryKind::BlockDevice => "block",
+        }
+    }
+
+    /// Whether it is a device node.
+    pub fn is_device(self) -> bool {
+        matches!(self, EntryKind::CharDevice | EntryKind::BlockDevice)
     }
 
     /// Whether Git holds its content (the others live in metadata only).
@@ -95,8 +124,7 @@ impl Look {
     #[allow(clippy::unnecessary_cast, clippy::useless_conversion)]
     fn of(stat: &Stat) -> Option<Self> {
         let kind = EntryKind::of(stat)?;
-        let is_device = matches!(kind, EntryKind::CharacterDevice | EntryKind::BlockDevice);
-        Some(Self {
+                Some(Self {
             kind,
             mode: (stat.st_mode as u32) & 0o7777,
             uid: stat.st_uid,
@@ -107,7 +135,7 @@ impl Look {
             inode: stat.st_ino,
             device: stat.st_dev as u64,
             links: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
-            special: if is_device { stat.st_rdev as u64 } else { 0 },
+            special: if kind.is_device() { stat.st_rdev as u64 } else { 0 },
         })
     }
 }

@@ -5,8 +5,10 @@
 //! ([`path`], [`names`], [`error`], [`progress`], [`fault`]). Nothing here logs, prints, reads a home
 //! directory or panics on input: a function takes what it needs and returns what happened.
 
+pub mod adopt;
 pub mod beneath;
 pub mod config;
+pub mod content;
 pub mod error;
 pub mod fault;
 pub mod git;
@@ -15,6 +17,11 @@ pub mod metadata;
 pub mod names;
 pub mod path;
 pub mod progress;
+pub mod protection;
+pub mod push;
+pub mod scan;
+pub mod snapshot;
 pub mod store;
+pub mod transport;
 pub mod tree;
 pub mod watch;

@@ -26,7 +26,8 @@ use crate::path::{OWN_DIRECTORY, RelPath, lossy};
 pub use changes::Changes;
 pub use edit::{MetadataStats, apply};
 pub use read::{DirectoryRecords, check_format, read_directory, read_record, walk};
-pub use record::{EntryKind, Mtime, Record};
+pub use crate::beneath::EntryKind;
+pub use record::{Mtime, Record};
 
 /// The version of the repository's format, in `.backupbot/format` and in each shard's first line.
 pub const FORMAT_VERSION: u32 = 1;

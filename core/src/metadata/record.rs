@@ -10,57 +10,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::OWN_NAME;
+use crate::beneath::EntryKind;
 
 #[cfg(test)]
 mod tests;
-
-/// What kind of thing a name is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum EntryKind {
-    /// A regular file.
-    File,
-    /// A directory; only as its record of itself.
-    Directory,
-    /// A symbolic link.
-    Symlink,
-    /// A named pipe.
-    Fifo,
-    /// A socket.
-    Socket,
-    /// A character device.
-    CharDevice,
-    /// A block device.
-    BlockDevice,
-}
-
-impl EntryKind {
-    const ALL: [EntryKind; 7] = [
-        EntryKind::File,
-        EntryKind::Directory,
-        EntryKind::Symlink,
-        EntryKind::Fifo,
-        EntryKind::Socket,
-        EntryKind::CharDevice,
-        EntryKind::BlockDevice,
-    ];
-
-    /// The word in a record.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            EntryKind::File => "file",
-            EntryKind::Directory => "dir",
-            EntryKind::Symlink => "symlink",
-            EntryKind::Fifo => "fifo",
-            EntryKind::Socket => "socket",
-            EntryKind::CharDevice => "char",
-            EntryKind::BlockDevice => "block",
-        }
-    }
-
-    fn is_device(self) -> bool {
-        matches!(self, EntryKind::CharDevice | EntryKind::BlockDevice)
-    }
-}
 
 /// A time as stat gives it: the nanoseconds always count forwards from the second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -26,6 +26,16 @@ use crate::path::RelPath;
 /// Rows a root may have before they become one deep row.
 pub const WATERMARK: usize = 50_000;
 
+/// How far a walk has come. Walks enter a directory, take its entries that are not directories in name order,
+/// and then its directories in name order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    /// The last entry that is finished.
+    pub path: RelPath,
+    /// Whether that entry was a directory being entered: its own record is finished, nothing below it is.
+    pub entered: bool,
+}
+
 /// How far a row reaches.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Scope {
@@ -33,8 +43,8 @@ pub enum Scope {
     Exact,
     /// The entry and everything below it.
     Deep {
-        /// The last path that the walk has finished; absent before the first batch.
-        cursor: Option<RelPath>,
+        /// Where the walk goes on; absent before the first batch.
+        cursor: Option<Cursor>,
         /// The row's sequence number when the walk began.
         walk_seq: u64,
     },
@@ -43,6 +53,8 @@ pub enum Scope {
 /// Why a path could not be stored for now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum SkipReason {
+    /// Its root is missing, empty where it was not, or another file system.
+    RootUnavailable,
     /// The system refuses to let us look or read.
     Unreadable,
     /// It changed while it was read, each time.
@@ -55,6 +67,7 @@ impl SkipReason {
     /// The word used in metrics and the API.
     pub fn as_str(self) -> &'static str {
         match self {
+            SkipReason::RootUnavailable => "root_unavailable",
             SkipReason::Unreadable => "unreadable",
             SkipReason::Changing => "changing",
             SkipReason::Unsupported => "unsupported",
@@ -105,7 +118,7 @@ pub enum RowVerdict {
     /// A deep row's walk went on to `cursor`, or to its end.
     Walked {
         /// Where to go on; absent when the walk is complete.
-        cursor: Option<RelPath>,
+        cursor: Option<Cursor>,
         /// The row's sequence number when the walk began.
         walk_seq: u64,
     },
@@ -138,6 +151,8 @@ pub struct Waiting {
     pub ready: usize,
     /// Whether one of them is deep.
     pub deep: bool,
+    /// Rows in the repository's queue altogether.
+    pub rows: usize,
     /// Since when the oldest of them waits, Unix milliseconds.
     pub oldest_since_ms: Option<i64>,
     /// When the next postponed row may be taken, Unix milliseconds.
@@ -253,7 +268,7 @@ impl QueueStore {
         self.store.read(|transaction| {
             let changes = transaction.open_table(CHANGES)?;
             let order = transaction.open_table(ORDER)?;
-            let mut waiting = Waiting::default();
+            let mut waiting = Waiting { rows: self.row_count(repository), ..Waiting::default() };
             for entry in order.range((repository.as_str(), 0)..=(repository.as_str(), u64::MAX))? {
                 let (_, place) = entry?;
                 let (root, path) = place.value();
@@ -468,6 +483,23 @@ impl StoreReader {
                 }
             }
             Ok((count, listed))
+        })
+    }
+
+    /// When the oldest change was queued that is not in a commit and could be, Unix milliseconds.
+    pub fn oldest_change_ms(&self, repository: &RepositoryName) -> Result<Option<i64>> {
+        self.store().read(|transaction| {
+            let changes = transaction.open_table(CHANGES)?;
+            let order = transaction.open_table(ORDER)?;
+            let mut oldest: Option<i64> = None;
+            for entry in order.range((repository.as_str(), 0)..=(repository.as_str(), u64::MAX))? {
+                let (_, place) = entry?;
+                let (root, path) = place.value();
+                let Some(value) = changes.get((repository.as_str(), root, path))? else { continue };
+                let row: ChangeRow = decode(value.value())?;
+                oldest = Some(oldest.map_or(row.since_ms, |since| since.min(row.since_ms)));
+            }
+            Ok(oldest)
         })
     }
 

@@ -29,6 +29,10 @@ fn rel(path: &str) -> RelPath {
     RelPath::new(path.as_bytes().to_vec()).unwrap()
 }
 
+fn at(path: &str) -> Cursor {
+    Cursor { path: rel(path), entered: false }
+}
+
 impl Bench {
     fn add(&mut self, path: &str, reach: Reach) -> u64 {
         self.queue.enqueue(&self.repository, &self.root, &[(rel(path), reach)], 1000).unwrap()
@@ -106,9 +110,9 @@ fn a_deep_row_keeps_its_cursor_and_restarts_when_it_changed_during_its_walk() {
     let taken = bench.take().remove(0);
     let walk_seq = taken.row.seq;
     bench.add("", Reach::Deep);
-    bench.settle(vec![bench.outcome(&taken, RowVerdict::Walked { cursor: Some(rel("k")), walk_seq })]);
+    bench.settle(vec![bench.outcome(&taken, RowVerdict::Walked { cursor: Some(at("k")), walk_seq })]);
     let again = bench.take().remove(0);
-    assert_eq!(again.row.scope, Scope::Deep { cursor: Some(rel("k")), walk_seq });
+    assert_eq!(again.row.scope, Scope::Deep { cursor: Some(at("k")), walk_seq });
     bench.settle(vec![bench.outcome(&again, RowVerdict::Walked { cursor: None, walk_seq })]);
     let anew = bench.take().remove(0);
     assert_eq!(anew.row.scope, Scope::Deep { cursor: None, walk_seq: 0 });

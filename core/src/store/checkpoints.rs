@@ -2,7 +2,7 @@
 //!
 //! [`StagedCommit`] is written in one durable transaction after its pack is synced and before the branch moves.
 //! It names everything that the start after a crash needs: if the branch is at `commit`, settle from it; if it
-//! is still at `parent`, drop the pack, the queue rows are all still there.
+//! is still where it stood, drop the pack, the queue rows are all still there.
 
 use serde::{Deserialize, Serialize};
 
@@ -53,8 +53,8 @@ pub struct Settlement {
 pub struct StagedCommit {
     /// The branch, in full (`refs/heads/…`).
     pub branch: String,
-    /// Where the branch stood; absent for the first commit.
-    pub parent: Option<[u8; 20]>,
+    /// Where the branch stood; absent if it did not exist.
+    pub expected: Option<[u8; 20]>,
     /// The commit in the pack.
     pub commit: [u8; 20],
     /// The pack that holds it (`pack-<hex>`).

@@ -1,0 +1,359 @@
+//! What an operator can ask of the running tree: status, why, pause, resume, flush.
+//!
+//! The HTTP API and the process's own shutdown speak to the actors through this. Answers come from the board
+//! and the store, so they are there whatever the actors do; only a flush waits for them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Addr;
+use backupbot_core::error::Error;
+use backupbot_core::names::{RemoteName, RepositoryName};
+use backupbot_core::protection::{self, PathReport};
+use backupbot_core::scan::WatchedRoot;
+use base64::Engine as _;
+use serde::{Deserialize, Serialize};
+
+use crate::board::{Board, Moment, RepositoryView};
+use crate::committer::Committer;
+use crate::messages::{BarrierReached, CommitUpTo, PauseChanged, PushUpTo, Refusal, ResumeRemote, SetPaused};
+use crate::seat::{Common, RepositorySeat};
+
+/// The exact bytes in base64, where the text for people had to lose something.
+pub fn exact_if_lossy(bytes: &[u8]) -> Option<String> {
+    let is_exact = std::str::from_utf8(bytes).is_ok_and(|text| !text.chars().any(char::is_control));
+    (!is_exact).then(|| base64::engine::general_purpose::STANDARD.encode(bytes))
+}
+
+/// The handle. Clones are the same.
+#[derive(Clone)]
+pub struct Control {
+    common: Common,
+    seats: Vec<Arc<RepositorySeat>>,
+}
+
+/// A path that a flush could not protect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkippedPath {
+    /// Its root.
+    pub root: String,
+    /// Its path below the root, lossy.
+    pub path: String,
+    /// The exact bytes, base64, if the path had to be changed to be shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_b64: Option<String>,
+    /// Why.
+    pub reason: String,
+}
+
+/// A remote after a flush.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlushedRemote {
+    /// Its name.
+    pub name: String,
+    /// The commit read back from it.
+    pub commit: Option<String>,
+    /// Whether that is ours.
+    pub verified: bool,
+    /// What its pusher is doing.
+    pub state: String,
+}
+
+/// A repository after a flush.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlushedRepository {
+    /// Its name.
+    pub name: String,
+    /// The tip of its branch.
+    pub commit: Option<String>,
+    /// What could not be read, and why.
+    pub skipped: Vec<SkippedPath>,
+    /// Its remotes.
+    pub remotes: Vec<FlushedRemote>,
+}
+
+/// The answer to a flush.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flushed {
+    /// By repository.
+    pub repositories: Vec<FlushedRepository>,
+}
+
+/// Why a wish was not fulfilled.
+#[derive(Debug)]
+pub enum ControlError {
+    /// No repository, remote or path of that name.
+    Unknown(String),
+    /// Somebody has to do something first.
+    Refused(String),
+    /// Not in time; what is protected and what is not stands in the answer.
+    TimedOut(Box<Flushed>),
+    /// Our own store or repository failed.
+    Failed(Error),
+}
+
+impl From<Error> for ControlError {
+    fn from(error: Error) -> Self {
+        ControlError::Failed(error)
+    }
+}
+
+impl Control {
+    pub(crate) fn new(common: Common, seats: Vec<Arc<RepositorySeat>>) -> Self {
+        Self { common, seats }
+    }
+
+    /// What everybody published.
+    pub fn board(&self) -> &Board {
+        &self.common.board
+    }
+
+    /// The repositories.
+    pub fn seats(&self) -> &[Arc<RepositorySeat>] {
+        &self.seats
+    }
+
+    fn chosen(&self, name: Option<&str>) -> Result<Vec<Arc<RepositorySeat>>, ControlError> {
+        let Some(name) = name else { return Ok(self.seats.clone()) };
+        let found = self.seats.iter().find(|seat| seat.settings.name.as_str() == name);
+        found.map(|seat| vec![seat.clone()]).ok_or_else(|| ControlError::Unknown(format!("there is no repository {name:?}")))
+    }
+
+    /// The `repositories` of the status answer. A remote is unprotected since the older of its oldest missing
+    /// commit and the oldest change that is not committed.
+    pub fn status(&self) -> Result<Vec<RepositoryView>, ControlError> {
+        let now = Moment::now();
+        let mut views = self.common.board.status(now);
+        let reader = self.common.store.reader();
+        for view in &mut views {
+            let oldest = reader.oldest_change_ms(&view.repository.name)?;
+            let waits = oldest.and_then(|ms| Moment::from_unix_seconds(ms / 1000)).map(|since| now.seconds_since(since));
+            for remote in &mut view.remotes {
+                remote.oldest_unprotected_seconds = remote.oldest_unprotected_seconds.max(waits.unwrap_or(0));
+            }
+        }
+        Ok(views)
+    }
+
+    /// Where a file stands on its way to the remotes, and why. `path` is absolute, or `<root>/rel`.
+    pub fn why(&self, path: &[u8]) -> Result<PathReport, ControlError> {
+        for seat in &self.seats {
+            let Some((root, rel)) = protection::locate(&seat.roots, path) else { continue };
+            let root: &WatchedRoot = root;
+            let remotes: Vec<RemoteName> = seat.settings.remotes.iter().map(|remote| remote.name.clone()).collect();
+            let subject = protection::Subject {
+                repository: &seat.settings.name,
+                git_directory: &seat.path,
+                branch: &seat.branch()?,
+                root,
+                path: &rel,
+                remotes: &remotes,
+            };
+            return Ok(protection::report(&subject, &self.common.store.reader())?);
+        }
+        Err(ControlError::Unknown("the path is below none of the watched directories".to_owned()))
+    }
+
+    /// Pauses or resumes a repository, or all. What changes while paused is queued. Resuming also lets halted
+    /// remotes try again, with their present state taken for right.
+    pub async fn set_paused(
+        &self,
+        repository: Option<&str>,
+        remote: Option<&str>,
+        paused: bool,
+    ) -> Result<Vec<RepositoryName>, ControlError> {
+        let seats = self.chosen(repository)?;
+        if let Some(remote) = remote {
+            let known = |seat: &RepositorySeat| seat.pushers.keys().any(|name| name.as_str() == remote);
+            if !seats.iter().any(|seat| known(seat)) {
+                return Err(ControlError::Unknown(format!("there is no remote {remote:?}")));
+            }
+        }
+        for seat in &seats {
+            let queue = self.common.queue.address_of("queue").map_err(ControlError::Refused)?;
+            let message = SetPaused { repository: seat.settings.name.clone(), paused };
+            match queue.send(message).await {
+                Ok(answer) => answer?,
+                Err(_) => return Err(ControlError::Refused("the queue is not running".to_owned())),
+            }
+            if let Some(committer) = seat.committer.address() {
+                let _ = committer.send(PauseChanged).await;
+            }
+            if !paused {
+                for (name, place) in &seat.pushers {
+                    let chosen = remote.is_none_or(|remote| remote == name.as_str());
+                    if let (true, Some(pusher)) = (chosen, place.address()) {
+                        let _ = pusher.send(ResumeRemote).await;
+                    }
+                }
+            }
+            let name = seat.settings.name.clone();
+            let shown = self.common.board.wait_for(|board| {
+                board.repository(&name).filter(|status| status.paused == paused).map(|_| ())
+            });
+            let _ = actix_rt::time::timeout(Duration::from_secs(5), shown).await;
+        }
+        Ok(seats.iter().map(|seat| seat.settings.name.clone()).collect())
+    }
+
+    /// Has every change made before the call committed and pushed, at once, and reads it back.
+    pub async fn flush(
+        &self,
+        repository: Option<&str>,
+        wait: bool,
+        timeout: Duration,
+    ) -> Result<Flushed, ControlError> {
+        let seats = self.chosen(repository)?;
+        if !wait {
+            for seat in seats.clone() {
+                actix_rt::spawn(async move {
+                    let _ = flush_repository(&seat).await;
+                });
+            }
+            return self.flushed(&seats, false);
+        }
+        let all = async {
+            let tasks: Vec<_> = seats
+                .iter()
+                .map(|seat| {
+                    let seat = seat.clone();
+                    actix_rt::spawn(async move { flush_repository(&seat).await })
+                })
+                .collect();
+            let _cancel = AbortOnDrop(tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect());
+            let mut refusals = Vec::new();
+            for (task, seat) in tasks.into_iter().zip(&seats) {
+                let name = &seat.settings.name;
+                match task.await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(refusal)) => refusals.push(format!("{name}: {}", explain(&refusal))),
+                    Err(_) => refusals.push(format!("{name}: the flush itself broke down")),
+                }
+            }
+            refusals
+        };
+        match actix_rt::time::timeout(timeout, all).await {
+            Err(_) => Err(ControlError::TimedOut(Box::new(self.flushed(&seats, false)?))),
+            Ok(refusals) if refusals.is_empty() => self.flushed(&seats, true),
+            Ok(refusals) => Err(ControlError::Refused(refusals.join("; "))),
+        }
+    }
+
+    fn flushed(&self, seats: &[Arc<RepositorySeat>], verified: bool) -> Result<Flushed, ControlError> {
+        let reader = self.common.store.reader();
+        let mut repositories = Vec::new();
+        for seat in seats {
+            let name = &seat.settings.name;
+            let (_, skipped) = reader.skipped(name, 1000)?;
+            let commit = self.common.board.repository(name).and_then(|status| status.commit);
+            let remotes = self.common.board.remotes(name).into_iter().map(|remote| FlushedRemote {
+                verified: verified && remote.commit == commit && commit.is_some(),
+                name: remote.name.to_string(),
+                commit: remote.commit,
+                state: state_word(remote.state).to_owned(),
+            });
+            repositories.push(FlushedRepository {
+                name: name.to_string(),
+                remotes: remotes.collect(),
+                commit,
+                skipped: skipped
+                    .iter()
+                    .map(|skip| SkippedPath {
+                        root: skip.root.to_string(),
+                        path: skip.path.to_string(),
+                        path_b64: exact_if_lossy(skip.path.as_bytes()),
+                        reason: format!("{}: {}", skip.failure.reason.as_str(), skip.failure.message),
+                    })
+                    .collect(),
+            });
+        }
+        Ok(Flushed { repositories })
+    }
+}
+
+fn state_word(state: crate::board::RemoteState) -> &'static str {
+    use crate::board::RemoteState;
+    match state {
+        RemoteState::Idle => "idle",
+        RemoteState::Pushing => "pushing",
+        RemoteState::Backoff => "backoff",
+        RemoteState::Halted => "halted",
+    }
+}
+
+struct AbortOnDrop(Vec<tokio::task::AbortHandle>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        for task in &self.0 {
+            task.abort();
+        }
+    }
+}
+
+fn explain(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::Paused => "it is paused; resume it first".to_owned(),
+        Refusal::RootUnavailable(why) => format!("a root is unavailable: {why}"),
+        Refusal::Halted(why) => format!("a remote is halted: {why}"),
+        Refusal::NotRunning(why) => why.clone(),
+    }
+}
+
+/// An actor that is being restarted is waited for; whoever waits sets the deadline.
+async fn present<A: actix::Actor>(place: &crate::supervision::Place<A>) -> Addr<A> {
+    loop {
+        if let Some(address) = place.address() {
+            return address;
+        }
+        actix_rt::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn flush_repository(seat: &RepositorySeat) -> Result<(), Refusal> {
+    if seat.common.store.reader().paused_since(&seat.settings.name).ok().flatten().is_some() {
+        return Err(Refusal::Paused);
+    }
+    let mut seq = 0;
+    for place in seat.watchers.values() {
+        loop {
+            match present(place).await.send(BarrierReached).await {
+                Ok(Ok(reached)) => {
+                    seq = seq.max(reached);
+                    break;
+                }
+                Ok(Err(why)) => return Err(Refusal::RootUnavailable(why)),
+                // It went away while we waited: the next run is asked again.
+                Err(_) => actix_rt::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+    let commit = loop {
+        match present::<Committer>(&seat.committer).await.send(CommitUpTo { seq }).await {
+            Ok(Err(Refusal::NotRunning(_))) | Err(_) => {}
+            Ok(Err(refusal)) => return Err(refusal),
+            Ok(Ok(commit)) => break commit,
+        }
+        actix_rt::time::sleep(Duration::from_millis(50)).await;
+    };
+    let Some(commit) = commit else { return Ok(()) };
+    let mut pushes = Vec::new();
+    for place in seat.pushers.values() {
+        let place = place.clone();
+        pushes.push(actix_rt::spawn(async move {
+            loop {
+                match present(&place).await.send(PushUpTo { commit }).await {
+                    Ok(Err(Refusal::NotRunning(_))) | Err(_) => {}
+                    Ok(answer) => return answer.map(|_| ()),
+                }
+                actix_rt::time::sleep(Duration::from_millis(50)).await;
+            }
+        }));
+    }
+    let _cancel = AbortOnDrop(pushes.iter().map(tokio::task::JoinHandle::abort_handle).collect());
+    let mut outcome = Ok(());
+    for push in pushes {
+        outcome = outcome.and(push.await.unwrap_or_else(|_| Err(Refusal::NotRunning("a push broke down".to_owned()))));
+    }
+    outcome
+}

@@ -1,0 +1,214 @@
+//! Every message that actors send each other, and the plain types in them.
+//!
+//! | to | message | answer |
+//! |---|---|---|
+//! | queue | [`Enqueue`] paths where something changed | sequence number, durable |
+//! | queue | [`LookAtWaiting`] what could be committed | numbers |
+//! | queue | [`TakeBatch`] rows for a commit | rows, still queued |
+//! | queue | [`Stage`] a commit that is about to happen | durable |
+//! | queue | [`Settle`] what follows from a batch | durable |
+//! | queue | [`Unstage`], [`DistrustFiles`], [`SetPaused`] | durable |
+//! | queue | [`CountUnsettled`] changes up to a number | rows |
+//! | watcher | [`BarrierReached`]: hint everything that happened before now, and queue it | sequence number |
+//! | watcher | [`RootSeen`]: what a commit saw of the root | |
+//! | committer | [`CommitUpTo`] a sequence number, at once | the branch's tip |
+//! | committer | [`PauseChanged`] | |
+//! | pusher | [`PushUpTo`] a commit, at once | read back there, or halted |
+//! | pusher | [`ResumeRemote`] after a halt | |
+//!
+//! "There is work" is no message but a [`Nudge`]: it is empty, any number of them are one, and whoever is
+//! nudged looks for itself.
+
+use std::sync::Arc;
+
+use actix::Message;
+use backupbot_core::error::Error;
+use backupbot_core::names::{RepositoryName, RootName};
+use backupbot_core::path::RelPath;
+use backupbot_core::scan::Counts;
+use backupbot_core::store::changes::{Reach, TakenRow, Waiting};
+use backupbot_core::store::checkpoints::{Settlement, StagedCommit};
+use backupbot_core::watch::Hint;
+use git2::Oid;
+use tokio::sync::Notify;
+
+/// An answer of the queue; its errors are the store's.
+pub type Answer<T> = Result<T, Error>;
+
+/// Tells one actor that there is work, however often it is used before the actor looks.
+#[derive(Debug, Clone, Default)]
+pub struct Nudge(Arc<Notify>);
+
+impl Nudge {
+    /// There is work.
+    pub fn nudge(&self) {
+        self.0.notify_one();
+    }
+
+    /// Completes when there was a nudge since the last time.
+    pub async fn nudged(&self) {
+        self.0.notified().await;
+    }
+}
+
+/// Queues paths durably.
+#[derive(Debug, Message)]
+#[rtype(result = "Answer<u64>")]
+pub struct Enqueue {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The root below which the paths are.
+    pub root: RootName,
+    /// The paths.
+    pub paths: Vec<(RelPath, Reach)>,
+}
+
+/// What the queue says of a repository.
+#[derive(Debug, Clone, Default)]
+pub struct WaitingNow {
+    /// What could be taken.
+    pub waiting: Waiting,
+    /// Since when the repository is paused, Unix milliseconds.
+    pub paused_since_ms: Option<i64>,
+    /// The latest change accepted so far, of any repository.
+    pub highest_seq: u64,
+}
+
+/// Asks what could be taken, counting at most `up_to` rows.
+#[derive(Debug, Message)]
+#[rtype(result = "Answer<WaitingNow>")]
+pub struct LookAtWaiting {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// Rows to count at most.
+    pub up_to: usize,
+}
+
+/// Takes rows for a commit; they stay queued until they are settled.
+#[derive(Debug, Message)]
+#[rtype(result = "Answer<Vec<TakenRow>>")]
+pub struct TakeBatch {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// Exact rows at most.
+    pub most: usize,
+    /// Postponed rows too.
+    pub eager: bool,
+}
+
+/// Records a commit that is about to happen.
+#[derive(Debug, Message)]
+#[rtype(result = "Answer<()>")]
+pub struct Stage {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The commit.
+    pub staged: Arc<StagedCommit>,
+}
+
+/// Applies what follows from a batch.
+#[derive(Debug, Message)]
+#[rtype(result = "Answer<()>")]
+pub struct Settle {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// What follows.
+    pub settlement: Settlement,
+}
+
+/// Forgets a commit that did not happen.
+#[derive(Debug, Message)]
+#[rtype(result = "Answer<()>")]
+pub struct Unstage(pub RepositoryName);
+
+/// Empties a stat cache that does not belong to the branch's history, and queues every root.
+#[derive(Debug, Message)]
+#[rtype(result = "Answer<()>")]
+pub struct DistrustFiles(pub RepositoryName);
+
+/// Pauses or resumes a repository.
+#[derive(Debug, Message)]
+#[rtype(result = "Answer<()>")]
+pub struct SetPaused {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// Paused or not.
+    pub paused: bool,
+}
+
+/// Counts the rows of changes up to a number that are neither settled nor known to be unreadable.
+#[derive(Debug, Message)]
+#[rtype(result = "Answer<usize>")]
+pub struct CountUnsettled {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The number.
+    pub up_to: u64,
+}
+
+/// What the watching thread saw, in order.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Hinted(pub Vec<Hint>);
+
+/// Asks a watcher to hint and queue everything that happened before now. The answer is the sequence number
+/// up to which the queue must be settled, or why the root cannot be looked at.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<u64, String>")]
+pub struct BarrierReached;
+
+/// What a commit saw of a root.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct RootSeen {
+    /// Why the root could not be looked at, if so.
+    pub unavailable: Option<String>,
+    /// Numbers of a part of a walk, and whether it was the last part.
+    pub walk: Option<(Counts, bool)>,
+    /// How many of its paths are skipped now, and the first of them.
+    pub skipped: Option<(u64, Vec<crate::board::SkippedFile>)>,
+}
+
+/// Commits, without waiting for a batch to fill, until every change up to `seq` is in a commit or skipped.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Option<Oid>, Refusal>")]
+pub struct CommitUpTo {
+    /// The sequence number.
+    pub seq: u64,
+}
+
+/// Why an operator's wish is not fulfilled now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The repository is paused.
+    Paused,
+    /// A root cannot be looked at.
+    RootUnavailable(String),
+    /// A remote waits for somebody.
+    Halted(String),
+    /// The actor that would do it is not running.
+    NotRunning(String),
+}
+
+/// The repository was paused or resumed.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct PauseChanged;
+
+/// Pushes, without waiting for backoff, until the remote has `commit`.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Oid, Refusal>")]
+pub struct PushUpTo {
+    /// The commit.
+    pub commit: Oid,
+}
+
+/// An operator has looked at a halted remote: try again, and take its present state for right.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct ResumeRemote;
+
+/// An actor's own alarm or nudge.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Wake;

@@ -1,0 +1,261 @@
+//! The pusher of one remote: brings it up to the branch's tip, and keeps trying as the retry law says.
+//!
+//! It only ever wants the newest commit. What it knows of the remote (confirmed commit, failures, when to try
+//! again, why it is halted) is in the store, so a restart neither hastens nor forgets anything. A halted
+//! pusher is a state, not a crash: the work goes to the rescue branch until somebody resumes it or the cause
+//! has vanished.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::fut::{ActorFutureExt, wrap_future};
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, ResponseFuture, SpawnHandle};
+use backupbot_core::config as model;
+use backupbot_core::error::Result;
+use backupbot_core::fault;
+use backupbot_core::names::RemoteName;
+use backupbot_core::push::delivery::{self, Delivery, Wanted};
+use git2::Oid;
+use slog::{Logger, error, info, o, warn};
+use tokio::sync::oneshot;
+
+use crate::board::{Moment, RemoteState, RemoteStatus};
+use crate::job::{self, JobOutcome};
+use crate::messages::{PushUpTo, Refusal, ResumeRemote, Wake};
+use crate::seat::{RepositorySeat, now_ms};
+use crate::supervision::ExitHandle;
+
+struct Waiter {
+    commit: Oid,
+    /// Whether an attempt began after it came.
+    served: bool,
+    answer: oneshot::Sender<std::result::Result<Oid, Refusal>>,
+}
+
+/// The actor.
+pub struct Pusher {
+    seat: Arc<RepositorySeat>,
+    remote: model::Remote,
+    exit: ExitHandle,
+    log: Logger,
+    at_work: bool,
+    looked_in_vain: bool,
+    resume: bool,
+    alarm: Option<SpawnHandle>,
+    waiters: Vec<Waiter>,
+    status: RemoteStatus,
+}
+
+impl Pusher {
+    /// A pusher to `remote`.
+    pub fn new(seat: Arc<RepositorySeat>, remote: model::Remote, exit: ExitHandle) -> Self {
+        let log = seat.common.log.new(o!("actor" => "pusher", "repository" => seat.settings.name.to_string(),
+                                         "remote" => remote.name.to_string()));
+        let status = RemoteStatus {
+            name: remote.name.clone(),
+            state: RemoteState::Idle,
+            reason: None,
+            commit: None,
+            last_success: None,
+            unprotected_since: None,
+        };
+        Self {
+            seat,
+            remote,
+            exit,
+            log,
+            at_work: false,
+            looked_in_vain: false,
+            resume: false,
+            alarm: None,
+            waiters: Vec::new(),
+            status,
+        }
+    }
+
+    /// The remote's name.
+    pub fn name(&self) -> &RemoteName {
+        &self.remote.name
+    }
+
+    fn work(&mut self, ctx: &mut Context<Self>) {
+        if self.at_work {
+            self.looked_in_vain = true;
+            return;
+        }
+        self.at_work = true;
+        self.looked_in_vain = false;
+        if let Some(alarm) = self.alarm.take() {
+            ctx.cancel_future(alarm);
+        }
+        self.waiters.retain(|waiter| !waiter.answer.is_closed());
+        for waiter in &mut self.waiters {
+            waiter.served = true;
+        }
+        let eager = !self.waiters.is_empty() || self.resume;
+        let resume = std::mem::take(&mut self.resume);
+        let (seat, remote, exit) = (self.seat.clone(), self.remote.clone(), self.exit.clone());
+        let board = self.seat.common.board.clone();
+        let pushing = RemoteStatus { state: RemoteState::Pushing, ..self.status.clone() };
+        let attempt = async move {
+            job::run(&exit, "push", move |progress| {
+                fault::point("actor:pusher:job");
+                let branch = seat.branch()?;
+                let record = seat.common.store.remote(&seat.settings.name, &remote.name);
+                let wanted = Wanted {
+                    repository: &seat.path,
+                    branch: &branch,
+                    remote: &remote,
+                    instance: &seat.common.instance,
+                    retry: &seat.settings.retry,
+                    eager,
+                    resume,
+                    now_ms: now_ms(),
+                };
+                let repository = seat.settings.name.clone();
+                delivery::deliver(&wanted, &record, &mut || board.publish_remote(&repository, pushing.clone()), progress)
+            })
+            .await
+        };
+        ctx.spawn(wrap_future::<_, Self>(attempt).map(|outcome, actor, ctx| actor.attempt_ended(outcome, ctx)));
+    }
+
+    fn attempt_ended(&mut self, outcome: JobOutcome<Delivery>, ctx: &mut Context<Self>) {
+        self.at_work = false;
+        match outcome {
+            JobOutcome::Panicked(message) => {
+                self.exit.panicked(format!("in push: {message}"));
+                ctx.stop();
+            }
+            JobOutcome::Finished(result) => self.delivered(result, ctx),
+        }
+    }
+
+    fn delivered(&mut self, result: Result<Delivery>, ctx: &mut Context<Self>) {
+        let delivery = match result {
+            Ok(delivery) => delivery,
+            Err(error) => {
+                // Only our own store and repository fail here; trouble with the remote is in the delivery.
+                self.exit.failed(error.to_string());
+                ctx.stop();
+                return;
+            }
+        };
+        self.log_change(&delivery);
+        let moment = |ms: i64| Moment::from_unix_seconds(ms / 1000);
+        self.status = RemoteStatus {
+            name: self.remote.name.clone(),
+            state: match (&delivery.record.halted, delivery.record.failures) {
+                (Some(_), _) => RemoteState::Halted,
+                (None, 0) => RemoteState::Idle,
+                (None, _) => RemoteState::Backoff,
+            },
+            reason: match &delivery.record.halted {
+                Some(halt) => Some(format!("{}: {}", halt.reason, halt.message)),
+                None => delivery.record.last_error.clone(),
+            },
+            commit: delivery.confirmed.map(|oid| oid.to_string()),
+            last_success: delivery.record.confirmed_at_ms.and_then(moment),
+            unprotected_since: delivery.unprotected_since_ms.and_then(moment),
+        };
+        self.seat.common.board.publish_remote(&self.seat.settings.name, self.status.clone());
+        self.answer_waiters(&delivery);
+        let unserved = self.waiters.iter().any(|waiter| !waiter.served);
+        if self.looked_in_vain || unserved || self.resume {
+            ctx.notify(Wake);
+        } else if let Some(at_ms) = delivery.next_try_ms {
+            let pause = Duration::from_millis(u64::try_from(at_ms - now_ms()).unwrap_or(0));
+            self.alarm = Some(ctx.run_later(pause, |actor, ctx| {
+                actor.alarm = None;
+                actor.work(ctx);
+            }));
+        }
+    }
+
+    fn log_change(&self, delivery: &Delivery) {
+        if let Some(sent) = delivery.sent {
+            info!(self.log, "pushed"; "commit" => delivery.confirmed.map(|oid| oid.to_string()),
+                  "objects" => sent.objects, "bytes" => sent.bytes);
+        }
+        match (&delivery.record.halted, &delivery.record.last_error) {
+            (Some(halt), _) if self.status.state != RemoteState::Halted => {
+                error!(self.log, "halted"; "reason" => &halt.reason, "message" => &halt.message,
+                       "rescue_branch" => &halt.rescue_branch);
+            }
+            (None, Some(error)) if delivery.record.failures > 0 && delivery.attempted => {
+                warn!(self.log, "push failed"; "error" => error, "failures" => delivery.record.failures);
+            }
+            _ => {}
+        }
+    }
+
+    fn answer_waiters(&mut self, delivery: &Delivery) {
+        let halted = delivery.record.halted.as_ref();
+        for waiter in std::mem::take(&mut self.waiters) {
+            if !waiter.served {
+                self.waiters.push(waiter);
+            } else if let Some(halt) = halted {
+                let _ = waiter.answer.send(Err(Refusal::Halted(halt.message.clone())));
+            } else if let Some(confirmed) = delivery.confirmed
+                && (confirmed == waiter.commit || delivery.is_complete)
+            {
+                let _ = waiter.answer.send(Ok(confirmed));
+            } else {
+                self.waiters.push(waiter);
+            }
+        }
+    }
+}
+
+impl Actor for Pusher {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        fault::point("actor:pusher:started");
+        self.seat.common.board.publish_remote(&self.seat.settings.name, self.status.clone());
+        let Some(committed) = self.seat.committed.get(&self.remote.name).cloned() else {
+            self.exit.failed("the remote is not configured");
+            ctx.stop();
+            return;
+        };
+        let own = ctx.address().recipient::<Wake>();
+        ctx.spawn(wrap_future(async move {
+            loop {
+                committed.nudged().await;
+                own.do_send(Wake);
+            }
+        }));
+        ctx.notify(Wake);
+    }
+}
+
+impl Handler<Wake> for Pusher {
+    type Result = ();
+
+    fn handle(&mut self, _: Wake, ctx: &mut Self::Context) {
+        fault::point("actor:pusher:handle");
+        self.work(ctx);
+    }
+}
+
+impl Handler<ResumeRemote> for Pusher {
+    type Result = ();
+
+    fn handle(&mut self, _: ResumeRemote, ctx: &mut Self::Context) {
+        self.resume = true;
+        self.work(ctx);
+    }
+}
+
+impl Handler<PushUpTo> for Pusher {
+    type Result = ResponseFuture<std::result::Result<Oid, Refusal>>;
+
+    fn handle(&mut self, message: PushUpTo, ctx: &mut Self::Context) -> Self::Result {
+        let (answer, answered) = oneshot::channel();
+        self.waiters.push(Waiter { commit: message.commit, served: false, answer });
+        self.work(ctx);
+        Box::pin(async move {
+            answered.await.unwrap_or_else(|_| Err(Refusal::NotRunning("the pusher was restarted".to_owned())))
+        })
+    }
+}

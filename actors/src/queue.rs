@@ -1,0 +1,153 @@
+//! The queue: the only writer of changes, checkpoints, staged commits, the stat cache and the pause marks.
+//!
+//! It runs on a thread of its own and may block on the database; every answer is given after the transaction is
+//! durable. It decides nothing: what is queued, taken and settled is the others' word.
+
+use actix::{Actor, Context, Handler};
+use backupbot_core::error::Error;
+use backupbot_core::fault;
+use backupbot_core::progress::Progress;
+use backupbot_core::store::changes::Reach;
+use backupbot_core::store::{QueueStore, Store};
+use backupbot_core::names::RepositoryName;
+use backupbot_core::path::RelPath;
+use std::collections::BTreeMap;
+
+use crate::messages::{
+    Answer, CountUnsettled, DistrustFiles, Enqueue, LookAtWaiting, SetPaused, Settle, Stage, TakeBatch, Unstage,
+    WaitingNow,
+};
+use crate::seat::now_ms;
+use crate::supervision::ExitHandle;
+use backupbot_core::names::RootName;
+use backupbot_core::store::changes::TakenRow;
+
+/// The actor.
+pub struct Queue {
+    exit: ExitHandle,
+    store: QueueStore,
+    roots: BTreeMap<RepositoryName, Vec<RootName>>,
+}
+
+impl Queue {
+    /// Loads the queue's tables; blocks, so it is called on the queue's own thread.
+    pub fn build(
+        exit: ExitHandle,
+        store: &Store,
+        roots: BTreeMap<RepositoryName, Vec<RootName>>,
+    ) -> Result<Self, Error> {
+        fault::point("actor:queue:build");
+        Ok(Self { exit, store: store.queue()?, roots })
+    }
+
+    /// Blocks on the database where supervision can see it.
+    fn blocking<T>(&mut self, name: &str, work: impl FnOnce(&mut QueueStore) -> Answer<T>) -> Answer<T> {
+        let _working = self.exit.working(name, &Progress::new());
+        fault::point("actor:queue:handle");
+        work(&mut self.store)
+    }
+}
+
+impl Actor for Queue {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        fault::point("actor:queue:started");
+        ctx.set_mailbox_capacity(256);
+    }
+}
+
+impl Handler<Enqueue> for Queue {
+    type Result = Answer<u64>;
+
+    fn handle(&mut self, message: Enqueue, _: &mut Self::Context) -> Self::Result {
+        fault::point("queue:before-enqueue");
+        let seq = self.blocking("enqueue", |store| {
+            store.enqueue(&message.repository, &message.root, &message.paths, now_ms())
+        })?;
+        fault::point("queue:enqueued");
+        Ok(seq)
+    }
+}
+
+impl Handler<LookAtWaiting> for Queue {
+    type Result = Answer<WaitingNow>;
+
+    fn handle(&mut self, message: LookAtWaiting, _: &mut Self::Context) -> Self::Result {
+        self.blocking("look", |store| {
+            Ok(WaitingNow {
+                waiting: store.waiting(&message.repository, now_ms(), message.up_to)?,
+                paused_since_ms: store.reader().paused_since(&message.repository)?,
+                highest_seq: store.highest_seq(),
+            })
+        })
+    }
+}
+
+impl Handler<TakeBatch> for Queue {
+    type Result = Answer<Vec<TakenRow>>;
+
+    fn handle(&mut self, message: TakeBatch, _: &mut Self::Context) -> Self::Result {
+        self.blocking("take", |store| store.take(&message.repository, now_ms(), message.most, message.eager))
+    }
+}
+
+impl Handler<Stage> for Queue {
+    type Result = Answer<()>;
+
+    fn handle(&mut self, message: Stage, _: &mut Self::Context) -> Self::Result {
+        self.blocking("stage", |store| store.stage(&message.repository, &message.staged))
+    }
+}
+
+impl Handler<Settle> for Queue {
+    type Result = Answer<()>;
+
+    fn handle(&mut self, message: Settle, _: &mut Self::Context) -> Self::Result {
+        fault::point("queue:before-settle");
+        self.blocking("settle", |store| store.settle(&message.repository, &message.settlement, now_ms()))?;
+        fault::point("queue:settled");
+        Ok(())
+    }
+}
+
+impl Handler<Unstage> for Queue {
+    type Result = Answer<()>;
+
+    fn handle(&mut self, message: Unstage, _: &mut Self::Context) -> Self::Result {
+        self.blocking("unstage", |store| store.unstage(&message.0))
+    }
+}
+
+impl Handler<DistrustFiles> for Queue {
+    type Result = Answer<()>;
+
+    fn handle(&mut self, message: DistrustFiles, _: &mut Self::Context) -> Self::Result {
+        let roots = self.roots.get(&message.0).cloned().unwrap_or_default();
+        self.blocking("distrust", |store| {
+            store.distrust_files(&message.0)?;
+            for root in &roots {
+                store.enqueue(&message.0, root, &[(RelPath::root(), Reach::Deep)], now_ms())?;
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Handler<SetPaused> for Queue {
+    type Result = Answer<()>;
+
+    fn handle(&mut self, message: SetPaused, _: &mut Self::Context) -> Self::Result {
+        self.blocking("pause", |store| {
+            store.set_paused(&message.repository, message.paused.then(now_ms))
+        })
+    }
+}
+
+impl Handler<CountUnsettled> for Queue {
+    type Result = Answer<usize>;
+
+    fn handle(&mut self, message: CountUnsettled, _: &mut Self::Context) -> Self::Result {
+        self.blocking("count", |store| store.unsettled_up_to(&message.repository, message.up_to))
+    }
+}

@@ -1,0 +1,122 @@
+//! The root of the tree: the queue, and after it one supervisor for each repository.
+//!
+//! The repositories run only while the queue does. When the queue, or a supervisor, fails more often than its
+//! policy allows, the root gives up and the process ends with an exit code of its own, so that whatever started
+//! it starts it afresh.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Context};
+use backupbot_core::config::Config;
+use backupbot_core::ignore::IgnoreRules;
+use backupbot_core::scan::WatchedRoot;
+use backupbot_core::store::Store;
+use slog::{Logger, warn};
+
+use crate::board::Board;
+use crate::control::Control;
+use crate::queue::Queue;
+use crate::repository::RepositorySupervisor;
+use crate::seat::{Common, RepositorySeat};
+use crate::supervision::{
+    ChildSpec, Children, ExitHandle, Place, RestartPolicy, Spawned, Supervising, spawn, spawn_on_own_thread,
+};
+
+/// A supervisor of supervisors waits longer than they do.
+const STOP_WITHIN: Duration = Duration::from_secs(40);
+
+/// The actor.
+pub struct Root {
+    common: Common,
+    seats: Vec<Arc<RepositorySeat>>,
+    children: Children,
+}
+
+impl Supervising for Root {
+    fn children(&mut self) -> &mut Children {
+        &mut self.children
+    }
+}
+
+impl Actor for Root {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let roots: BTreeMap<_, Vec<_>> = self
+            .seats
+            .iter()
+            .map(|seat| (seat.settings.name.clone(), seat.roots.iter().map(|root| root.name.clone()).collect()))
+            .collect();
+        let common = self.common.clone();
+        let queue = ChildSpec::new("queue", "queue", move |exit| {
+            let (store, roots) = (common.store.clone(), roots.clone());
+            let build = move |exit| Queue::build(exit, &store, roots).map_err(|error| error.to_string());
+            Ok::<_, String>(spawn_on_own_thread(exit, build)?.at(&common.queue))
+        });
+        self.children.add(queue.rank(1).rest_for_one().policy(RestartPolicy::escalating()));
+        for seat in &self.seats {
+            let seat = seat.clone();
+            let name = format!("repository {}", seat.settings.name);
+            let repository = ChildSpec::new("repository", name, move |exit| {
+                let seat = seat.clone();
+                Ok::<_, String>(spawn(exit, |exit| RepositorySupervisor::new(seat, &exit)))
+            });
+            self.children.add(repository.rank(2).stop_within(STOP_WITHIN).hang_after(None));
+        }
+        self.children.attach(ctx);
+    }
+}
+
+/// Starts the tree that `config` describes. Must be called within an actix system; the returned root must be
+/// kept, its end is the end of the tree.
+pub fn start(config: &Config, store: &Store, board: &Board, log: &Logger) -> (Spawned<Root>, Control) {
+    let common = Common {
+        state_dir: config.state_dir.clone(),
+        instance: config.instance.clone(),
+        identity: config.identity.clone(),
+        store: store.clone(),
+        board: board.clone(),
+        log: log.clone(),
+        queue: Place::new(),
+    };
+    let seats: Vec<Arc<RepositorySeat>> =
+        config.repositories.iter().map(|settings| Arc::new(seat_of(&common, settings, log))).collect();
+    let control = Control::new(common.clone(), seats.clone());
+    let root = spawn(ExitHandle::topmost(), |exit| {
+        let children = Children::new(&exit, board, log);
+        Root { common, seats, children }
+    });
+    (root, control)
+}
+
+/// Where a repository's bare Git repository stands.
+pub fn repository_path(state_dir: &std::path::Path, name: &str) -> PathBuf {
+    state_dir.join("repos").join(format!("{name}.git"))
+}
+
+fn seat_of(common: &Common, settings: &backupbot_core::config::Repository, log: &Logger) -> RepositorySeat {
+    let roots = settings.roots.iter().map(|root| {
+        let (rules, problems) =
+            IgnoreRules::new(&root.path, &root.ignore, &root.ignore_files, root.system_excludes);
+        for problem in problems {
+            warn!(log, "an ignore rule is not obeyed, so nothing is left out by it"; "root" => %root.name,
+                  "reason" => &problem.reason);
+        }
+        WatchedRoot::new(root.name.clone(), root.path.clone(), Arc::new(rules))
+    });
+    RepositorySeat {
+        path: repository_path(&common.state_dir, settings.name.as_str()),
+        roots: Arc::new(roots.collect()),
+        committer: Place::new(),
+        pushers: settings.remotes.iter().map(|remote| (remote.name.clone(), Place::new())).collect(),
+        watchers: settings.roots.iter().map(|root| (root.name.clone(), Place::new())).collect(),
+        queued: Default::default(),
+        committed: settings.remotes.iter().map(|remote| (remote.name.clone(), Default::default())).collect(),
+        activity: Default::default(),
+        settings: settings.clone(),
+        common: common.clone(),
+    }
+}

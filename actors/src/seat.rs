@@ -1,0 +1,108 @@
+//! What stays while actors come and go: a repository's settings, and where its actors can be reached.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use backupbot_core::config as model;
+use backupbot_core::error::Result;
+use backupbot_core::names::{RemoteName, RootName};
+use backupbot_core::scan::WatchedRoot;
+use backupbot_core::store::Store;
+use slog::Logger;
+
+use crate::board::Board;
+use crate::committer::Committer;
+use crate::messages::Nudge;
+use crate::pusher::Pusher;
+use crate::queue::Queue;
+use crate::supervision::Place;
+use crate::watcher::Watcher;
+
+/// What the whole tree shares.
+#[derive(Clone)]
+pub struct Common {
+    /// The state directory.
+    pub state_dir: PathBuf,
+    /// Who backs up.
+    pub instance: String,
+    /// Author and committer.
+    pub identity: model::Identity,
+    /// The open database.
+    pub store: Store,
+    /// What everybody publishes.
+    pub board: Board,
+    /// Where to log.
+    pub log: Logger,
+    /// The queue.
+    pub queue: Place<Queue>,
+}
+
+/// Work done since the start, for progress bars.
+#[derive(Debug, Default)]
+pub struct Activity {
+    files: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Activity {
+    /// Files and bytes read into commits that are done.
+    pub fn done(&self) -> (u64, u64) {
+        (self.files.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn add(&self, files: u64, bytes: u64) {
+        self.files.fetch_add(files, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// A repository as long as a configuration is in force.
+pub struct RepositorySeat {
+    /// What the whole tree shares.
+    pub common: Common,
+    /// Its settings.
+    pub settings: model::Repository,
+    /// Its bare repository.
+    pub path: PathBuf,
+    /// Its roots, in the order of the settings.
+    pub roots: Arc<Vec<WatchedRoot>>,
+    /// The committer.
+    pub committer: Place<Committer>,
+    /// One pusher a remote.
+    pub pushers: BTreeMap<RemoteName, Place<Pusher>>,
+    /// One watcher a root.
+    pub watchers: BTreeMap<RootName, Place<Watcher>>,
+    /// Nudges the committer: something was queued.
+    pub queued: Nudge,
+    /// Nudges each pusher: something was committed.
+    pub committed: BTreeMap<RemoteName, Nudge>,
+    /// Work done since the start.
+    pub activity: Activity,
+}
+
+impl RepositorySeat {
+    /// The branch that commits go to now, in full.
+    pub fn branch(&self) -> Result<String> {
+        let name = self.settings.branch.render(&self.common.instance, jiff::Timestamp::now())?;
+        Ok(if name.starts_with("refs/") { name } else { format!("refs/heads/{name}") })
+    }
+
+    /// A root by name.
+    pub fn root(&self, name: &RootName) -> Option<&WatchedRoot> {
+        self.roots.iter().find(|root| root.name == *name)
+    }
+
+    /// Tells every pusher that there is a new commit.
+    pub fn nudge_pushers(&self) {
+        for nudge in self.committed.values() {
+            nudge.nudge();
+        }
+    }
+}
+
+/// Unix time in milliseconds.
+pub fn now_ms() -> i64 {
+    backupbot_core::content::now_ns() / 1_000_000
+}

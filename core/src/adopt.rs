@@ -1,0 +1,65 @@
+//! A branch that is missing here but has a history on a remote: the state was lost, or this is a new machine.
+//!
+//! The history is continued only if its latest commit was made by this instance and holds no root but ours;
+//! the next commit then is its child and nothing is ever forced. Of several remotes the most advanced one
+//! leads. Anything else is somebody else's history: it is reported and left alone.
+
+use git2::Oid;
+
+use crate::error::Result;
+use crate::fault;
+use crate::git::refs;
+use crate::git::repository::Repository;
+use crate::names::{RemoteName, RootName};
+use crate::progress::Progress;
+use crate::snapshot::message::{self, BATCH_TRAILER, INSTANCE_TRAILER, ROOTS_TRAILER, trailer};
+use crate::transport::Transport;
+
+/// The history that a remote offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// The remote.
+    pub remote: RemoteName,
+    /// Where its branch stands.
+    pub tip: Oid,
+    /// The batch that made it, as its trailer says.
+    pub batch: u64,
+    /// Whether it is ours to continue.
+    pub ours: bool,
+}
+
+/// Asks a remote for the history of `branch`; `None` if it has none.
+pub fn ask(
+    remote: &RemoteName,
+    transport: &mut dyn Transport,
+    branch: &str,
+    instance: &str,
+    roots: &[RootName],
+) -> Result<Option<Offer>> {
+    let Some(tip) = transport.advertise()?.references.get(branch).copied() else { return Ok(None) };
+    let text = transport.commit_message(tip)?;
+    let same_instance = trailer(&text, INSTANCE_TRAILER) == Some(instance);
+    let same_roots = trailer(&text, ROOTS_TRAILER).is_some_and(|listed| {
+        listed.split(',').all(|name| roots.iter().any(|root| message::listed(root.as_str()) == name))
+    });
+    let batch = trailer(&text, BATCH_TRAILER).and_then(|number| number.parse().ok()).unwrap_or(0);
+    Ok(Some(Offer { remote: remote.clone(), tip, batch, ours: same_instance && same_roots }))
+}
+
+/// The offer to continue: ours, and the most advanced.
+pub fn leading(offers: &[Offer]) -> Option<&Offer> {
+    offers.iter().filter(|offer| offer.ours).max_by_key(|offer| offer.batch)
+}
+
+/// Fetches the offered history and sets the branch to its tip.
+pub fn take_over(
+    repository: &Repository,
+    branch: &str,
+    transport: &mut dyn Transport,
+    offer: &Offer,
+    progress: &Progress,
+) -> Result<()> {
+    transport.fetch(repository, offer.tip, progress)?;
+    fault::point("adopt:fetched");
+    refs::move_reference(repository, branch, None, offer.tip)
+}

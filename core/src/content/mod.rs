@@ -1,0 +1,275 @@
+//! Cleaning: a file's bytes become a stored object, captured consistently.
+//!
+//! A file is looked at before and after it is read; anything but the same look means that it changed meanwhile,
+//! and nothing of it is kept. Small files are read whole, so that an unchanged or already stored content costs
+//! neither compression nor space; larger ones are streamed with flat memory.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsFd;
+
+use git2::Oid;
+
+use crate::beneath::{self, EntryKind, Look, RootDirectory, Unseen};
+use crate::error::{Error, Kind, Result};
+use crate::git::pack::object::prepare_hashed;
+use crate::git::pack::{Compressor, ObjectKind, PackSet, PackWriter, Streamed, hash_object};
+use crate::path::RelPath;
+use crate::progress::Progress;
+use crate::store::changes::{Failure, SkipReason};
+use crate::store::files::FileRecord;
+
+/// Files up to this are read whole; above it memory stays flat.
+const WHOLE_BYTES: u64 = 1024 * 1024;
+/// A pipe and a link have no size worth trusting; no system allows a longer link.
+const LONGEST_LINK: usize = 64 * 1024;
+
+/// A captured content.
+#[derive(Debug, Clone)]
+pub struct Cleaned {
+    /// What the file was, before and after it was read.
+    pub look: Look,
+    /// When that was, nanoseconds since 1970.
+    pub recorded_ns: i64,
+    /// The object.
+    pub stored: Oid,
+    /// BLAKE3 of the bytes.
+    pub checksum: [u8; 32],
+    /// Extended attributes, by name.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// What became of one entry.
+#[derive(Debug, Clone)]
+pub enum Capture {
+    /// Its object is in the pack or was in the repository.
+    Stored(Box<Cleaned>),
+    /// It is gone, or is another kind of thing now.
+    Gone,
+    /// It could not be captured now; its last version stays.
+    Failed(Failure),
+}
+
+/// What one thread needs to clean files into a pack.
+pub struct Cleaner<'c> {
+    root: &'c RootDirectory,
+    pack: &'c PackWriter,
+    present: &'c PackSet,
+    compressor: Compressor,
+    buffer: Vec<u8>,
+}
+
+impl<'c> Cleaner<'c> {
+    /// A cleaner of files beneath `root`; objects that `present` has are not written again.
+    pub fn new(root: &'c RootDirectory, pack: &'c PackWriter, present: &'c PackSet) -> Self {
+        Self { root, pack, present, compressor: Compressor::new(), buffer: Vec::new() }
+    }
+
+    /// Captures the file or link at `path`, which was seen as `look`.
+    ///
+    /// # Errors
+    /// Only for the pack (disk full and the like) and cancellation; trouble with the file is a [`Capture`].
+    pub fn clean(
+        &mut self,
+        path: &RelPath,
+        look: &Look,
+        recorded: Option<&FileRecord>,
+        progress: &Progress,
+    ) -> Result<Capture> {
+        progress.check()?;
+        let attempt = match look.kind {
+            EntryKind::File => self.clean_file(path, look, recorded, progress)?,
+            EntryKind::Symlink => self.clean_link(path)?,
+            _ => return Ok(Capture::Gone),
+        };
+        progress.file_done(look.size);
+        Ok(attempt)
+    }
+
+    fn clean_file(
+        &mut self,
+        path: &RelPath,
+        expected: &Look,
+        recorded: Option<&FileRecord>,
+        progress: &Progress,
+    ) -> Result<Capture> {
+        let recorded_ns = now_ns();
+        let opened = self.root.open_file(path).and_then(|file| {
+            let look = beneath::look_at_open(file.as_fd())?;
+            Ok((File::from(file), look))
+        });
+        let (mut file, before) = match opened {
+            Ok(opened) => opened,
+            Err(unseen) => return Ok(capture_of(unseen)),
+        };
+        if before.kind != expected.kind {
+            return Ok(Capture::Gone);
+        }
+        let former = recorded.filter(|record| record.look.kind == EntryKind::File);
+        let read = if before.size <= WHOLE_BYTES {
+            self.store_whole(&mut file, &before, former)?
+        } else {
+            self.store_stream(&mut file, &before, former, progress)?
+        };
+        let (stored, checksum) = match read {
+            Reading::Done(stored, checksum) => (stored, checksum),
+            Reading::Failed(capture) => return Ok(capture),
+        };
+        let xattrs = beneath::xattrs_of(file.as_fd());
+        match beneath::look_at_open(file.as_fd()) {
+            Ok(after) if after == before => {
+                Ok(Capture::Stored(Box::new(Cleaned { look: before, recorded_ns, stored, checksum, xattrs })))
+            }
+            Ok(_) => Ok(changing()),
+            Err(unseen) => Ok(capture_of(unseen)),
+        }
+    }
+
+    fn store_whole(&mut self, file: &mut File, look: &Look, former: Option<&FileRecord>) -> Result<Reading> {
+        self.buffer.clear();
+        // One byte more than the size tells a growing file from a finished one.
+        if let Err(error) = file.take(look.size + 1).read_to_end(&mut self.buffer) {
+            return Ok(Reading::Failed(unreadable(&error)));
+        }
+        if self.buffer.len() as u64 != look.size {
+            return Ok(Reading::Failed(changing()));
+        }
+        let checksum = *blake3::hash(&self.buffer).as_bytes();
+        if let Some(former) = former.filter(|former| former.checksum == checksum) {
+            return Ok(Reading::Done(oid_of(&former.stored)?, checksum));
+        }
+        let stored = self.store_blob()?;
+        Ok(Reading::Done(stored, checksum))
+    }
+
+    /// Adds the buffer as a blob, unless it is there already.
+    fn store_blob(&mut self) -> Result<Oid> {
+        let oid = hash_object(ObjectKind::Blob, &self.buffer)?;
+        if !self.pack.contains(&oid) && !self.present.contains(&oid)? {
+            let prepared = prepare_hashed(oid, ObjectKind::Blob, &self.buffer, &mut self.compressor)?;
+            self.pack.add_prepared(&prepared)?;
+        }
+        Ok(oid)
+    }
+
+    fn store_stream(
+        &mut self,
+        file: &mut File,
+        look: &Look,
+        former: Option<&FileRecord>,
+        progress: &Progress,
+    ) -> Result<Reading> {
+        // Reading twice is far cheaper than storing gigabytes again because a time stamp moved.
+        if let Some(former) = former.filter(|former| former.look.size == look.size) {
+            let mut hasher = blake3::Hasher::new();
+            match hash_stream(file, &mut hasher, progress) {
+                Ok(()) => {}
+                Err(StreamTrouble::Cancelled(error)) => return Err(error),
+                Err(StreamTrouble::Read(error)) => return Ok(Reading::Failed(unreadable(&error))),
+            }
+            let checksum = *hasher.finalize().as_bytes();
+            if checksum == former.checksum {
+                return Ok(Reading::Done(oid_of(&former.stored)?, checksum));
+            }
+            if let Err(error) = std::io::Seek::rewind(file) {
+                return Ok(Reading::Failed(unreadable(&error)));
+            }
+        }
+        let mut hasher = blake3::Hasher::new();
+        let streamed = self.pack.add_stream(look.size, file, progress, &mut |piece| {
+            hasher.update(piece);
+        })?;
+        Ok(match streamed {
+            Streamed::Stored(oid) => Reading::Done(oid, *hasher.finalize().as_bytes()),
+            Streamed::SizeChanged => Reading::Failed(changing()),
+            Streamed::ReadFailed(error) => Reading::Failed(unreadable(&error)),
+        })
+    }
+
+    fn clean_link(&mut self, path: &RelPath) -> Result<Capture> {
+        let recorded_ns = now_ns();
+        let before = match self.root.look_at(path) {
+            Ok(look) if look.kind == EntryKind::Symlink => look,
+            Ok(_) => return Ok(Capture::Gone),
+            Err(unseen) => return Ok(capture_of(unseen)),
+        };
+        let target = match self.root.read_link(path) {
+            Ok(target) => target,
+            Err(unseen) => return Ok(capture_of(unseen)),
+        };
+        if target.len() > LONGEST_LINK {
+            let message = format!("a link of {} bytes cannot be stored", target.len());
+            return Ok(Capture::Failed(Failure { reason: SkipReason::Unsupported, message }));
+        }
+        let checksum = *blake3::hash(&target).as_bytes();
+        self.buffer = target;
+        let stored = self.store_blob()?;
+        match self.root.look_at(path) {
+            Ok(after) if after == before => Ok(Capture::Stored(Box::new(Cleaned {
+                look: before,
+                recorded_ns,
+                stored,
+                checksum,
+                xattrs: Vec::new(),
+            }))),
+            Ok(_) => Ok(changing()),
+            Err(unseen) => Ok(capture_of(unseen)),
+        }
+    }
+}
+
+enum Reading {
+    Done(Oid, [u8; 32]),
+    Failed(Capture),
+}
+
+enum StreamTrouble {
+    Cancelled(Error),
+    Read(std::io::Error),
+}
+
+fn hash_stream(
+    file: &mut File,
+    hasher: &mut blake3::Hasher,
+    progress: &Progress,
+) -> std::result::Result<(), StreamTrouble> {
+    let mut piece = vec![0u8; 256 * 1024];
+    loop {
+        progress.check().map_err(StreamTrouble::Cancelled)?;
+        match file.read(&mut piece) {
+            Ok(0) => return Ok(()),
+            Ok(length) => {
+                hasher.update(&piece[..length]);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(StreamTrouble::Read(error)),
+        }
+    }
+}
+
+fn oid_of(bytes: &[u8; 20]) -> Result<Oid> {
+    Oid::from_bytes(bytes)
+        .map_err(|error| Error::with_source(Kind::Internal, "a stored id in the stat cache is not one", error))
+}
+
+fn capture_of(unseen: Unseen) -> Capture {
+    match unseen {
+        Unseen::Gone => Capture::Gone,
+        Unseen::Unreadable(message) => Capture::Failed(Failure { reason: SkipReason::Unreadable, message }),
+    }
+}
+
+fn unreadable(error: &std::io::Error) -> Capture {
+    Capture::Failed(Failure { reason: SkipReason::Unreadable, message: error.to_string() })
+}
+
+fn changing() -> Capture {
+    let message = "it changes while it is read".to_owned();
+    Capture::Failed(Failure { reason: SkipReason::Changing, message })
+}
+
+/// The wall clock, nanoseconds since 1970.
+pub fn now_ns() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,288 @@
+//! One attempt to bring a remote up to date, with its memory: what the store knew before decides whether and
+//! how to try, and what the attempt taught is recorded in one transaction after it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use git2::{Oid, Sort};
+
+use super::{HaltReason, Outcome, Request, push};
+use crate::config as model;
+use crate::error::{Error, Fate, Result};
+use crate::fault;
+use crate::git::repository::{Repository, git_error};
+use crate::progress::Progress;
+use crate::snapshot::{oid, raw};
+use crate::store::RemoteStore;
+use crate::store::remotes::{Halt, PushRecord, RemoteRecord};
+use crate::transport::{self, Sent};
+
+/// Commits looked at, at most, to find the oldest one that a remote lacks.
+const LOOK_BACK: usize = 10_000;
+
+/// What is wanted, decided by the caller.
+pub struct Wanted<'w> {
+    /// Our bare repository.
+    pub repository: &'w Path,
+    /// The branch, in full.
+    pub branch: &'w str,
+    /// The remote.
+    pub remote: &'w model::Remote,
+    /// Who backs up, for the name of a rescue branch.
+    pub instance: &'w str,
+    /// The retry law.
+    pub retry: &'w model::Retry,
+    /// Try although it is not time, and read the remote although it should be up to date.
+    pub eager: bool,
+    /// An operator resumes a halted remote: its present state is taken for right.
+    pub resume: bool,
+    /// Unix milliseconds.
+    pub now_ms: i64,
+}
+
+/// How things stand afterwards.
+#[derive(Debug)]
+pub struct Delivery {
+    /// What is recorded now.
+    pub record: RemoteRecord,
+    /// The commit last read back from the remote's branch.
+    pub confirmed: Option<Oid>,
+    /// Whether that is our branch's tip.
+    pub is_complete: bool,
+    /// Whether the remote was talked to.
+    pub attempted: bool,
+    /// What was sent, if anything was pushed to the branch.
+    pub sent: Option<Sent>,
+    /// Unix milliseconds of the oldest commit that the remote's branch lacks.
+    pub unprotected_since_ms: Option<i64>,
+    /// When to try again; `None`: when there is a new commit.
+    pub next_try_ms: Option<i64>,
+}
+
+/// Tries, if it is time, and records what came of it. `on_push` is called when the remote is about to be
+/// talked to.
+///
+/// # Errors
+/// Only of our own repository and store; trouble with the remote is in the record.
+pub fn deliver(
+    wanted: &Wanted<'_>,
+    store: &RemoteStore,
+    on_push: &mut dyn FnMut(),
+    progress: &Progress,
+) -> Result<Delivery> {
+    let repository = Repository::open(wanted.repository)?;
+    let mut record = store.load()?;
+    if wanted.resume {
+        record.halted = None;
+        record.confirmed = None;
+        record.retry_at_ms = 0;
+    }
+    let Some(tip) = repository.reference(wanted.branch)? else {
+        return stand(&repository, record, None, false, None);
+    };
+    let is_up_to_date =
+        record.halted.is_none() && record.failures == 0 && record.confirmed == Some(raw(tip));
+    let is_time = wanted.eager || wanted.resume || record.retry_at_ms <= wanted.now_ms;
+    if !is_time || (is_up_to_date && !wanted.eager) {
+        return stand(&repository, record, Some(tip), false, None);
+    }
+    on_push();
+    let outcome = attempt(wanted, &repository, &record, tip, progress);
+    fault::point("push:before-record");
+    if let Err(error) = &outcome
+        && error.kind() == crate::error::Kind::Cancelled
+    {
+        return stand(&repository, record, Some(tip), true, None);
+    }
+    let took_ms = crate::content::now_ns() / 1_000_000 - wanted.now_ms;
+    let mut attempt = PushRecord {
+        at_ms: wanted.now_ms,
+        took_ms: u64::try_from(took_ms).unwrap_or(0),
+        commit: raw(tip),
+        objects: 0,
+        bytes: 0,
+        error: None,
+    };
+    let sent = learn(&mut record, outcome, wanted, tip);
+    if let Some(sent) = sent {
+        (attempt.objects, attempt.bytes) = (sent.objects, sent.bytes);
+    }
+    attempt.error = record.last_error.clone();
+    // Reading a remote that is up to date is no event worth a line in its history.
+    let is_event = attempt.error.is_some() || sent.is_some_and(|sent| sent.objects > 0) || !is_up_to_date;
+    store.record(&record, is_event.then_some(&attempt))?;
+    fault::point("push:recorded");
+    stand(&repository, record, Some(tip), true, sent)
+}
+
+fn attempt(
+    wanted: &Wanted<'_>,
+    repository: &Repository,
+    record: &RemoteRecord,
+    tip: Oid,
+    progress: &Progress,
+) -> Result<Outcome> {
+    let (mut transport, _) = transport::connect(&wanted.remote.url, wanted.branch)?;
+    let new_rescue_branch = rescue_branch(wanted.instance, wanted.now_ms);
+    let rescue_branch = record.halted.as_ref().map(|halt| halt.rescue_branch.as_str());
+    let request = Request {
+        branch: wanted.branch,
+        commit: tip,
+        confirmed: record.confirmed.as_ref().map(oid).transpose()?,
+        rescue_branch: rescue_branch.filter(|name| !name.is_empty()),
+        new_rescue_branch: &new_rescue_branch,
+    };
+    push(repository, transport.as_mut(), &request, progress)
+}
+
+/// Turns what happened into what is known. Returns what reached the branch.
+fn learn(record: &mut RemoteRecord, outcome: Result<Outcome>, wanted: &Wanted<'_>, tip: Oid) -> Option<Sent> {
+    match outcome {
+        Ok(Outcome::Confirmed(sent)) => {
+            *record = RemoteRecord {
+                confirmed: Some(raw(tip)),
+                confirmed_at_ms: Some(wanted.now_ms),
+                ..RemoteRecord::default()
+            };
+            Some(sent)
+        }
+        Ok(Outcome::Halted { reason, remote_tip, rescued }) => {
+            let former = record.halted.take().filter(|halt| !halt.rescue_branch.is_empty());
+            let mut halt = former.unwrap_or_else(|| Halt {
+                reason: String::new(),
+                message: String::new(),
+                since_ms: wanted.now_ms,
+                rescue_branch: rescue_branch(wanted.instance, wanted.now_ms),
+                rescue_commit: None,
+            });
+            halt.reason = reason.as_str().to_owned();
+            halt.message = explain(reason, remote_tip, wanted, &halt.rescue_branch);
+            match rescued {
+                Ok(_) => {
+                    halt.rescue_commit = Some(raw(tip));
+                    record.failures = 0;
+                    record.last_error = None;
+                    record.retry_at_ms = wanted.now_ms.saturating_add(milliseconds(wanted.retry.max));
+                }
+                Err(error) => fail(record, &error, wanted),
+            }
+            record.halted = Some(halt);
+            None
+        }
+        Err(error) if error.fate() == Fate::Halt => {
+            fail(record, &error, wanted);
+            record.retry_at_ms = wanted.now_ms.saturating_add(milliseconds(wanted.retry.max));
+            record.halted = Some(Halt {
+                reason: "refused".to_owned(),
+                message: error.to_string(),
+                since_ms: record.halted.as_ref().map_or(wanted.now_ms, |halt| halt.since_ms),
+                rescue_branch: String::new(),
+                rescue_commit: None,
+            });
+            None
+        }
+        Err(error) => {
+            // A refusal that has given way to ordinary trouble is no longer a refusal.
+            record.halted = record.halted.take().filter(|halt| halt.reason != "refused");
+            fail(record, &error, wanted);
+            None
+        }
+    }
+}
+
+fn fail(record: &mut RemoteRecord, error: &Error, wanted: &Wanted<'_>) {
+    record.failures = record.failures.saturating_add(1);
+    record.last_error = Some(error.to_string());
+    let delay = retry_delay(wanted.retry, record.failures, random_share());
+    record.retry_at_ms = wanted.now_ms.saturating_add(milliseconds(delay));
+}
+
+fn explain(reason: HaltReason, remote_tip: Option<Oid>, wanted: &Wanted<'_>, rescue_branch: &str) -> String {
+    let stands = remote_tip.map_or_else(|| "is gone".to_owned(), |tip| format!("stands at {tip}"));
+    let what = match reason {
+        HaltReason::Diverged => "which is not in our history: somebody else writes there",
+        HaltReason::Rewound => "behind what was confirmed there: somebody reset it, or restored an old copy",
+    };
+    format!(
+        "{} {stands}, {what}. Nothing on it is touched; the backup goes to {rescue_branch} meanwhile. Look at both, \
+         then `backupbot resume --repository … --remote {}`",
+        wanted.branch, wanted.remote.name
+    )
+}
+
+fn rescue_branch(instance: &str, now_ms: i64) -> String {
+    let at = jiff::Timestamp::from_millisecond(now_ms).unwrap_or_default();
+    format!("refs/heads/backupbot/rescue/{instance}/{}", at.strftime("%Y%m%dT%H%M%SZ"))
+}
+
+/// The pause before the next try after `failures` failures in a row: exponential, capped, and somewhere
+/// between half of that and the whole (`random` from 0 to 1), so that many clients do not come back at once.
+pub fn retry_delay(retry: &model::Retry, failures: u32, random: f64) -> Duration {
+    let exponent = i32::try_from(failures.saturating_sub(1).min(1000)).unwrap_or(1000);
+    let seconds = retry.first.as_secs_f64() * retry.factor.powi(exponent);
+    let capped = seconds.min(retry.max.as_secs_f64());
+    Duration::from_secs_f64(capped * (0.5 + 0.5 * random.clamp(0.0, 1.0)))
+}
+
+fn random_share() -> f64 {
+    let mut bytes = [0u8; 4];
+    // Without randomness the whole pause is right too.
+    if getrandom::fill(&mut bytes).is_err() {
+        return 1.0;
+    }
+    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn stand(
+    repository: &Repository,
+    record: RemoteRecord,
+    tip: Option<Oid>,
+    attempted: bool,
+    sent: Option<Sent>,
+) -> Result<Delivery> {
+    let confirmed = record.confirmed.as_ref().map(oid).transpose()?;
+    let is_complete = record.halted.is_none() && confirmed == tip;
+    let unprotected_since_ms = match tip {
+        Some(tip) if confirmed != Some(tip) => oldest_missing(repository, tip, confirmed)?,
+        _ => None,
+    };
+    let waits = record.halted.is_some() || record.failures > 0;
+    let next_try_ms = waits.then_some(record.retry_at_ms);
+    Ok(Delivery { confirmed, is_complete, attempted, sent, unprotected_since_ms, next_try_ms, record })
+}
+
+/// When the oldest commit was made that is in `tip`'s history and not in `confirmed`'s, Unix milliseconds.
+fn oldest_missing(repository: &Repository, tip: Oid, confirmed: Option<Oid>) -> Result<Option<i64>> {
+    let fail = |error| git_error("walk the history of", repository.path(), error);
+    let mut commits = repository.git().revwalk().map_err(fail)?;
+    commits.set_sorting(Sort::TIME).map_err(fail)?;
+    commits.push(tip).map_err(fail)?;
+    if let Some(confirmed) = confirmed.filter(|commit| repository.has_commit(*commit)) {
+        commits.hide(confirmed).map_err(fail)?;
+    }
+    let mut oldest = None;
+    for commit in commits.take(LOOK_BACK) {
+        let commit = repository.git().find_commit(commit.map_err(fail)?).map_err(fail)?;
+        oldest = Some(commit.time().seconds().saturating_mul(1000));
+    }
+    Ok(oldest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_grows_by_the_law_and_stays_under_its_cap() {
+        let retry = model::Retry::default();
+        let pause = |failures, random| retry_delay(&retry, failures, random);
+        assert_eq!(pause(1, 1.0), Duration::from_secs(1));
+        assert_eq!(pause(1, 0.0), Duration::from_millis(500));
+        assert_eq!(pause(4, 1.0), Duration::from_secs(8));
+        assert_eq!(pause(u32::MAX, 1.0), Duration::from_secs(300));
+    }
+}

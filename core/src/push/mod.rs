@@ -1,0 +1,196 @@
+//! A commit reaches a remote: without force, each object once, and believed only when it was read back.
+//!
+//! [`push`] compares the remote's branch with ours. Absent or an ancestor: the missing objects are sent, the
+//! branch is moved from exactly the value that was seen, and read back. Anything else means that somebody
+//! else wrote there or took something away: nothing on that branch is touched, the work goes to a rescue
+//! branch of its own, and the outcome says so.
+//!
+//! The push set is what is reachable from our commit and not from the advertised tips that we hold. It is
+//! found by walking our commits down to those tips and comparing each tree with its parent's, so it costs
+//! what changed, not what exists.
+
+pub mod delivery;
+
+use std::collections::HashSet;
+
+use git2::{ObjectType, Oid, Sort};
+
+use crate::error::{Error, Kind, Result};
+use crate::git::repository::{Repository, git_error};
+use crate::progress::Progress;
+use crate::transport::{ReferenceUpdate, Sent, Transport};
+use crate::tree;
+
+/// What is to be pushed.
+#[derive(Debug, Clone)]
+pub struct Request<'r> {
+    /// The branch, in full, here and there.
+    pub branch: &'r str,
+    /// Our commit.
+    pub commit: Oid,
+    /// The commit that was last read back from the remote's branch.
+    pub confirmed: Option<Oid>,
+    /// The rescue branch in use while the remote is halted. A cause that has vanished ends the halt.
+    pub rescue_branch: Option<&'r str>,
+    /// The name of the rescue branch, should this push find a reason to halt.
+    pub new_rescue_branch: &'r str,
+}
+
+/// Why a remote's branch must not be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HaltReason {
+    /// It holds commits that are not in our history.
+    Diverged,
+    /// It went back behind what we had confirmed there.
+    Rewound,
+}
+
+impl HaltReason {
+    /// The word used in metrics and the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            HaltReason::Diverged => "diverged",
+            HaltReason::Rewound => "rewound",
+        }
+    }
+}
+
+/// How a push ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The branch was read back and is our commit.
+    Confirmed(Sent),
+    /// The branch must not be written; the work went to the rescue branch, or could not.
+    Halted {
+        /// Why.
+        reason: HaltReason,
+        /// Where the remote's branch stands; absent if it is gone.
+        remote_tip: Option<Oid>,
+        /// What was sent to the rescue branch and read back there.
+        rescued: Result<Sent>,
+    },
+}
+
+/// Brings a remote up to our commit.
+///
+/// # Errors
+/// Whatever the transport says; [`Kind::RefMoved`] when somebody else pushed in the same moment, which a
+/// second try sorts out.
+pub fn push(
+    source: &Repository,
+    transport: &mut dyn Transport,
+    request: &Request<'_>,
+    progress: &Progress,
+) -> Result<Outcome> {
+    let advertised = transport.advertise()?;
+    let remote_tip = advertised.references.get(request.branch).copied();
+    let halt = match remote_tip {
+        Some(tip) if !source.is_ancestor(tip, request.commit)? => Some(HaltReason::Diverged),
+        Some(tip) if went_back(source, request.confirmed, tip)? => Some(HaltReason::Rewound),
+        _ => None,
+    };
+    let tips: Vec<Oid> = advertised.references.values().copied().filter(|tip| source.has_commit(*tip)).collect();
+    let rescue = |transport: &mut dyn Transport, name: &str| {
+        let expected = advertised.references.get(name).copied();
+        send(source, transport, name, expected, request.commit, &tips, Vec::new(), progress)
+    };
+    if let Some(reason) = halt {
+        let name = request.rescue_branch.unwrap_or(request.new_rescue_branch);
+        let rescued = rescue(transport, name);
+        return Ok(Outcome::Halted { reason, remote_tip, rescued });
+    }
+    let tags = missing_tags(source, &advertised.references, request.commit)?;
+    send(source, transport, request.branch, remote_tip, request.commit, &tips, tags, progress).map(Outcome::Confirmed)
+}
+
+/// Whether `tip` lies strictly behind what we once read back there.
+fn went_back(source: &Repository, confirmed: Option<Oid>, tip: Oid) -> Result<bool> {
+    match confirmed {
+        Some(confirmed) if confirmed != tip => source.is_ancestor(tip, confirmed),
+        _ => Ok(false),
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+fn send(
+    source: &Repository,
+    transport: &mut dyn Transport,
+    name: &str,
+    expected: Option<Oid>,
+    commit: Oid,
+    tips: &[Oid],
+    mut updates: Vec<ReferenceUpdate>,
+    progress: &Progress,
+) -> Result<Sent> {
+    if expected != Some(commit) {
+        updates.insert(0, ReferenceUpdate { name: name.to_owned(), expected, new: commit });
+    }
+    let sent = if updates.is_empty() {
+        Sent::default()
+    } else {
+        let objects = new_objects(source, commit, tips, progress)?;
+        transport.push(source, &objects, &updates, progress)?
+    };
+    let seen = transport.advertise()?.references.get(name).copied();
+    if seen != Some(commit) {
+        let text = format!(
+            "the remote took the push, but its {name} was read back as {}",
+            seen.map_or_else(|| "absent".to_owned(), |oid| oid.to_string())
+        );
+        return Err(Error::new(Kind::RefMoved, text));
+    }
+    Ok(sent)
+}
+
+/// Our tags in the pushed history that the remote does not have.
+fn missing_tags(
+    source: &Repository,
+    advertised: &std::collections::BTreeMap<String, Oid>,
+    commit: Oid,
+) -> Result<Vec<ReferenceUpdate>> {
+    let mut missing = Vec::new();
+    for (name, target) in source.references()? {
+        let ours = name.starts_with("refs/tags/") && !advertised.contains_key(&name);
+        if ours && source.is_ancestor(target, commit)? {
+            missing.push(ReferenceUpdate { name, expected: None, new: target });
+        }
+    }
+    Ok(missing)
+}
+
+/// The objects reachable from `tip` and not from `have`, each once: commits oldest first, each followed by its
+/// trees and blobs.
+pub fn new_objects(repository: &Repository, tip: Oid, have: &[Oid], progress: &Progress) -> Result<Vec<Oid>> {
+    let fail = |error| git_error("walk the history of", repository.path(), error);
+    let git = repository.git();
+    let objects = repository.objects()?;
+    let mut commits = git.revwalk().map_err(fail)?;
+    commits.set_sorting(Sort::TOPOLOGICAL | Sort::REVERSE).map_err(fail)?;
+    commits.push(tip).map_err(fail)?;
+    for tip in have {
+        commits.hide(*tip).map_err(fail)?;
+    }
+    let mut seen: HashSet<Oid> = HashSet::new();
+    let mut found = Vec::new();
+    for commit in commits {
+        progress.check()?;
+        let commit = commit.map_err(fail)?;
+        let commit = git.find_commit(commit).map_err(fail)?;
+        if seen.insert(commit.id()) {
+            found.push(commit.id());
+        }
+        let parent_tree = match commit.parent_ids().next() {
+            Some(parent) => Some(repository.tree_of(parent)?),
+            None => None,
+        };
+        tree::diff_new_objects(&objects, parent_tree, commit.tree_id(), &mut |kind, oid| {
+            let fresh = seen.insert(oid);
+            if fresh {
+                found.push(oid);
+            }
+            // A tree that was seen brings nothing new below it.
+            Ok(fresh || kind != ObjectType::Tree)
+        })?;
+    }
+    Ok(found)
+}

@@ -1,0 +1,426 @@
+//! A root against the stat cache: what is there, what changed since it was last stored, what is gone.
+//!
+//! [`walk`] goes through a directory tree in a fixed order (a directory's own record, then its entries that are
+//! not directories by name, then its directories by name) and compares each directory's listing with the
+//! recorded children. It stops when it has found enough for one commit and says where to go on. Memory is
+//! bounded by the largest single directory, descriptors by one at a time.
+
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::beneath::{self, EntryKind, Look, RootDirectory, Unseen};
+use crate::error::{Error, Kind, Result};
+use crate::ignore::{ExcludedBy, IgnoreRules, Verdict};
+use crate::names::RootName;
+use crate::path::{RelPath, lossy};
+use crate::progress::Progress;
+use crate::store::changes::{Cursor, Failure, SkipReason};
+use crate::store::files::{FileRecord, FilesView};
+
+/// A watched root as long as a configuration is in force.
+#[derive(Debug)]
+pub struct WatchedRoot {
+    /// Its name.
+    pub name: RootName,
+    /// Where it is.
+    pub path: PathBuf,
+    /// What is left out of it.
+    pub rules: Arc<IgnoreRules>,
+    /// The file system it was on when it was first opened; a different one means that it was unmounted, or that
+    /// something was mounted over it.
+    device: Mutex<Option<u64>>,
+}
+
+impl WatchedRoot {
+    /// A root that nobody has looked at yet.
+    pub fn new(name: RootName, path: PathBuf, rules: Arc<IgnoreRules>) -> Self {
+        Self { name, path, rules, device: Mutex::new(None) }
+    }
+
+    /// Opens it, if it is what it was: present, on the same file system, and not suddenly empty.
+    ///
+    /// # Errors
+    /// [`Kind::RootUnavailable`] says which; nothing below it may then be taken for deleted.
+    pub fn open(&self, files: &FilesView) -> Result<RootDirectory> {
+        let root = RootDirectory::open(&self.path)?;
+        let device = *self.device.lock().unwrap_or_else(PoisonError::into_inner);
+        if device.is_some_and(|device| device != root.look().device) {
+            let text = format!(
+                "the watched directory {} is on another file system than before: was it unmounted, or something \
+                 mounted over it? Mount the right one, or restart to accept this one",
+                self.shown()
+            );
+            return Err(Error::new(Kind::RootUnavailable, text));
+        }
+        let listing = root.open_directory(&RelPath::root()).and_then(|open| beneath::names_in(open.as_fd()));
+        let names = listing.map_err(|unseen| self.unreadable(&unseen))?;
+        if names.is_empty() && files.has_any(&self.name)? {
+            let text = format!(
+                "the watched directory {} is empty and was not before: is it mounted? Its last version is kept. If \
+                 it is meant to be empty, put one file into it",
+                self.shown()
+            );
+            return Err(Error::new(Kind::RootUnavailable, text));
+        }
+        *self.device.lock().unwrap_or_else(PoisonError::into_inner) = Some(root.look().device);
+        Ok(root)
+    }
+
+    fn unreadable(&self, unseen: &Unseen) -> Error {
+        let why = match unseen {
+            Unseen::Gone => "it is gone",
+            Unseen::Unreadable(why) => why.as_str(),
+        };
+        Error::new(Kind::RootUnavailable, format!("the watched directory {} cannot be listed: {why}", self.shown()))
+    }
+
+    fn shown(&self) -> String {
+        lossy(self.path.as_os_str().as_bytes())
+    }
+}
+
+/// One thing a walk or a look found.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Finding {
+    /// An entry that is not as it was recorded, or was not recorded.
+    Changed {
+        /// Where.
+        path: RelPath,
+        /// What it is now.
+        look: Look,
+        /// What was recorded of it.
+        recorded: Option<Box<FileRecord>>,
+    },
+    /// A recorded entry that is gone, or is left out now.
+    Gone {
+        /// Where.
+        path: RelPath,
+        /// What it was.
+        kind: EntryKind,
+    },
+    /// Something that cannot be looked at; its last version stays.
+    Skipped {
+        /// Where.
+        path: RelPath,
+        /// Why.
+        failure: Failure,
+    },
+}
+
+/// Numbers of a walk, for status.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Files and links seen.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Entries left out by patterns and ignore files; a directory counts once.
+    pub excluded_by_rules: u64,
+    /// Entries left out by the documented system list.
+    pub excluded_by_system: u64,
+}
+
+impl Counts {
+    /// Adds the numbers of the next part of the same walk.
+    pub fn add(&mut self, more: &Counts) {
+        self.files += more.files;
+        self.bytes += more.bytes;
+        self.excluded_by_rules += more.excluded_by_rules;
+        self.excluded_by_system += more.excluded_by_system;
+    }
+}
+
+/// How much one commit should take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    /// Findings.
+    pub findings: usize,
+    /// Bytes of files to be read.
+    pub bytes: u64,
+}
+
+/// What a walk found.
+#[derive(Debug, Default)]
+pub struct Walked {
+    /// In the order of the walk; what is gone stands before what replaces it.
+    pub findings: Vec<Finding>,
+    /// Bytes of the files among them.
+    pub bytes: u64,
+    /// Where to go on; absent when the walk is complete.
+    pub cursor: Option<Cursor>,
+    /// Numbers of this part.
+    pub counts: Counts,
+}
+
+/// Compares everything at and below `top` with the stat cache, from `cursor` on, until `limit` is reached.
+///
+/// # Errors
+/// Only for the stat cache and cancellation; whatever cannot be looked at is a [`Finding::Skipped`].
+pub fn walk(
+    root: &RootDirectory,
+    watched: &WatchedRoot,
+    files: &FilesView,
+    top: &RelPath,
+    cursor: Option<&Cursor>,
+    limit: Limit,
+    progress: &Progress,
+) -> Result<Walked> {
+    let mut walker = Walker { root, watched, files, limit, progress, out: Walked::default(), full: false };
+    match cursor {
+        None => walker.start(top)?,
+        Some(cursor) => walker.resume(top, cursor)?,
+    }
+    Ok(walker.out)
+}
+
+struct Walker<'w> {
+    root: &'w RootDirectory,
+    watched: &'w WatchedRoot,
+    files: &'w FilesView,
+    limit: Limit,
+    progress: &'w Progress,
+    out: Walked,
+    full: bool,
+}
+
+/// Directories still to be entered, the next one last.
+type Pending = Vec<RelPath>;
+
+impl Walker<'_> {
+    fn start(&mut self, top: &RelPath) -> Result<()> {
+        let recorded = self.files.get(&self.watched.name, top)?;
+        let mut pending = Pending::new();
+        match self.root.look_at(top) {
+            Ok(look) if look.kind == EntryKind::Directory => {
+                if !top.is_root() && self.is_excluded(top, true) {
+                    self.gone(top, recorded.as_ref());
+                    return Ok(());
+                }
+                pending.push(top.clone());
+            }
+            Ok(look) => {
+                if self.is_excluded(top, false) {
+                    self.gone(top, recorded.as_ref());
+                } else {
+                    self.compare(top.clone(), look, recorded);
+                }
+            }
+            Err(Unseen::Gone) => self.gone(top, recorded.as_ref()),
+            Err(Unseen::Unreadable(why)) => self.skip(top.clone(), why),
+        }
+        self.run(pending)
+    }
+
+    /// Rebuilds what was still to be done when the walk stopped at `cursor`: in each directory on the way to it
+    /// the later directories, then the rest of the directory that it stopped in.
+    fn resume(&mut self, top: &RelPath, cursor: &Cursor) -> Result<()> {
+        let stopped_in = match cursor.path.parent() {
+            _ if cursor.entered => cursor.path.clone(),
+            Some(parent) => parent,
+            None => RelPath::root(),
+        };
+        let mut pending = Pending::new();
+        let mut directory = top.clone();
+        let below_top = stopped_in.components().skip(top.components().count()).map(<[u8]>::to_vec);
+        let way: Vec<Vec<u8>> = if stopped_in.is_within(top) { below_top.collect() } else { Vec::new() };
+        for next in way {
+            self.push_later_directories(&directory, Some(&next), &mut pending);
+            directory = directory.join(&next);
+        }
+        let after = if cursor.entered { None } else { cursor.path.file_name().map(<[u8]>::to_vec) };
+        let mut found = Pending::new();
+        self.entries(&directory, after.as_deref(), &mut found)?;
+        pending.append(&mut found);
+        self.run(pending)
+    }
+
+    fn push_later_directories(&self, directory: &RelPath, after: Option<&[u8]>, pending: &mut Pending) {
+        let Ok(open) = self.root.open_directory(directory) else { return };
+        let Ok(names) = beneath::names_in(open.as_fd()) else { return };
+        let later = names.iter().rev().filter(|name| after.is_none_or(|after| name.as_bytes() > after));
+        for name in later {
+            let is_directory =
+                beneath::look_in(open.as_fd(), name).is_ok_and(|look| look.kind == EntryKind::Directory);
+            let path = directory.join(name.as_bytes());
+            if is_directory && !self.is_excluded(&path, true) {
+                pending.push(path);
+            }
+        }
+    }
+
+    fn run(&mut self, mut pending: Pending) -> Result<()> {
+        while let Some(directory) = pending.pop() {
+            if self.full {
+                return Ok(());
+            }
+            self.progress.check()?;
+            let recorded = self.files.get(&self.watched.name, &directory)?;
+            match self.root.look_at(&directory) {
+                Ok(look) if look.kind == EntryKind::Directory => self.compare(directory.clone(), look, recorded),
+                // It was a directory when its parent was listed: whatever it is now, an event will tell.
+                Ok(_) | Err(Unseen::Gone) => continue,
+                Err(Unseen::Unreadable(why)) => {
+                    self.skip(directory, why);
+                    continue;
+                }
+            }
+            self.stop_if_full(&directory, true);
+            if self.full {
+                return Ok(());
+            }
+            let mut found = Pending::new();
+            self.entries(&directory, None, &mut found)?;
+            pending.append(&mut found);
+        }
+        Ok(())
+    }
+
+    /// Compares the children of one directory; directories among them go to `found`, the first one last.
+    fn entries(&mut self, directory: &RelPath, after: Option<&[u8]>, found: &mut Pending) -> Result<()> {
+        let listing = self
+            .root
+            .open_directory(directory)
+            .and_then(|open| beneath::names_in(open.as_fd()).map(|names| (open, names)));
+        let (open, names) = match listing {
+            Ok(listing) => listing,
+            Err(Unseen::Gone) => return Ok(()),
+            Err(Unseen::Unreadable(why)) => {
+                self.skip(directory.clone(), why);
+                return Ok(());
+            }
+        };
+        let mut recorded = self.files.children(&self.watched.name, directory)?.into_iter().peekable();
+        for name in &names {
+            let name = name.as_bytes();
+            while let Some((gone, record)) = recorded.next_if(|(recorded, _)| recorded.as_slice() < name) {
+                self.gone_child(directory, &gone, &record, after);
+            }
+            let record = recorded.next_if(|(recorded, _)| recorded.as_slice() == name).map(|(_, record)| record);
+            let path = directory.join(name);
+            let look = match beneath::look_in(open.as_fd(), OsStr::from_bytes(name)) {
+                Ok(look) => look,
+                Err(Unseen::Gone) => {
+                    if let Some(record) = record {
+                        self.gone_child(directory, name, &record, after);
+                    }
+                    continue;
+                }
+                Err(Unseen::Unreadable(why)) => {
+                    self.skip(path, why);
+                    continue;
+                }
+            };
+            let is_directory = look.kind == EntryKind::Directory;
+            if self.excluded(&path, is_directory) {
+                if let Some(record) = record {
+                    self.gone_child(directory, name, &record, after);
+                }
+                continue;
+            }
+            if is_directory {
+                found.push(path);
+                continue;
+            }
+            if after.is_some_and(|after| name <= after) {
+                continue;
+            }
+            self.out.counts.files += u64::from(look.kind.has_content());
+            self.out.counts.bytes += look.size;
+            if self.would_overflow(&look, record.as_ref()) {
+                self.stop_before(directory, after, &path);
+                return Ok(());
+            }
+            self.compare(path.clone(), look, record);
+            self.stop_if_full(&path, false);
+            if self.full {
+                return Ok(());
+            }
+        }
+        for (gone, record) in recorded {
+            self.gone_child(directory, &gone, &record, after);
+        }
+        found.reverse();
+        Ok(())
+    }
+
+    /// Whether taking this file would make the commit larger than it should be.
+    fn would_overflow(&self, look: &Look, record: Option<&FileRecord>) -> bool {
+        let unchanged = record.is_some_and(|record| record.proves_unchanged(look));
+        !unchanged && self.out.bytes > 0 && self.out.bytes.saturating_add(look.size) > self.limit.bytes
+    }
+
+    /// Stops so that `path` is the first entry of the next batch.
+    fn stop_before(&mut self, directory: &RelPath, after: Option<&[u8]>, path: &RelPath) {
+        let last = self.out.findings.iter().rev().find_map(|finding| match finding {
+            Finding::Changed { path: last, .. } if last.parent().as_ref() == Some(directory) && last < path => {
+                Some(Cursor { path: last.clone(), entered: false })
+            }
+            _ => None,
+        });
+        let before = after.map(|after| Cursor { path: directory.join(after), entered: false });
+        let entered = Cursor { path: directory.clone(), entered: true };
+        self.out.cursor = Some(last.or(before).unwrap_or(entered));
+        self.full = true;
+    }
+
+    fn stop_if_full(&mut self, done: &RelPath, entered: bool) {
+        if self.out.findings.len() >= self.limit.findings || self.out.bytes >= self.limit.bytes {
+            self.out.cursor = Some(Cursor { path: done.clone(), entered });
+            self.full = true;
+        }
+    }
+
+    fn compare(&mut self, path: RelPath, look: Look, recorded: Option<FileRecord>) {
+        self.progress.tick();
+        if let Some(recorded) = &recorded {
+            if recorded.proves_unchanged(&look) {
+                return;
+            }
+            if recorded.look.kind == EntryKind::Directory && look.kind != EntryKind::Directory {
+                self.out.findings.push(Finding::Gone { path: path.clone(), kind: EntryKind::Directory });
+            }
+        }
+        if look.kind == EntryKind::File {
+            self.out.bytes = self.out.bytes.saturating_add(look.size);
+        }
+        self.out.findings.push(Finding::Changed { path, look, recorded: recorded.map(Box::new) });
+    }
+
+    fn gone(&mut self, path: &RelPath, recorded: Option<&FileRecord>) {
+        if let Some(recorded) = recorded {
+            self.out.findings.push(Finding::Gone { path: path.clone(), kind: recorded.look.kind });
+        }
+    }
+
+    fn gone_child(&mut self, directory: &RelPath, name: &[u8], record: &FileRecord, after: Option<&[u8]>) {
+        if after.is_none_or(|after| name > after) || record.look.kind == EntryKind::Directory {
+            self.gone(&directory.join(name), Some(record));
+        }
+    }
+
+    fn skip(&mut self, path: RelPath, why: String) {
+        let failure = Failure { reason: SkipReason::Unreadable, message: why };
+        self.out.findings.push(Finding::Skipped { path, failure });
+    }
+
+    fn is_excluded(&self, path: &RelPath, is_directory: bool) -> bool {
+        matches!(self.watched.rules.verdict(path, is_directory), Verdict::Excluded { .. })
+    }
+
+    fn excluded(&mut self, path: &RelPath, is_directory: bool) -> bool {
+        match self.watched.rules.verdict(path, is_directory) {
+            Verdict::Included => false,
+            Verdict::Excluded { by: ExcludedBy::System, .. } => {
+                self.out.counts.excluded_by_system += 1;
+                true
+            }
+            Verdict::Excluded { .. } => {
+                self.out.counts.excluded_by_rules += 1;
+                true
+            }
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! From rows to findings: what has to be stored, recorded or taken away, before anything is read.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::beneath::{EntryKind, RootDirectory, Unseen};
+use crate::error::{Kind, Result};
+use crate::ignore::Verdict;
+use crate::names::RootName;
+use crate::path::RelPath;
+use crate::progress::Progress;
+use crate::scan::{self, Counts, Finding, Limit, WatchedRoot};
+use crate::snapshot::Batch;
+use crate::store::changes::{Cursor, Failure, RowVerdict, Scope, SkipReason, TakenRow};
+use crate::store::checkpoints::RowOutcome;
+
+/// A root that is missing for now looks again after this, milliseconds.
+const UNAVAILABLE_PAUSE_MS: i64 = 10_000;
+
+/// A root that cannot be looked at; its last version stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnavailableRoot {
+    /// Which.
+    pub root: RootName,
+    /// Why, and what to do.
+    pub reason: String,
+}
+
+/// The findings of one root.
+pub(super) struct RootFindings<'b> {
+    pub watched: &'b WatchedRoot,
+    pub directory: RootDirectory,
+    pub findings: Vec<Finding>,
+}
+
+pub(super) struct Gathered<'b> {
+    pub roots: Vec<RootFindings<'b>>,
+    pub outcomes: Vec<RowOutcome>,
+    pub walks: BTreeMap<RootName, (Counts, bool)>,
+    pub unavailable: Vec<UnavailableRoot>,
+}
+
+pub(super) fn gather<'b>(batch: &Batch<'b>, now_ms: i64, progress: &Progress) -> Result<Gathered<'b>> {
+    let mut gathered =
+        Gathered { roots: Vec::new(), outcomes: Vec::new(), walks: BTreeMap::new(), unavailable: Vec::new() };
+    let mut room = batch.limit;
+    for watched in batch.roots {
+        let rows: Vec<&TakenRow> = batch.rows.iter().filter(|row| row.root == watched.name).collect();
+        if rows.is_empty() {
+            continue;
+        }
+        let directory = match watched.open(batch.files) {
+            Ok(directory) => directory,
+            Err(error) if error.kind() == Kind::RootUnavailable => {
+                hold(&rows, &error.to_string(), now_ms, &mut gathered);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let mut gatherer = Gatherer { batch, watched, directory: &directory, room, findings: Vec::new() };
+        for row in rows {
+            progress.check()?;
+            let verdict = gatherer.look(row, &mut gathered.walks, progress)?;
+            gathered.outcomes.extend(verdict.map(|verdict| outcome(row, verdict)));
+        }
+        gatherer.touch_parents()?;
+        room = gatherer.room;
+        let findings = gatherer.findings;
+        gathered.roots.push(RootFindings { watched, directory, findings });
+    }
+    Ok(gathered)
+}
+
+fn outcome(row: &TakenRow, verdict: RowVerdict) -> RowOutcome {
+    RowOutcome { root: row.root.clone(), path: row.path.clone(), seq: row.row.seq, verdict }
+}
+
+fn hold(rows: &[&TakenRow], reason: &str, now_ms: i64, gathered: &mut Gathered<'_>) {
+    let Some(first) = rows.first() else { return };
+    gathered.unavailable.push(UnavailableRoot { root: first.root.clone(), reason: reason.to_owned() });
+    for row in rows {
+        let failure = Failure { reason: SkipReason::RootUnavailable, message: reason.to_owned() };
+        let not_before_ms = now_ms + UNAVAILABLE_PAUSE_MS;
+        gathered.outcomes.push(outcome(row, RowVerdict::Again { not_before_ms, failure }));
+    }
+}
+
+struct Gatherer<'g, 'b> {
+    batch: &'g Batch<'b>,
+    watched: &'b WatchedRoot,
+    directory: &'g RootDirectory,
+    room: Limit,
+    findings: Vec<Finding>,
+}
+
+impl Gatherer<'_, '_> {
+    /// Looks where the row says; `None` leaves the row as it is, for the next batch.
+    fn look(
+        &mut self,
+        row: &TakenRow,
+        walks: &mut BTreeMap<RootName, (Counts, bool)>,
+        progress: &Progress,
+    ) -> Result<Option<RowVerdict>> {
+        if self.room.findings == 0 || self.room.bytes == 0 {
+            return Ok(None);
+        }
+        if let Scope::Deep { cursor, walk_seq } = &row.row.scope {
+            let walk_seq = if cursor.is_none() { row.row.seq } else { *walk_seq };
+            return self.walk(row, cursor.as_ref(), walk_seq, walks, progress).map(Some);
+        }
+        let path = &row.path;
+        let recorded = self.batch.files.get(&self.watched.name, path)?;
+        let excluded = |is_directory: bool| {
+            matches!(self.watched.rules.verdict(path, is_directory), Verdict::Excluded { .. })
+        };
+        match self.directory.look_at(path) {
+            Ok(look) if excluded(look.kind == EntryKind::Directory) => {
+                self.findings.extend(recorded.map(|record| gone(path, record.look.kind)));
+            }
+            Ok(look) if look.kind == EntryKind::Directory => {
+                // A directory that is not known as one may have come with anything in it.
+                if recorded.as_ref().is_none_or(|record| record.look.kind != EntryKind::Directory) {
+                    return self.walk(row, None, row.row.seq, &mut BTreeMap::new(), progress).map(Some);
+                }
+                self.changed(path, look, recorded);
+            }
+            Ok(look) => {
+                let unchanged = recorded.as_ref().is_some_and(|record| record.proves_unchanged(&look));
+                if unchanged {
+                    return Ok(Some(RowVerdict::Done));
+                }
+                let too_much = look.kind == EntryKind::File
+                    && self.room.bytes < self.batch.limit.bytes
+                    && look.size > self.room.bytes;
+                if too_much {
+                    return Ok(None);
+                }
+                if recorded.as_ref().is_some_and(|record| record.look.kind == EntryKind::Directory) {
+                    self.findings.push(gone(path, EntryKind::Directory));
+                }
+                self.changed(path, look, recorded);
+            }
+            Err(Unseen::Gone) => {
+                self.findings.extend(recorded.map(|record| gone(path, record.look.kind)));
+            }
+            Err(Unseen::Unreadable(message)) => {
+                let failure = Failure { reason: SkipReason::Unreadable, message };
+                self.findings.push(Finding::Skipped { path: path.clone(), failure });
+            }
+        }
+        Ok(Some(RowVerdict::Done))
+    }
+
+    fn changed(
+        &mut self,
+        path: &RelPath,
+        look: crate::beneath::Look,
+        recorded: Option<crate::store::files::FileRecord>,
+    ) {
+        if look.kind == EntryKind::File {
+            self.room.bytes = self.room.bytes.saturating_sub(look.size);
+        }
+        self.room.findings = self.room.findings.saturating_sub(1);
+        self.findings.push(Finding::Changed { path: path.clone(), look, recorded: recorded.map(Box::new) });
+    }
+
+    fn walk(
+        &mut self,
+        row: &TakenRow,
+        cursor: Option<&Cursor>,
+        walk_seq: u64,
+        walks: &mut BTreeMap<RootName, (Counts, bool)>,
+        progress: &Progress,
+    ) -> Result<RowVerdict> {
+        let walked = scan::walk(
+            self.directory,
+            self.watched,
+            self.batch.files,
+            &row.path,
+            cursor,
+            self.room,
+            progress,
+        )?;
+        self.room.findings = self.room.findings.saturating_sub(walked.findings.len());
+        self.room.bytes = self.room.bytes.saturating_sub(walked.bytes);
+        self.findings.extend(walked.findings);
+        if row.path.is_root() {
+            walks.insert(self.watched.name.clone(), (walked.counts, walked.cursor.is_none()));
+        }
+        Ok(RowVerdict::Walked { cursor: walked.cursor, walk_seq })
+    }
+
+    /// An entry that comes or goes changes its directory's times, of which no event tells.
+    fn touch_parents(&mut self) -> Result<()> {
+        let mut parents = BTreeSet::new();
+        let mut seen = BTreeSet::new();
+        for finding in &self.findings {
+            match finding {
+                Finding::Changed { path, look, .. } if look.kind == EntryKind::Directory => {
+                    seen.insert(path.clone());
+                    parents.extend(path.parent());
+                }
+                Finding::Changed { path, .. } | Finding::Gone { path, .. } => parents.extend(path.parent()),
+                Finding::Skipped { .. } => {}
+            }
+        }
+        for path in parents.difference(&seen) {
+            let Ok(look) = self.directory.look_at(path) else { continue };
+            if look.kind != EntryKind::Directory {
+                continue;
+            }
+            let recorded = self.batch.files.get(&self.watched.name, path)?;
+            // A directory that is not recorded yet has a row of its own that walks it.
+            let stale = recorded.as_ref().is_some_and(|record| {
+                record.look.kind == EntryKind::Directory && !record.proves_unchanged(&look)
+            });
+            if stale {
+                let recorded = recorded.map(Box::new);
+                self.findings.push(Finding::Changed { path: path.clone(), look, recorded });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn gone(path: &RelPath, kind: EntryKind) -> Finding {
+    Finding::Gone { path: path.clone(), kind }
+}

@@ -1,0 +1,93 @@
+//! The commit object and the tags: text that plain Git shows and that a later start can trust.
+
+use git2::Oid;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::{Batch, FORMAT, Summary};
+use crate::config::TagPeriod;
+use crate::error::{Error, Kind, Result};
+
+/// The trailer that names who made a commit.
+pub const INSTANCE_TRAILER: &str = "BackupBot-Instance";
+/// The trailer with the batch's number.
+pub const BATCH_TRAILER: &str = "BackupBot-Batch";
+/// The trailer with the roots' names, comma-separated.
+pub const ROOTS_TRAILER: &str = "BackupBot-Roots";
+/// The trailer with the layout's version.
+pub const FORMAT_TRAILER: &str = "BackupBot-Format";
+
+/// A commit object's bytes.
+pub(super) fn commit_object(
+    batch: &Batch<'_>,
+    tree: Oid,
+    parent: Option<Oid>,
+    at: Timestamp,
+    summary: &Summary,
+) -> Result<String> {
+    let (name, email) = batch.identity;
+    for part in [name, email, batch.instance] {
+        if part.contains(['<', '>', '\n', '\0']) {
+            return Err(Error::new(Kind::Config, format!("{part:?} cannot stand in a commit")));
+        }
+    }
+    let seconds = at.as_second();
+    let parent = parent.map(|parent| format!("parent {parent}\n")).unwrap_or_default();
+    let roots: Vec<String> = batch.roots.iter().map(|root| listed(root.name.as_str())).collect();
+    Ok(format!(
+        "tree {tree}\n{parent}author {name} <{email}> {seconds} +0000\ncommitter {name} <{email}> {seconds} +0000\n\n\
+         backup {}: {} added, {} changed, {} deleted\n\n\
+         {INSTANCE_TRAILER}: {}\n{BATCH_TRAILER}: {}\n{ROOTS_TRAILER}: {}\n{FORMAT_TRAILER}: {FORMAT}\n",
+        at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        summary.added,
+        summary.changed,
+        summary.deleted,
+        batch.instance,
+        batch.number,
+        roots.join(","),
+    ))
+}
+
+/// A root's name in the list: a comma or percent sign in it is percent-encoded.
+pub fn listed(root: &str) -> String {
+    root.replace('%', "%25").replace(',', "%2C")
+}
+
+/// A trailer's value in a commit message.
+pub fn trailer<'m>(message: &'m str, key: &str) -> Option<&'m str> {
+    let last_paragraph = message.trim_end().rsplit("\n\n").next()?;
+    last_paragraph.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": ")).map(str::trim)
+}
+
+/// The tags to set with this commit, in full.
+pub(super) fn tags(batch: &Batch<'_>, at: Timestamp) -> Result<Vec<String>> {
+    if batch.tags.every == TagPeriod::None {
+        return Ok(Vec::new());
+    }
+    let rendered = at.to_zoned(TimeZone::UTC).strftime(&batch.tags.name).to_string();
+    let mut name = format!("refs/tags/{rendered}");
+    if batch.repository.reference(&name)?.is_some() {
+        if batch.tags.every != TagPeriod::Commit {
+            return Ok(Vec::new());
+        }
+        name = format!("{name}.{}", batch.number);
+    }
+    if !git2::Reference::is_valid_name(&name) {
+        return Err(Error::new(Kind::Config, format!("tags.name gives {rendered:?}, which is no name for a tag")));
+    }
+    Ok(vec![name])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trailer_is_found_only_in_the_last_paragraph() {
+        let message = "backup\n\nBackupBot-Instance: forged\n\nBackupBot-Instance: laptop\nBackupBot-Batch: 7\n";
+        assert_eq!(trailer(message, INSTANCE_TRAILER), Some("laptop"));
+        assert_eq!(trailer(message, BATCH_TRAILER), Some("7"));
+        assert_eq!(trailer(message, ROOTS_TRAILER), None);
+        assert_eq!(trailer("", INSTANCE_TRAILER), None);
+    }
+}

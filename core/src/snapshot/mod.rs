@@ -1,0 +1,234 @@
+//! A batch becomes a commit.
+//!
+//! [`build`] reads what the batch's rows point at into **one pack** (contents, metadata, trees, the commit) and
+//! syncs it under a temporary name; nothing visible has changed by then. The queue then records the
+//! [`StagedCommit`] durably, and [`publish`] puts the pack in place and moves the branch. Settling the rows is
+//! the queue's. docs/architecture.md has the table of crash points; [`recover`] is what the next start does.
+
+mod gather;
+pub mod message;
+mod publish;
+mod record;
+mod store;
+
+use std::collections::BTreeMap;
+
+use git2::{ObjectType, Oid};
+
+use crate::beneath::EntryKind;
+use crate::config::Tags;
+use crate::content;
+use crate::error::{Error, Result};
+use crate::fault;
+use crate::git::pack::{self, ObjectKind, PackSet, PackWriter, hash_object};
+use crate::git::repository::Repository;
+use crate::metadata;
+use crate::names::RootName;
+use crate::progress::Progress;
+use crate::scan::{Counts, Limit, WatchedRoot};
+use crate::store::changes::{RowVerdict, TakenRow};
+use crate::store::checkpoints::{Checkpoint, RowOutcome, Settlement, StagedCommit};
+use self::record::{Collector, Owners};
+use crate::store::files::FilesView;
+use crate::tree::{self, Edits, Entry, TreeSink};
+
+pub use gather::UnavailableRoot;
+pub use publish::{Recovered, publish, recover};
+
+/// The version of the repository layout that docs/format.md describes.
+pub const FORMAT: u32 = 1;
+/// Ours alone: a user's file of this name is stored under another.
+const ATTRIBUTES_PATH: &[u8] = b".gitattributes";
+/// Keeps a plain clone byte for byte, whatever line-ending settings its user has.
+const ATTRIBUTES: &[u8] = b"* -text -ident -filter !working-tree-encoding\n";
+
+/// Everything that a batch needs, decided by the caller.
+pub struct Batch<'b> {
+    /// Where the commit goes.
+    pub repository: &'b Repository,
+    /// The branch, in full.
+    pub branch: &'b str,
+    /// What to continue from where the branch does not exist yet: the commit before the branch's name changed.
+    pub base: Option<Oid>,
+    /// Author and committer.
+    pub identity: (&'b str, &'b str),
+    /// Who backs up, for the trailer.
+    pub instance: &'b str,
+    /// When to set tags, and how they are called.
+    pub tags: &'b Tags,
+    /// The roots of the repository.
+    pub roots: &'b [WatchedRoot],
+    /// The rows to look at.
+    pub rows: Vec<TakenRow>,
+    /// The stat cache as it was when the rows were taken or later.
+    pub files: &'b FilesView,
+    /// How much one commit takes.
+    pub limit: Limit,
+    /// This batch's number.
+    pub number: u64,
+    /// Threads that read files.
+    pub threads: usize,
+}
+
+/// What a batch came to, in numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Files and links that were not in the parent.
+    pub added: u64,
+    /// Files and links whose content or metadata is new.
+    pub changed: u64,
+    /// Entries that are gone; a directory counts once.
+    pub deleted: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Files that changed while they were read.
+    pub torn: u64,
+    /// Bytes of the pack.
+    pub pack_bytes: u64,
+    /// Numbers of the walks in this batch, by root; the flag says that the walk is complete.
+    pub walks: BTreeMap<RootName, (Counts, bool)>,
+    /// Roots that could not be looked at, and why.
+    pub unavailable: Vec<UnavailableRoot>,
+}
+
+/// What became of a batch.
+#[derive(Debug)]
+pub enum Built {
+    /// The tree is what it was; only rows and stat cache move on.
+    Unchanged(Box<Settlement>, Summary),
+    /// A pack waits for the staged record and the branch.
+    Commit(Box<StagedCommit>, Summary),
+}
+
+/// Reads a batch into a pack.
+///
+/// # Errors
+/// For the repository, the disk and cancellation. Trouble with single files is in the settlement.
+pub fn build(batch: Batch<'_>, progress: &Progress) -> Result<Built> {
+    let repository = batch.repository;
+    let present_tip = repository.reference(batch.branch)?;
+    let parent = present_tip.or(batch.base.filter(|base| repository.has_commit(*base)));
+    let parent_tree = parent.map(|commit| repository.tree_of(commit)).transpose()?;
+    let objects = repository.objects()?;
+    let known = PackSet::open(&repository.pack_directory())?;
+    let pack = PackWriter::create(&repository.pack_directory())?;
+    fault::point("snapshot:pack-begun");
+
+    let now_ms = content::now_ns() / 1_000_000;
+    let gathered = gather::gather(&batch, now_ms, progress)?;
+    let mut summary = Summary { walks: gathered.walks, unavailable: gathered.unavailable, ..Summary::default() };
+    let mut edits = Edits::new();
+    let mut settlement = Settlement { rows: gathered.outcomes, ..Settlement::default() };
+    let mut owners = Owners::default();
+    let sink = PackSink(&pack);
+    for root in gathered.roots {
+        let captures = store::store(&root, &pack, &known, batch.threads, progress)?;
+        let name = &root.watched.name;
+        let attempts = batch.rows.iter().filter(|row| row.root == *name);
+        let mut collector = Collector {
+            edits: &mut edits,
+            changes: metadata::Changes::new(),
+            deltas: Vec::new(),
+            outcomes: Vec::new(),
+            summary: &mut summary,
+            owners: &mut owners,
+            attempts: attempts.map(|row| (row.path.clone(), (row.row.seq, row.row.attempts))).collect(),
+            now_ms,
+        };
+        collector.removals(&root);
+        collector.entries(&root, captures);
+        let Collector { changes, deltas, outcomes, .. } = collector;
+        metadata::apply(&objects, &sink, parent_tree, name, &changes, &mut edits)?;
+        override_outcomes(&mut settlement, outcomes);
+        if !deltas.is_empty() {
+            settlement.files.push((name.clone(), deltas));
+        }
+    }
+    let has_attributes = parent_tree.map(|tree| has_attributes(&objects, tree)).transpose()?;
+    if has_attributes != Some(true) {
+        let oid = sink.write(ObjectType::Blob, ATTRIBUTES)?;
+        edits.set(ATTRIBUTES_PATH, Entry { mode: tree::MODE_FILE, oid });
+    }
+    progress.check()?;
+    let tree = match tree::apply(&objects, &sink, parent_tree, &edits)? {
+        Some(tree) => tree,
+        None => sink.write(ObjectType::Tree, b"")?,
+    };
+    if Some(tree) == parent_tree {
+        return Ok(Built::Unchanged(Box::new(settlement), summary));
+    }
+    let commit_time = jiff::Timestamp::now();
+    let text = message::commit_object(&batch, tree, parent, commit_time, &summary)?;
+    let commit = pack.add(ObjectKind::Commit, text.as_bytes())?;
+    let tags = message::tags(&batch, commit_time)?;
+    let finished = pack.finish(pack::Sync::Durable, progress)?;
+    let Some(finished) = finished else {
+        return Err(Error::new(crate::error::Kind::Internal, "a commit was written to an empty pack"));
+    };
+    fault::point("snapshot:pack-synced");
+    summary.pack_bytes = finished.bytes();
+    settlement.checkpoint = Some(Checkpoint { commit: raw(commit), at_ms: now_ms, batch: batch.number });
+    let staged = StagedCommit {
+        branch: batch.branch.to_owned(),
+        expected: present_tip.map(raw),
+        commit: raw(commit),
+        pack: finished.into_name(),
+        tags,
+        settlement,
+    };
+    Ok(Built::Commit(Box::new(staged), summary))
+}
+
+/// An object id as the store keeps it.
+pub fn raw(oid: Oid) -> [u8; 20] {
+    let mut bytes = [0; 20];
+    bytes.copy_from_slice(oid.as_bytes());
+    bytes
+}
+
+/// An object id as libgit2 wants it.
+pub fn oid(bytes: &[u8; 20]) -> Result<Oid> {
+    Oid::from_bytes(bytes)
+        .map_err(|error| Error::with_source(crate::error::Kind::Store, "a stored commit id is not one", error))
+}
+
+struct PackSink<'p>(&'p PackWriter);
+
+impl TreeSink for PackSink<'_> {
+    fn write(&self, kind: ObjectType, data: &[u8]) -> Result<Oid> {
+        let kind = match kind {
+            ObjectType::Tree => ObjectKind::Tree,
+            ObjectType::Commit => ObjectKind::Commit,
+            _ => ObjectKind::Blob,
+        };
+        self.0.add(kind, data)
+    }
+}
+
+fn has_attributes(objects: &git2::Odb<'_>, tree: Oid) -> Result<bool> {
+    let expected = hash_object(ObjectKind::Blob, ATTRIBUTES)?;
+    Ok(tree::lookup(objects, tree, ATTRIBUTES_PATH)?.is_some_and(|entry| entry.oid == expected))
+}
+
+/// A path that has to wait does so in its own row, not in the walk or look that came upon it.
+fn override_outcomes(settlement: &mut Settlement, waiting: Vec<RowOutcome>) {
+    for outcome in waiting {
+        let is_same = |other: &RowOutcome| {
+            other.root == outcome.root && other.path == outcome.path && other.verdict == RowVerdict::Done
+        };
+        match settlement.rows.iter_mut().find(|other| is_same(other)) {
+            Some(row) => *row = outcome,
+            None => settlement.rows.push(outcome),
+        }
+    }
+}
+
+/// The mode under which Git keeps an entry of this kind; `None` for what lives in metadata only.
+fn git_mode(kind: EntryKind, mode: u32) -> Option<u32> {
+    match kind {
+        EntryKind::File if mode & 0o100 != 0 => Some(tree::MODE_EXECUTABLE),
+        EntryKind::File => Some(tree::MODE_FILE),
+        EntryKind::Symlink => Some(tree::MODE_SYMLINK),
+        _ => None,
+    }
+}

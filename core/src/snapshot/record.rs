@@ -1,0 +1,207 @@
+//! From captured findings to edits: the tree, the metadata records, the stat cache, the rows that must wait.
+
+use std::collections::HashMap;
+
+use git2::Oid;
+
+use super::gather::RootFindings;
+use super::{Summary, git_mode, raw};
+use crate::beneath::{self, EntryKind, Look};
+use crate::content::{Capture, now_ns};
+use crate::metadata::{Changes, Mtime, Record};
+use crate::names::RootName;
+use crate::path::RelPath;
+use crate::scan::Finding;
+use crate::store::changes::{Failure, RowVerdict, SkipReason};
+use crate::store::checkpoints::RowOutcome;
+use crate::store::files::{FileDelta, FileRecord};
+use crate::tree::{Edits, Entry};
+
+/// The first pause before a path that could not be captured is tried again; it doubles up to the longest.
+const FIRST_PAUSE_MS: i64 = 1_000;
+const LONGEST_PAUSE_MS: i64 = 60_000;
+/// A path that nobody lets us read seldom becomes readable by itself.
+const UNREADABLE_PAUSE_MS: i64 = 300_000;
+
+/// Where the edits of one root are collected.
+pub(super) struct Collector<'c> {
+    pub edits: &'c mut Edits,
+    pub changes: Changes,
+    pub deltas: Vec<FileDelta>,
+    pub outcomes: Vec<RowOutcome>,
+    pub summary: &'c mut Summary,
+    pub owners: &'c mut Owners,
+    /// Failed attempts of the batch's rows so far, by path.
+    pub attempts: HashMap<RelPath, (u64, u32)>,
+    pub now_ms: i64,
+}
+
+impl Collector<'_> {
+    /// What is gone goes first: what stands in its place now must not be taken away with it.
+    pub fn removals(&mut self, root: &RootFindings<'_>) {
+        for finding in &root.findings {
+            if let Finding::Gone { path, kind } = finding {
+                self.remove(&root.watched.name, path, *kind);
+            }
+        }
+    }
+
+    fn remove(&mut self, root: &RootName, path: &RelPath, kind: EntryKind) {
+        self.summary.deleted += 1;
+        self.edits.remove(path.to_git_path(root));
+        self.changes.remove(path);
+        self.deltas.push(match kind {
+            EntryKind::Directory => FileDelta::RemoveTree(path.clone()),
+            _ => FileDelta::Remove(path.clone()),
+        });
+    }
+
+    /// Takes the findings and what became of their contents.
+    pub fn entries(&mut self, root: &RootFindings<'_>, captures: Vec<Option<Capture>>) {
+        for (finding, capture) in root.findings.iter().zip(captures) {
+            match finding {
+                Finding::Gone { .. } => {}
+                Finding::Skipped { path, failure } => self.wait(&root.watched.name, path, failure.clone()),
+                Finding::Changed { path, look, recorded } => {
+                    self.changed(root, path, look, recorded.as_deref(), capture);
+                }
+            }
+        }
+    }
+
+    fn changed(
+        &mut self,
+        root: &RootFindings<'_>,
+        path: &RelPath,
+        look: &Look,
+        recorded: Option<&FileRecord>,
+        capture: Option<Capture>,
+    ) {
+        let name = &root.watched.name;
+        match capture {
+            None => {
+                self.put(root, path, look, None, Vec::new(), now_ns());
+                // A special file has no content: one of the same name that had must leave the tree.
+                let had_content = recorded.is_some_and(|record| record.look.kind.has_content());
+                if look.kind != EntryKind::Directory && had_content {
+                    self.edits.remove(path.to_git_path(name));
+                }
+            }
+            Some(Capture::Stored(cleaned)) => {
+                self.summary.bytes += cleaned.look.size;
+                match recorded.filter(|record| record.look.kind.has_content()) {
+                    Some(_) => self.summary.changed += 1,
+                    None => self.summary.added += 1,
+                }
+                let content = Some((cleaned.stored, cleaned.checksum));
+                self.put(root, path, &cleaned.look, content, cleaned.xattrs, cleaned.recorded_ns);
+            }
+            // Gone since it was found: its own event or the next rescan tells what stands there now.
+            Some(Capture::Gone) => {
+                let failure =
+                    Failure { reason: SkipReason::Changing, message: "it vanished while it was read".to_owned() };
+                self.wait(name, path, failure);
+            }
+            Some(Capture::Failed(failure)) => {
+                self.summary.torn += u64::from(failure.reason == SkipReason::Changing);
+                self.wait(name, path, failure);
+            }
+        }
+    }
+
+    fn put(
+        &mut self,
+        root: &RootFindings<'_>,
+        path: &RelPath,
+        look: &Look,
+        content: Option<(Oid, [u8; 32])>,
+        mut xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+        recorded_ns: i64,
+    ) {
+        if look.kind == EntryKind::Directory
+            && let Ok(open) = root.directory.open_directory(path)
+        {
+            xattrs = beneath::xattrs_of(std::os::fd::AsFd::as_fd(&open));
+        }
+        if let (Some((oid, _)), Some(mode)) = (content, git_mode(look.kind, look.mode)) {
+            self.edits.set(path.to_git_path(&root.watched.name), Entry { mode, oid });
+        }
+        let record = self.record(root, path, look, content.map(|(_, checksum)| checksum), xattrs);
+        match path.parent() {
+            Some(parent) if look.kind != EntryKind::Directory => self.changes.put(&parent, record),
+            _ => self.changes.put_directory(path, record),
+        }
+        let (stored, checksum) = content.map_or(([0; 20], [0; 32]), |(oid, checksum)| (raw(oid), checksum));
+        let record = FileRecord { look: *look, recorded_ns, stored, checksum };
+        self.deltas.push(FileDelta::Put(path.clone(), Box::new(record)));
+    }
+
+    fn record(
+        &mut self,
+        root: &RootFindings<'_>,
+        path: &RelPath,
+        look: &Look,
+        checksum: Option<[u8; 32]>,
+        xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    ) -> Record {
+        let is_file = look.kind == EntryKind::File;
+        // Inode numbers are unique within a file system; the root's own needs no number of its own.
+        let hard_link = (is_file && look.links > 1).then(|| {
+            if look.device == root.directory.look().device {
+                format!("{:x}", look.inode)
+            } else {
+                format!("{:x}:{:x}", look.device, look.inode)
+            }
+        });
+        Record {
+            name: path.file_name().unwrap_or(b".").to_vec(),
+            kind: look.kind,
+            mode: look.mode,
+            uid: look.uid,
+            gid: look.gid,
+            user: self.owners.user(look.uid),
+            group: self.owners.group(look.gid),
+            mtime: mtime(look.mtime_ns),
+            size: look.kind.has_content().then_some(look.size),
+            blake3: checksum.filter(|_| is_file),
+            xattrs: xattrs.into_iter().collect(),
+            xattrs_omitted: false,
+            hard_link,
+            device: look.kind.is_device().then(|| (rustix::fs::major(look.special), rustix::fs::minor(look.special))),
+        }
+    }
+
+    fn wait(&mut self, root: &RootName, path: &RelPath, failure: Failure) {
+        let (seq, attempts) = self.attempts.get(path).copied().unwrap_or((0, 0));
+        let pause = match failure.reason {
+            SkipReason::Changing => (FIRST_PAUSE_MS << attempts.min(16)).min(LONGEST_PAUSE_MS),
+            _ => UNREADABLE_PAUSE_MS,
+        };
+        let verdict = RowVerdict::Again { not_before_ms: self.now_ms + pause, failure };
+        self.outcomes.push(RowOutcome { root: root.clone(), path: path.clone(), seq, verdict });
+    }
+}
+
+fn mtime(ns: i64) -> Mtime {
+    let nanoseconds = u32::try_from(ns.rem_euclid(1_000_000_000)).unwrap_or(0);
+    Mtime { seconds: ns.div_euclid(1_000_000_000), nanoseconds }
+}
+
+/// Names of users and groups, each asked for once a batch.
+#[derive(Default)]
+pub(super) struct Owners {
+    users: HashMap<u32, Option<String>>,
+    groups: HashMap<u32, Option<String>>,
+}
+
+impl Owners {
+    fn user(&mut self, uid: u32) -> Option<String> {
+        let ask = || uzers::get_user_by_uid(uid)?.name().to_str().map(str::to_owned);
+        self.users.entry(uid).or_insert_with(ask).clone()
+    }
+
+    fn group(&mut self, gid: u32) -> Option<String> {
+        let ask = || uzers::get_group_by_gid(gid)?.name().to_str().map(str::to_owned);
+        self.groups.entry(gid).or_insert_with(ask).clone()
+    }
+}
