@@ -62,7 +62,7 @@ impl Changes {
 
 /// Counts a run that was given up while something of it still ran, until dropped.
 #[derive(Debug)]
-pub struct Leak(Board);
+pub(crate) struct Leak(Board);
 
 impl Drop for Leak {
     fn drop(&mut self) {

@@ -37,7 +37,8 @@ impl Moment {
     /// This moment and so much later; the last possible one if there is none so late.
     pub fn later_by(self, duration: std::time::Duration) -> Self {
         let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
-        Self::from_unix_seconds(self.unix_seconds().saturating_add(seconds)).unwrap_or(Self(jiff::Timestamp::MAX))
+        Self::from_unix_seconds(self.unix_seconds().saturating_add(seconds))
+            .unwrap_or(Self(jiff::Timestamp::MAX))
     }
 }
 
@@ -116,7 +117,15 @@ pub struct ChildStatus {
 impl ChildStatus {
     pub(super) fn new(id: ChildId) -> Self {
         let state = ChildState::Starting;
-        Self { id, role: String::new(), state, since: Moment::now(), restarts: 0, last_exit: None, generation: 0 }
+        Self {
+            id,
+            role: String::new(),
+            state,
+            since: Moment::now(),
+            restarts: 0,
+            last_exit: None,
+            generation: 0,
+        }
     }
 
     /// Returns whether that was a change.

@@ -29,7 +29,11 @@ fn root(name: &str) -> RootStatus {
         backend: "inotify".into(),
         files: 12,
         skipped: 1,
-        skipped_files: vec![SkippedFile { path: "a".into(), path_b64: None, reason: "permission denied".into() }],
+        skipped_files: vec![SkippedFile {
+            path: "a".into(),
+            path_b64: None,
+            reason: "permission denied".into(),
+        }],
     }
 }
 
