@@ -116,7 +116,9 @@ impl Control {
     fn chosen(&self, name: Option<&str>) -> Result<Vec<Arc<RepositorySeat>>, ControlError> {
         let Some(name) = name else { return Ok(self.seats.clone()) };
         let found = self.seats.iter().find(|seat| seat.settings.name.as_str() == name);
-        found.map(|seat| vec![seat.clone()]).ok_or_else(|| ControlError::Unknown(format!("there is no repository {name:?}")))
+        found
+            .map(|seat| vec![seat.clone()])
+            .ok_or_else(|| ControlError::Unknown(format!("there is no repository {name:?}")))
     }
 
     /// The `repositories` of the status answer. A remote is unprotected since the older of its oldest missing
@@ -127,7 +129,9 @@ impl Control {
         let reader = self.common.store.reader();
         for view in &mut views {
             let oldest = reader.oldest_change_ms(&view.repository.name)?;
-            let waits = oldest.and_then(|ms| Moment::from_unix_seconds(ms / 1000)).map(|since| now.seconds_since(since));
+            let waits = oldest
+                .and_then(|ms| Moment::from_unix_seconds(ms / 1000))
+                .map(|since| now.seconds_since(since));
             for remote in &mut view.remotes {
                 remote.oldest_unprotected_seconds = remote.oldest_unprotected_seconds.max(waits.unwrap_or(0));
             }
@@ -140,7 +144,8 @@ impl Control {
         for seat in &self.seats {
             let Some((root, rel)) = protection::locate(&seat.roots, path) else { continue };
             let root: &WatchedRoot = root;
-            let remotes: Vec<RemoteName> = seat.settings.remotes.iter().map(|remote| remote.name.clone()).collect();
+            let remotes: Vec<RemoteName> =
+                seat.settings.remotes.iter().map(|remote| remote.name.clone()).collect();
             let subject = protection::Subject {
                 repository: &seat.settings.name,
                 git_directory: &seat.path,
@@ -353,7 +358,8 @@ async fn flush_repository(seat: &RepositorySeat) -> Result<(), Refusal> {
     let _cancel = AbortOnDrop(pushes.iter().map(tokio::task::JoinHandle::abort_handle).collect());
     let mut outcome = Ok(());
     for push in pushes {
-        outcome = outcome.and(push.await.unwrap_or_else(|_| Err(Refusal::NotRunning("a push broke down".to_owned()))));
+        outcome = outcome
+            .and(push.await.unwrap_or_else(|_| Err(Refusal::NotRunning("a push broke down".to_owned()))));
     }
     outcome
 }

@@ -48,7 +48,9 @@ impl Actor for Root {
         let roots: BTreeMap<_, Vec<_>> = self
             .seats
             .iter()
-            .map(|seat| (seat.settings.name.clone(), seat.roots.iter().map(|root| root.name.clone()).collect()))
+            .map(|seat| {
+                (seat.settings.name.clone(), seat.roots.iter().map(|root| root.name.clone()).collect())
+            })
             .collect();
         let common = self.common.clone();
         let queue = ChildSpec::new("queue", "queue", move |exit| {

@@ -5,6 +5,7 @@
 //! queued stays here and is tried again. Besides, the whole root is queued at the start, after lost events,
 //! when the root comes back, and every `rescan`.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,11 +13,11 @@ use std::time::{Duration, Instant};
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, ResponseFuture, SpawnHandle};
 use backupbot_core::config as model;
-use backupbot_core::error::{Kind, Result};
+use backupbot_core::error::{Error, Kind, Result};
 use backupbot_core::fault;
 use backupbot_core::path::RelPath;
 use backupbot_core::progress::Progress;
-use backupbot_core::scan::Counts;
+use backupbot_core::scan::{Counts, WatchedRoot};
 use backupbot_core::store::changes::Reach;
 use backupbot_core::watch::debounce::Debouncer;
 use backupbot_core::watch::{Backend, Control, Hint};
@@ -76,8 +77,14 @@ pub struct Watcher {
 
 impl Watcher {
     /// A watcher of the root that `settings` describe; `queue` is the present run of the queue.
-    pub fn new(seat: Arc<RepositorySeat>, settings: model::Root, exit: ExitHandle, queue: Addr<Queue>) -> Self {
-        let log = seat.common.log.new(o!("actor" => "watcher", "repository" => seat.settings.name.to_string(),
+    pub fn new(
+        seat: Arc<RepositorySeat>,
+        settings: model::Root,
+        exit: ExitHandle,
+        queue: Addr<Queue>,
+    ) -> Self {
+        let log =
+            seat.common.log.new(o!("actor" => "watcher", "repository" => seat.settings.name.to_string(),
                                          "root" => settings.name.to_string()));
         let status = RootStatus {
             name: settings.name.clone(),
@@ -402,7 +409,9 @@ impl Handler<BarrierReached> for Watcher {
                 }
             }
         }
-        Box::pin(async move { answered.await.unwrap_or_else(|_| Err("the watcher was restarted".to_owned())) })
+        Box::pin(
+            async move { answered.await.unwrap_or_else(|_| Err("the watcher was restarted".to_owned())) },
+        )
     }
 }
 
@@ -466,9 +475,9 @@ impl WatchThread {
         let opened = root.open(&files)?;
         drop(opened);
         let sentinels = self.seat.common.state_dir.join("sentinels");
-        std::fs::create_dir_all(&sentinels)
-            .map_err(|error| backupbot_core::error::Error::io("create", &sentinels, error))?;
-        let mut backend = open_backend(&root.path, root.rules.clone(), &sentinels)?;
+        let own = sentinels.join(format!("{}--{}", self.seat.settings.name, root.name));
+        std::fs::create_dir_all(&own).map_err(|error| Error::io("create", &own, error))?;
+        let mut backend = open_backend(root, &self.seat.settings.roots[self.index], &own)?;
         backend.start(progress)?;
         Ok(backend)
     }
@@ -513,19 +522,13 @@ impl WatchThread {
 }
 
 #[cfg(target_os = "linux")]
-fn open_backend(
-    root: &std::path::Path,
-    rules: Arc<backupbot_core::ignore::IgnoreRules>,
-    sentinels: &std::path::Path,
-) -> Result<Box<dyn Backend>> {
-    Ok(Box::new(backupbot_core::watch::inotify::InotifyBackend::new(root, rules, sentinels)?))
+fn open_backend(root: &WatchedRoot, settings: &model::Root, sentinels: &Path) -> Result<Box<dyn Backend>> {
+    use backupbot_core::watch::inotify::InotifyBackend;
+    let backend = InotifyBackend::new(&root.path, root.rules.clone(), sentinels, settings.one_file_system)?;
+    Ok(Box::new(backend))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn open_backend(
-    _: &std::path::Path,
-    _: Arc<backupbot_core::ignore::IgnoreRules>,
-    _: &std::path::Path,
-) -> Result<Box<dyn Backend>> {
-    Err(backupbot_core::error::Error::new(Kind::Config, "watching is built for Linux only so far"))
+fn open_backend(_: &WatchedRoot, _: &model::Root, _: &Path) -> Result<Box<dyn Backend>> {
+    Err(Error::new(Kind::Config, "watching is built for Linux only so far"))
 }

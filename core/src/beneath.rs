@@ -124,7 +124,7 @@ impl Look {
     #[allow(clippy::unnecessary_cast, clippy::useless_conversion)]
     fn of(stat: &Stat) -> Option<Self> {
         let kind = EntryKind::of(stat)?;
-                Some(Self {
+        Some(Self {
             kind,
             mode: (stat.st_mode as u32) & 0o7777,
             uid: stat.st_uid,

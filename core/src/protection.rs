@@ -105,7 +105,11 @@ pub struct Subject<'s> {
 pub fn locate<'r>(roots: &'r [WatchedRoot], path: &[u8]) -> Option<(&'r WatchedRoot, RelPath)> {
     use std::os::unix::ffi::OsStrExt;
     for root in roots {
-        let prefix = if path.starts_with(b"/") { root.path.as_os_str().as_bytes() } else { root.name.as_str().as_bytes() };
+        let prefix = if path.starts_with(b"/") {
+            root.path.as_os_str().as_bytes()
+        } else {
+            root.name.as_str().as_bytes()
+        };
         let Some(rest) = path.strip_prefix(prefix) else { continue };
         let rest = match rest {
             [] => rest,
@@ -137,7 +141,8 @@ pub fn report(subject: &Subject<'_>, reader: &StoreReader) -> Result<PathReport>
         }
         None => None,
     };
-    let (is_directory, on_disk) = match RootDirectory::open(&root.path).map(|open| open.look_at(subject.path)) {
+    let (is_directory, on_disk) = match RootDirectory::open(&root.path).map(|open| open.look_at(subject.path))
+    {
         Ok(Ok(look)) => (look.kind == crate::beneath::EntryKind::Directory, Some(look)),
         Ok(Err(Unseen::Gone)) | Err(_) | Ok(Err(Unseen::Unreadable(_))) => (false, None),
     };
@@ -152,7 +157,11 @@ pub fn report(subject: &Subject<'_>, reader: &StoreReader) -> Result<PathReport>
     } else if let Some((row, reach)) = row {
         match (&row.failure, reach) {
             (Some(failure), _) => {
-                let kept = if recorded.is_some() { "its last stored version is kept" } else { "no version is stored yet" };
+                let kept = if recorded.is_some() {
+                    "its last stored version is kept"
+                } else {
+                    "no version is stored yet"
+                };
                 let text = format!("{}: {}; {kept}", failure.reason.as_str(), failure.message);
                 (ProtectionState::Failed, text)
             }
@@ -165,7 +174,10 @@ pub fn report(subject: &Subject<'_>, reader: &StoreReader) -> Result<PathReport>
     } else if recorded.is_none() && on_disk.is_none() {
         (ProtectionState::Watched, "there is no such file, and none is stored".to_owned())
     } else {
-        (ProtectionState::Detected, "it differs from what is stored; it is queued when it is quiet".to_owned())
+        (
+            ProtectionState::Detected,
+            "it differs from what is stored; it is queued when it is quiet".to_owned(),
+        )
     };
     let protected = state == ProtectionState::Pushed;
     Ok(PathReport {
@@ -190,7 +202,10 @@ fn stand(everywhere: bool, remotes: &[RemoteProtection]) -> (ProtectionState, St
     }
     let lagging: Vec<&str> =
         remotes.iter().filter(|remote| !remote.has_it).map(|remote| remote.name.as_str()).collect();
-    (ProtectionState::Committed, format!("it is committed here, but not yet confirmed at {}", lagging.join(", ")))
+    (
+        ProtectionState::Committed,
+        format!("it is committed here, but not yet confirmed at {}", lagging.join(", ")),
+    )
 }
 
 fn remotes(

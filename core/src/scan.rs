@@ -74,7 +74,10 @@ impl WatchedRoot {
             Unseen::Gone => "it is gone",
             Unseen::Unreadable(why) => why.as_str(),
         };
-        Error::new(Kind::RootUnavailable, format!("the watched directory {} cannot be listed: {why}", self.shown()))
+        Error::new(
+            Kind::RootUnavailable,
+            format!("the watched directory {} cannot be listed: {why}", self.shown()),
+        )
     }
 
     fn shown(&self) -> String {
@@ -259,7 +262,9 @@ impl Walker<'_> {
             self.progress.check()?;
             let recorded = self.files.get(&self.watched.name, &directory)?;
             match self.root.look_at(&directory) {
-                Ok(look) if look.kind == EntryKind::Directory => self.compare(directory.clone(), look, recorded),
+                Ok(look) if look.kind == EntryKind::Directory => {
+                    self.compare(directory.clone(), look, recorded)
+                }
                 // It was a directory when its parent was listed: whatever it is now, an event will tell.
                 Ok(_) | Err(Unseen::Gone) => continue,
                 Err(Unseen::Unreadable(why)) => {
@@ -298,7 +303,8 @@ impl Walker<'_> {
             while let Some((gone, record)) = recorded.next_if(|(recorded, _)| recorded.as_slice() < name) {
                 self.gone_child(directory, &gone, &record, after);
             }
-            let record = recorded.next_if(|(recorded, _)| recorded.as_slice() == name).map(|(_, record)| record);
+            let record =
+                recorded.next_if(|(recorded, _)| recorded.as_slice() == name).map(|(_, record)| record);
             let path = directory.join(name);
             let look = match beneath::look_in(open.as_fd(), OsStr::from_bytes(name)) {
                 Ok(look) => look,
@@ -355,7 +361,9 @@ impl Walker<'_> {
     /// Stops so that `path` is the first entry of the next batch.
     fn stop_before(&mut self, directory: &RelPath, after: Option<&[u8]>, path: &RelPath) {
         let last = self.out.findings.iter().rev().find_map(|finding| match finding {
-            Finding::Changed { path: last, .. } if last.parent().as_ref() == Some(directory) && last < path => {
+            Finding::Changed { path: last, .. }
+                if last.parent().as_ref() == Some(directory) && last < path =>
+            {
                 Some(Cursor { path: last.clone(), entered: false })
             }
             _ => None,

@@ -10,11 +10,14 @@ pub mod message;
 mod publish;
 mod record;
 mod store;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 
 use git2::{ObjectType, Oid};
 
+use self::record::{Collector, Owners};
 use crate::beneath::EntryKind;
 use crate::config::Tags;
 use crate::content;
@@ -28,7 +31,6 @@ use crate::progress::Progress;
 use crate::scan::{Counts, Limit, WatchedRoot};
 use crate::store::changes::{RowVerdict, TakenRow};
 use crate::store::checkpoints::{Checkpoint, RowOutcome, Settlement, StagedCommit};
-use self::record::{Collector, Owners};
 use crate::store::files::FilesView;
 use crate::tree::{self, Edits, Entry, TreeSink};
 
@@ -116,7 +118,8 @@ pub fn build(batch: Batch<'_>, progress: &Progress) -> Result<Built> {
 
     let now_ms = content::now_ns() / 1_000_000;
     let gathered = gather::gather(&batch, now_ms, progress)?;
-    let mut summary = Summary { walks: gathered.walks, unavailable: gathered.unavailable, ..Summary::default() };
+    let mut summary =
+        Summary { walks: gathered.walks, unavailable: gathered.unavailable, ..Summary::default() };
     let mut edits = Edits::new();
     let mut settlement = Settlement { rows: gathered.outcomes, ..Settlement::default() };
     let mut owners = Owners::default();
@@ -188,8 +191,9 @@ pub fn raw(oid: Oid) -> [u8; 20] {
 
 /// An object id as libgit2 wants it.
 pub fn oid(bytes: &[u8; 20]) -> Result<Oid> {
-    Oid::from_bytes(bytes)
-        .map_err(|error| Error::with_source(crate::error::Kind::Store, "a stored commit id is not one", error))
+    Oid::from_bytes(bytes).map_err(|error| {
+        Error::with_source(crate::error::Kind::Store, "a stored commit id is not one", error)
+    })
 }
 
 struct PackSink<'p>(&'p PackWriter);
