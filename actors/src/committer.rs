@@ -625,5 +625,5 @@ fn build(seat: &RepositorySeat, rows: Vec<TakenRow>, progress: &Progress) -> Res
         number: checkpoint.map_or(0, |checkpoint| checkpoint.batch) + 1,
         threads: std::thread::available_parallelism().map_or(2, usize::from).min(8),
     };
-    snapshot::build(batch, progress)
+    snapshot::build(&batch, progress)
 }

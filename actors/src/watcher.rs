@@ -294,6 +294,9 @@ impl Watcher {
     }
 
     fn set_alarm(&mut self, ctx: &mut Context<Self>) {
+        if let Some(detected) = self.seat.detected.get(&self.settings.name) {
+            detected.store(self.debouncer.len() as u64, Ordering::Relaxed);
+        }
         if let Some(alarm) = self.alarm.take() {
             ctx.cancel_future(alarm);
         }
