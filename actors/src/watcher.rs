@@ -172,7 +172,8 @@ impl Watcher {
     fn thread_started(&mut self, backend: &'static str, control: Arc<dyn Control>, ctx: &mut Context<Self>) {
         self.status.backend = backend.to_owned();
         for waiter in &mut self.barriers {
-            waiter.token = request_barrier(control.as_ref(), &mut self.next_token);
+            // The whole root is queued below: that proves as much as a sentinel does.
+            waiter.token = request_barrier(control.as_ref(), &mut self.next_token).or(Some(0));
         }
         self.control = Some(control);
         self.set_state(RootState::Scanning, None);
@@ -280,6 +281,16 @@ impl Watcher {
                 }
             }
         }));
+    }
+
+    /// An ignore file that cannot be obeyed leaves nothing out; whoever wrote it must hear of it.
+    fn ignore_problem(&self) -> Option<String> {
+        let problems =
+            self.seat.root(&self.settings.name).map(|root| root.rules.problems()).unwrap_or_default();
+        for problem in &problems {
+            warn!(self.log, "an ignore file is not obeyed, so nothing is left out by it"; "reason" => &problem.reason);
+        }
+        problems.into_iter().next().map(|problem| problem.reason)
     }
 
     fn answer_barriers(&mut self) {
@@ -434,7 +445,8 @@ impl Handler<RootSeen> for Watcher {
                 self.counted = Counts::default();
             }
             if is_complete && self.control.is_some() {
-                self.set_state(RootState::Watching, None);
+                let problem = self.ignore_problem();
+                self.set_state(RootState::Watching, problem);
             }
         }
         match seen.unavailable {

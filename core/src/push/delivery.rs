@@ -72,10 +72,8 @@ pub fn deliver(
 ) -> Result<Delivery> {
     let repository = Repository::open(wanted.repository)?;
     let mut record = store.load()?;
-    if wanted.resume {
-        record.halted = None;
+    if wanted.resume && record.halted.take().is_some() {
         record.confirmed = None;
-        record.retry_at_ms = 0;
     }
     let Some(tip) = repository.reference(wanted.branch)? else {
         return stand(&repository, record, None, false, None);
