@@ -6,7 +6,8 @@
 //! first and listed then. Events tell of the past, the disk of the present; where they contradict each other
 //! a later event settles it, so a stale one may cost a look but loses nothing:
 //!
-//! - A directory is made: watch it and all below, hint what is found.
+//! - A directory is made: watch it and all below, and hint all below, not what was found there: who looked at
+//!   an earlier directory of that name has to learn what is no longer in it.
 //! - It is moved away: detached until the second event of the rename tells where to; if that does not come, it
 //!   left the tree and its watches are dropped. Where it arrives everything is hinted and walked, because other
 //!   rules may hold there.
@@ -183,9 +184,11 @@ impl InotifyBackend {
                 Err(error) => break Err(Error::io("read the events of", &self.root, error)),
                 Ok(events) => {
                     self.round += 1;
-                    break events
-                        .map(|event| self.take(&event, hints))
-                        .fold(Ok(()), |before, now| before.and(now));
+                    let mut outcome = Ok(());
+                    for event in events {
+                        outcome = outcome.and(self.take(&event, hints));
+                    }
+                    break outcome;
                 }
             }
         };
