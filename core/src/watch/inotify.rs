@@ -209,12 +209,10 @@ impl InotifyBackend {
     }
 
     fn settle_now(&mut self, hints: &mut Vec<Hint>) -> Result<()> {
-        if self.sentinel_watch.is_none() {
-            self.restore_sentinel()?;
-        }
+        let sentinel = if self.sentinel_watch.is_none() { self.restore_sentinel() } else { Ok(()) };
         if self.resync_needed {
             self.changed_rules.clear();
-            return self.walk_all(&Progress::new());
+            return self.walk_all(&Progress::new()).and(sentinel);
         }
         while let Some(directory) = self.changed_rules.pop_first() {
             if let Err(error) = self.follow_rules(&directory, hints) {
@@ -222,7 +220,7 @@ impl InotifyBackend {
                 return Err(error);
             }
         }
-        Ok(())
+        sentinel
     }
 
     /// Drops what left its place before `round` and arrived nowhere: it is outside the tree.

@@ -1,4 +1,4 @@
-//! Which watch stands for which directory, in about 130 bytes a directory.
+//! Which watch stands for which directory, in about 150 bytes a directory.
 //!
 //! A watch belongs to a directory wherever it is moved, so a node holds its parent and its own name, never a
 //! path: a rename moves one node and every path below it is right again. In go watch descriptors with their

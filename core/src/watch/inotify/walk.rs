@@ -1,9 +1,10 @@
 //! Giving every directory its watch.
 //!
-//! In goes where to start, out come watches in the table, and whether any was needed. Each directory is opened beneath the root without following a link, watched through that descriptor and then
-//! listed through it, so nothing that happens on the path meanwhile can lead elsewhere, and what is made after
-//! the listing has an event. A walk over watched directories changes nothing but its stamp on them; what it
-//! should have met and did not is dropped.
+//! In goes where to start, out come watches in the table, and whether any was needed. Each directory is opened
+//! beneath the root without following a link, watched through that descriptor and then listed through it, so
+//! nothing that happens on the path meanwhile can lead elsewhere, and what is made after the listing has an
+//! event. A walk over watched directories changes nothing but its stamp on them; what it should have met and
+//! did not is dropped.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
