@@ -1,8 +1,8 @@
 //! Watching by inotify: one instance a root, one watch a directory that the ignore rules let in.
 //!
 //! In go the kernel's events, out come hints. Events of one instance are ordered, which barriers rely on
-//! ([`sentinel`]). What has to be kept right is which watch stands for which path ([`table`]) and that every
-//! directory has its watch ([`walk`]): a directory may be filled before its watch exists, so it is watched
+//! (`sentinel`). What has to be kept right is which watch stands for which path (`table`) and that every
+//! directory has its watch (`walk`): a directory may be filled before its watch exists, so it is watched
 //! first and listed then. Events tell of the past, the disk of the present; where they contradict each other
 //! a later event settles it, so a stale one may cost a look but loses nothing:
 //!

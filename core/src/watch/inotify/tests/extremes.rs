@@ -84,7 +84,10 @@ fn the_time_from_event_to_hint_is_printed() {
     drop(ask);
     writer.join().unwrap();
     times.sort();
-    eprintln!("from before the write to the hint: median {:?}, 99th of 100 {:?}, worst {:?}", times[500], times[990], times[999]);
+    eprintln!(
+        "from before the write to the hint: median {:?}, 99th of 100 {:?}, worst {:?}",
+        times[500], times[990], times[999]
+    );
 }
 
 #[test]
