@@ -43,7 +43,8 @@ const MOST_UNSENT: usize = 50_000;
 enum Told {
     Started(&'static str, Arc<dyn Control>),
     Hints(Vec<Hint>),
-    Limited(Option<String>),
+    /// Why some directories are not watched, if so, and how many.
+    Limited(Option<String>, usize),
     Ended(Option<String>),
 }
 
@@ -71,6 +72,8 @@ pub struct Watcher {
     next_token: u64,
     barriers: Vec<BarrierWaiter>,
     alarm: Option<SpawnHandle>,
+    /// Directories that no event comes from.
+    unwatched: usize,
     status: RootStatus,
     counted: Counts,
 }
@@ -111,6 +114,7 @@ impl Watcher {
             next_token: 1,
             barriers: Vec::new(),
             alarm: None,
+            unwatched: 0,
             status,
             counted: Counts::default(),
         }
@@ -366,7 +370,8 @@ impl Handler<FromThread> for Watcher {
         match message.0 {
             Told::Started(backend, control) => self.thread_started(backend, control, ctx),
             Told::Hints(hints) => self.hinted(hints, ctx),
-            Told::Limited(limited) => {
+            Told::Limited(limited, unwatched) => {
+                self.unwatched = unwatched;
                 if self.status.state != RootState::Unavailable && self.status.reason != limited {
                     if let Some(limited) = &limited {
                         warn!(self.log, "part of the root is only compared at rescans"; "reason" => limited);
@@ -415,8 +420,8 @@ impl Handler<BarrierReached> for Watcher {
             (Some(control), _) => {
                 let token = request_barrier(control.as_ref(), &mut self.next_token);
                 self.barriers.push(BarrierWaiter { token: token.or(Some(0)), answer });
-                if token.is_none() {
-                    // Without a sentinel the only proof is to look at everything.
+                if token.is_none() || self.unwatched > 0 {
+                    // Where nobody watches, the only proof is to look at everything.
                     let mut due = self.debouncer.flush();
                     due.push(Hint::Deep(RelPath::root()));
                     self.take_due(due, ctx);
@@ -487,8 +492,9 @@ impl WatchThread {
     fn open(&self, progress: &Progress) -> Result<Box<dyn Backend>> {
         let root = &self.seat.roots[self.index];
         let files = self.seat.common.store.reader().files(&self.seat.settings.name)?;
-        let opened = root.open(&files)?;
-        drop(opened);
+        // Opened only to see that it is what it was: a descriptor that is kept would hide its deletion.
+        drop(root.open(&files)?);
+        root.rules.forget(&RelPath::root());
         let sentinels = self.seat.common.state_dir.join("sentinels");
         let own = sentinels.join(format!("{}--{}", self.seat.settings.name, root.name));
         std::fs::create_dir_all(&own).map_err(|error| Error::io("create", &own, error))?;
@@ -500,7 +506,7 @@ impl WatchThread {
     /// Hands hints over until the root is gone or the actor is; returns why, if there is something to say.
     fn watch(&self, backend: &mut dyn Backend, progress: &Progress) -> Option<String> {
         let mut hints = Vec::new();
-        let mut limited = None;
+        let mut limited = (None, 0);
         loop {
             if self.stop.load(Ordering::Relaxed) {
                 return None;
@@ -519,10 +525,11 @@ impl WatchThread {
                 }
                 std::thread::sleep(Duration::from_millis(100));
             }
-            let now_limited = backend.stats().limited;
+            let stats = backend.stats();
+            let now_limited = (stats.limited, stats.unwatched);
             if now_limited != limited {
-                limited = now_limited;
-                self.tell.blocking_send(Told::Limited(limited.clone())).ok()?;
+                limited = now_limited.clone();
+                self.tell.blocking_send(Told::Limited(now_limited.0, now_limited.1)).ok()?;
             }
             if hints.is_empty() {
                 continue;

@@ -15,8 +15,9 @@ use rustix::io::Errno;
 
 use super::table::{Placed, Watch};
 use super::{InotifyBackend, limits, root_unavailable};
+use crate::beneath::open;
 use crate::error::{Error, Kind, Result};
-use crate::ignore::{Scope, beneath};
+use crate::ignore::Scope;
 use crate::path::RelPath;
 use crate::progress::Progress;
 
@@ -53,7 +54,7 @@ impl InotifyBackend {
         self.leaving.clear();
         let root = self.open_root()?;
         self.walk = self.walk.wrapping_add(1);
-        let opened = beneath::open(root.as_fd(), &RelPath::root(), OFlags::RDONLY | OFlags::DIRECTORY)
+        let opened = open::open(root.as_fd(), &RelPath::root(), OFlags::RDONLY | OFlags::DIRECTORY)
             .map_err(|errno| root_unavailable(&self.root, errno.into()))?;
         let watch = match self.add_watch(opened.as_fd()) {
             Ok(watch) => watch,
@@ -103,7 +104,7 @@ impl InotifyBackend {
         self.here = None;
         self.table.see(watch, self.walk);
         let scope = self.rules.scope_fresh(directory);
-        let opened = match beneath::open(root.as_fd(), directory, OFlags::RDONLY | OFlags::DIRECTORY) {
+        let opened = match open::open(root.as_fd(), directory, OFlags::RDONLY | OFlags::DIRECTORY) {
             Ok(opened) => opened,
             // Gone meanwhile: its own event comes.
             Err(_) => return Ok(()),
@@ -120,7 +121,7 @@ impl InotifyBackend {
     }
 
     fn open_root(&self) -> Result<OwnedFd> {
-        let opened = match beneath::open_root(&self.root) {
+        let opened = match open::open_root(&self.root) {
             Ok(opened) => opened,
             Err(errno @ (Errno::MFILE | Errno::NFILE)) => return Err(Error::io("open", &self.root, errno)),
             Err(errno) => return Err(root_unavailable(&self.root, errno.into())),
@@ -144,7 +145,7 @@ impl InotifyBackend {
 
     fn look_at(&mut self, root: &OwnedFd, step: &Step, steps: &mut Vec<Step>) -> Result<bool> {
         let path = step.path();
-        let opened = match beneath::open(root.as_fd(), &path, OFlags::RDONLY | OFlags::DIRECTORY) {
+        let opened = match open::open(root.as_fd(), &path, OFlags::RDONLY | OFlags::DIRECTORY) {
             Ok(opened) => opened,
             // Gone or replaced since it was listed: there is or was an event for that.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(false),
@@ -215,7 +216,7 @@ impl InotifyBackend {
         let there = self
             .open_root()
             .ok()
-            .and_then(|root| beneath::open(root.as_fd(), &path, OFlags::RDONLY | OFlags::DIRECTORY).ok());
+            .and_then(|root| open::open(root.as_fd(), &path, OFlags::RDONLY | OFlags::DIRECTORY).ok());
         let identity =
             |directory: &OwnedFd| rustix::fs::fstat(directory).map(|stat| (stat.st_dev, stat.st_ino)).ok();
         there.is_some_and(|there| identity(&there) == identity(opened))

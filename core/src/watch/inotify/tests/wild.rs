@@ -111,8 +111,9 @@ fn whoever_obeys_the_hints_knows_the_tree_however_wildly_it_changes() {
         let mut truth = Mirror::new();
         look_below(&root, &RelPath::root(), &mut truth);
         if mirror != truth {
-            let wrong: Vec<_> = truth.iter().filter(|(path, seen)| mirror.get(path) != Some(seen)).collect();
-            let gone: Vec<_> = mirror.iter().filter(|(path, _)| !truth.contains_key(path)).collect();
+            let wrong: Vec<_> =
+                truth.iter().filter(|(path, seen)| mirror.get(*path) != Some(*seen)).collect();
+            let gone: Vec<_> = mirror.iter().filter(|(path, _)| !truth.contains_key(*path)).collect();
             let last = &told[told.len().saturating_sub(60)..];
             panic!("seed {seed}: not known {wrong:#?}, no longer there {gone:#?} after {last:?}");
         }
