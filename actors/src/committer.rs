@@ -527,7 +527,6 @@ impl Cycle {
                 (settlement, summary)
             }
         };
-        let moves_on = !settlement.rows.is_empty();
         let found_skips = self.list_skips || settlement.rows.iter().any(is_skip);
         self.queue.send(Settle { repository: repository.clone(), settlement }).await??;
         if end.committed {
@@ -536,8 +535,6 @@ impl Cycle {
             info!(log, "committed"; "commit" => end.tip.map(|tip| tip.to_string()), "added" => summary.added,
                   "changed" => summary.changed, "deleted" => summary.deleted, "bytes" => summary.bytes,
                   "pack_bytes" => summary.pack_bytes);
-        } else if !moves_on {
-            end.look_again = Some(FIRST_PAUSE);
         }
         end.has_skips = self.report(&summary, found_skips).await?;
         end.unavailable = summary.unavailable.first().map(|root| root.reason.clone());
