@@ -77,7 +77,13 @@ impl JobSlot {
 
     /// Runs `work` on the blocking pool, then `done` on the actor with what it returned. If it panics, the
     /// actor ends as panicked and `done` is not called.
-    pub fn start<A, T, W, D>(&mut self, ctx: &mut Context<A>, name: &str, work: W, done: D) -> std::result::Result<(), Busy>
+    pub fn start<A, T, W, D>(
+        &mut self,
+        ctx: &mut Context<A>,
+        name: &str,
+        work: W,
+        done: D,
+    ) -> std::result::Result<(), Busy>
     where
         A: Actor<Context = Context<A>>,
         T: Send + 'static,

@@ -61,7 +61,9 @@ fn counter() -> Spawned<Counter> {
     spawn(ExitHandle::topmost(), |exit| Counter { job: JobSlot::new(&exit) })
 }
 
-fn run(job: impl FnOnce(&Progress) -> Result<u32> + Send + 'static) -> (Run, oneshot::Receiver<(JobOutcome<u32>, bool)>) {
+fn run(
+    job: impl FnOnce(&Progress) -> Result<u32> + Send + 'static,
+) -> (Run, oneshot::Receiver<(JobOutcome<u32>, bool)>) {
     let (tell, told) = oneshot::channel();
     (Run { job: Box::new(job), tell, goes_on: false }, told)
 }
@@ -127,7 +129,10 @@ async fn a_panicking_job_takes_its_actor_down() {
     counter.address.send(order).await.unwrap().unwrap();
     assert!(told.await.is_err(), "never called");
     let reason = counter.ended.await;
-    assert!(matches!(&reason, ExitReason::Panicked(text) if text.starts_with("in counting: cannot count")), "{reason}");
+    assert!(
+        matches!(&reason, ExitReason::Panicked(text) if text.starts_with("in counting: cannot count")),
+        "{reason}"
+    );
 }
 
 #[actix::test]

@@ -15,10 +15,9 @@
 //! carry the generation, and those of a generation that no child has any more change nothing else.
 
 mod pump;
+mod run;
+mod steps;
 
-use std::any::Any;
-use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use actix::{Actor, Context};
@@ -26,17 +25,14 @@ use slog::{Logger, error, info, warn};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
-use super::exit::{ChildId, ExitHandle, Hold, Leash};
+use self::run::{Child, Event, GivenUp, Next, Phase};
+use super::exit::ExitHandle;
 use super::policy::{ExitReason, History, Verdict, decide};
-use super::spec::{ChildSpec, ChildStart, Probe, Strategy};
-use super::spawn::Ended;
-use crate::board::{Board, ChildState, Leak, Moment};
+use super::spec::ChildSpec;
+use crate::board::{Board, ChildState, Moment};
 
 /// More runs given up than this, and the process is better off with a new supervisor.
 const LEAK_LIMIT: usize = 4;
-
-/// How often within its `hang_after` a child's progress is looked at.
-const LOOKS_PER_HANG: u32 = 4;
 
 /// Stands for "never" where an absurdly long duration was configured.
 const FAR_AWAY: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -52,96 +48,9 @@ pub trait Supervising: Actor<Context = Context<Self>> {
     }
 }
 
-/// What is told about a generation.
-enum Event {
-    Started(u64),
-    Ended(u64, ExitReason),
-    /// The last work of it has returned; always after `Ended`.
-    Drained(u64),
-    /// Somebody changed what should be.
-    Changed,
-}
-
-/// A run that counts as the child's present one.
-struct Life {
-    leash: Leash,
-    _address: Box<dyn Any>,
-    probe: Option<Probe>,
-    has_started: bool,
-    /// The probe's number at the last look that saw it move or idle, and when that was.
-    ticks: u64,
-    moved_at: Instant,
-}
-
-/// What follows when a run is over for good.
-#[derive(Debug, Clone, Copy)]
-enum Next {
-    Start { at: Instant, is_parked: bool },
-    Nothing,
-}
-
-enum Phase {
-    Down(Next),
-    Alive(Life),
-    Stopping { life: Life, deadline: Instant },
-    /// The context is gone, a job of it is not.
-    Draining { exit: ExitHandle, deadline: Instant, next: Next },
-}
-
-impl Phase {
-    fn generation(&self) -> Option<u64> {
-        match self {
-            Phase::Down(_) => None,
-            Phase::Alive(life) | Phase::Stopping { life, .. } => Some(life.leash.exit().generation()),
-            Phase::Draining { exit, .. } => Some(exit.generation()),
-        }
-    }
-
-    fn is_gone(&self) -> bool {
-        matches!(self, Phase::Down(_))
-    }
-}
-
-struct Child {
-    id: ChildId,
-    rank: u32,
-    spec: ChildSpec,
-    history: History,
-    phase: Phase,
-    /// Of the last run that was begun; 0: none.
-    generation: u64,
-    /// Takes the place of `spec` when the present run is gone.
-    replacement: Option<ChildSpec>,
-    is_removed: bool,
-}
-
-impl Child {
-    fn runs(&self) -> bool {
-        matches!(&self.phase, Phase::Alive(life) if life.has_started)
-    }
-
-    fn is_changing(&self) -> bool {
-        self.is_removed || self.replacement.is_some()
-    }
-
-    fn blocks_the_rest(&self) -> bool {
-        self.spec.strategy == Strategy::RestForOne && !self.runs()
-    }
-}
-
 enum Ending {
     Stop,
     Fail(String),
-}
-
-/// What remains to be done when every step has been taken.
-enum Outlook {
-    /// Something may have to be done at this time.
-    Until(Instant),
-    /// Only an event leads on.
-    Quiet,
-    /// All children are gone and the supervisor is to follow; it has its reason.
-    Over,
 }
 
 /// The children of one supervisor; dropping it stops them all at once.
@@ -151,7 +60,7 @@ pub struct Children {
     log: Logger,
     /// In start order; ranks never descend.
     children: Vec<Child>,
-    given_up: BTreeMap<u64, Leak>,
+    given_up: GivenUp,
     leak_limit: usize,
     ending: Option<Ending>,
     events: UnboundedSender<Event>,
@@ -167,7 +76,7 @@ impl Children {
             board: board.clone(),
             log: log.clone(),
             children: Vec::new(),
-            given_up: BTreeMap::new(),
+            given_up: GivenUp::default(),
             leak_limit: LEAK_LIMIT,
             ending: None,
             events,
@@ -183,7 +92,7 @@ impl Children {
 
     /// Runs that were given up and are not over yet.
     pub fn leaked(&self) -> usize {
-        self.given_up.len()
+        self.given_up.borrow().len()
     }
 
     /// To be called in the supervisor's `started`; before it, nothing is started. Also takes over the
@@ -231,7 +140,7 @@ impl Children {
         }
     }
 
-    /// Starts a child that waits out its backoff or cool-off at once.
+    /// Starts a child that waits out its backoff or cool-off at once; a parked one stays on probation.
     pub fn retry(&mut self, name: &str) {
         let Some(present) = self.position(name) else { return };
         if let Phase::Down(Next::Start { at, is_parked }) = &mut self.children[present].phase {
@@ -268,7 +177,9 @@ impl Children {
         }
         match &ending {
             Ending::Stop => info!(self.log, "stopping"; "supervisor" => %self.exit.id()),
-            Ending::Fail(why) => error!(self.log, "giving up"; "supervisor" => %self.exit.id(), "reason" => why),
+            Ending::Fail(why) => {
+                error!(self.log, "giving up"; "supervisor" => %self.exit.id(), "reason" => why)
+            }
         }
         self.ending = Some(ending);
         self.has_changed();
@@ -285,7 +196,8 @@ impl Children {
 
     /// Takes notice of `event`; returns the index of a child that has just started.
     fn handle(&mut self, event: Event, now: Instant) -> Option<usize> {
-        let of_generation = |generation| self.children.iter().position(|c| c.phase.generation() == Some(generation));
+        let of_generation =
+            |generation| self.children.iter().position(|c| c.phase.generation() == Some(generation));
         match event {
             Event::Changed => None,
             Event::Started(generation) => {
@@ -301,9 +213,8 @@ impl Children {
                 None
             }
             Event::Drained(generation) => {
-                if self.given_up.remove(&generation).is_some() {
-                    info!(self.log, "a run that was given up has ended after all"; "generation" => generation);
-                }
+                // It may have been given up between its end and this message.
+                self.given_up.borrow_mut().remove(&generation);
                 let index = of_generation(generation)?;
                 if let Phase::Draining { next, .. } = self.children[index].phase {
                     self.enter(index, Phase::Down(next));
@@ -358,192 +269,6 @@ impl Children {
         }
     }
 
-    fn advance(&mut self, now: Instant) -> Outlook {
-        self.give_up_the_overdue(now);
-        self.replace_the_hung(now);
-        self.settle_changes(now);
-        self.ask_to_stop(now);
-        self.start_those_whose_turn_it_is(now);
-        // A factory may just have failed once too often.
-        self.ask_to_stop(now);
-
-        if let Some(ending) = &self.ending
-            && self.children.iter().all(|child| child.phase.is_gone())
-        {
-            match ending {
-                Ending::Stop => self.exit.finished(),
-                Ending::Fail(why) => self.exit.failed(why.as_str()),
-            }
-            return Outlook::Over;
-        }
-        let earliest = (0..self.children.len()).filter_map(|index| self.due(index, now)).min();
-        earliest.map_or(Outlook::Quiet, Outlook::Until)
-    }
-
-    /// When time alone may change something about a child.
-    fn due(&self, index: usize, now: Instant) -> Option<Instant> {
-        let child = &self.children[index];
-        match &child.phase {
-            Phase::Down(Next::Start { at, .. }) if self.should_run(index) && self.is_clear(index) => Some(*at),
-            Phase::Down(_) => None,
-            Phase::Alive(_) => {
-                let look_every = child.spec.hang_after? / LOOKS_PER_HANG;
-                Some(later(now, look_every.max(Duration::from_millis(1))))
-            }
-            Phase::Stopping { deadline, .. } | Phase::Draining { deadline, .. } => Some(*deadline),
-        }
-    }
-
-    fn should_run(&self, index: usize) -> bool {
-        let child = &self.children[index];
-        let has_finished = matches!(child.phase, Phase::Down(Next::Nothing));
-        let is_blocked = self.children[..index].iter().any(Child::blocks_the_rest);
-        self.ending.is_none() && !has_finished && !child.is_changing() && !is_blocked
-    }
-
-    /// Whether nothing stands in the way of starting a child that should run.
-    fn is_clear(&self, index: usize) -> bool {
-        self.children[index].spec.strategy == Strategy::OneForOne
-            || self.children[index + 1..].iter().all(|child| child.phase.is_gone())
-    }
-
-    fn give_up_the_overdue(&mut self, now: Instant) {
-        for index in 0..self.children.len() {
-            let next = match &self.children[index].phase {
-                Phase::Stopping { deadline, .. } if *deadline <= now => Next::Start { at: now, is_parked: false },
-                Phase::Draining { deadline, next, .. } if *deadline <= now => *next,
-                _ => continue,
-            };
-            self.give_up(index, next);
-        }
-    }
-
-    fn give_up(&mut self, index: usize, next: Next) {
-        let child = &self.children[index];
-        let exit = match &child.phase {
-            Phase::Alive(life) | Phase::Stopping { life, .. } => {
-                life.leash.abandon();
-                life.leash.exit()
-            }
-            Phase::Draining { exit, .. } => exit,
-            Phase::Down(_) => return,
-        };
-        warn!(self.log, "given up"; "child" => %child.id, "busy_with" => exit.busy_with());
-        self.given_up.insert(exit.generation(), self.board.leak());
-        self.enter(index, Phase::Down(next));
-        if self.given_up.len() > self.leak_limit {
-            self.fail(format!("{} runs were given up and still go on", self.given_up.len()));
-        }
-    }
-
-    fn replace_the_hung(&mut self, now: Instant) {
-        for index in 0..self.children.len() {
-            let child = &mut self.children[index];
-            let (Phase::Alive(life), Some(hang_after)) = (&mut child.phase, child.spec.hang_after) else { continue };
-            let seen = match &life.probe {
-                Some(probe) => probe(),
-                None => Some(life.leash.exit().probe()),
-            };
-            let stands_still = seen.is_some_and(|(is_busy, ticks)| is_busy && ticks == life.ticks);
-            if !stands_still {
-                life.ticks = seen.map_or(life.ticks, |(_, ticks)| ticks);
-                life.moved_at = now;
-                continue;
-            }
-            if now.saturating_duration_since(life.moved_at) < hang_after {
-                continue;
-            }
-            let busy_with = life.leash.exit().busy_with();
-            let reason = ExitReason::Hung(format!("no progress for {} s in {busy_with}", hang_after.as_secs()));
-            let next = self.judge(index, &reason, now);
-            self.give_up(index, next);
-        }
-    }
-
-    /// Removes and replaces those whose last run is gone.
-    fn settle_changes(&mut self, now: Instant) {
-        let mut index = 0;
-        while index < self.children.len() {
-            let child = &mut self.children[index];
-            if !child.phase.is_gone() || !child.is_changing() {
-                index += 1;
-                continue;
-            }
-            if let Some(spec) = child.replacement.take() {
-                child.spec = spec;
-                child.history = History::default();
-                self.board.forget_children_of(&child.id);
-                self.enter(index, Phase::Down(Next::Start { at: now, is_parked: false }));
-                index += 1;
-                continue;
-            }
-            let removed = self.children.remove(index);
-            self.board.forget_child(&removed.id);
-        }
-    }
-
-    fn ask_to_stop(&mut self, now: Instant) {
-        let mut last_rank_on_its_way = None;
-        for index in (0..self.children.len()).rev() {
-            let rank = self.children[index].rank;
-            let is_its_turn = last_rank_on_its_way.is_none_or(|last| last == rank);
-            if self.should_run(index) || self.children[index].phase.is_gone() {
-                continue;
-            }
-            if !is_its_turn {
-                return;
-            }
-            last_rank_on_its_way = Some(rank);
-            let child = &mut self.children[index];
-            if !matches!(child.phase, Phase::Alive(_)) {
-                continue;
-            }
-            let gone = Phase::Down(Next::Nothing);
-            if let Phase::Alive(life) = std::mem::replace(&mut child.phase, gone) {
-                life.leash.ask_to_stop();
-                let deadline = later(now, child.spec.stop_within);
-                self.enter(index, Phase::Stopping { life, deadline });
-            }
-        }
-    }
-
-    fn start_those_whose_turn_it_is(&mut self, now: Instant) {
-        for index in 0..self.children.len() {
-            let is_due = matches!(self.children[index].phase, Phase::Down(Next::Start { at, .. }) if at <= now);
-            if is_due && self.should_run(index) && self.is_clear(index) {
-                self.start(index, now);
-            }
-        }
-    }
-
-    fn start(&mut self, index: usize, now: Instant) {
-        let events = self.events.clone();
-        let child = &mut self.children[index];
-        let exit = ExitHandle::new(child.id.clone(), move |generation| {
-            let _ = events.send(Event::Started(generation));
-        });
-        child.generation = exit.generation();
-        child.history.started(now.into_std());
-        self.board.child_starts(&child.id, &child.spec.role, exit.generation());
-
-        let factory = &mut child.spec.factory;
-        let failure = match catch_unwind(AssertUnwindSafe(|| factory(exit.clone()))) {
-            Ok(Ok(ChildStart { leash, ended, probe, address })) => {
-                let life = Life { leash, _address: address, probe, has_started: false, ticks: 0, moved_at: now };
-                actix::spawn(watch_over(exit, ended, self.events.clone(), self.exit.hold()));
-                self.enter(index, Phase::Alive(life));
-                return;
-            }
-            Ok(Err(why)) => ExitReason::Failed(why),
-            Err(payload) => {
-                let message = super::describe_panic(payload.as_ref(), tokio::task::try_id());
-                ExitReason::Panicked(message)
-            }
-        };
-        let next = self.judge(index, &failure, now);
-        self.enter(index, Phase::Down(next));
-    }
-
     fn enter(&mut self, index: usize, phase: Phase) {
         self.children[index].phase = phase;
         self.show(index);
@@ -555,6 +280,7 @@ impl Children {
             Phase::Alive(life) if life.has_started => ChildState::Running,
             Phase::Alive(_) => ChildState::Starting,
             Phase::Stopping { .. } => ChildState::Stopping,
+            Phase::Down(_) | Phase::Draining { .. } if self.ending.is_some() => ChildState::Stopped,
             Phase::Down(next) | Phase::Draining { next, .. } => match next {
                 Next::Start { at, is_parked } => waiting_state(*at, *is_parked),
                 Next::Nothing => ChildState::Stopped,
@@ -580,17 +306,6 @@ impl Drop for Children {
             self.board.child_is_orphaned(&child.id, child.generation);
         }
     }
-}
-
-/// Tells the supervisor how a run ends, and keeps the supervisor's own run from counting as over before.
-async fn watch_over(exit: ExitHandle, ended: Ended, events: UnboundedSender<Event>, hold: Hold) {
-    let generation = exit.generation();
-    let reason = ended.await;
-    exit.cancel_works();
-    let _ = events.send(Event::Ended(generation, reason));
-    exit.drained().await;
-    drop(hold);
-    let _ = events.send(Event::Drained(generation));
 }
 
 fn later(from: Instant, duration: Duration) -> Instant {

@@ -9,12 +9,53 @@
 //! ```text
 //! factory(ExitHandle) ─▶ spawn ─▶ actor ──ends──▶ ExitReason ─▶ policy::decide ─▶ restart | park | escalate | done
 //! ```
+//!
+//! A supervisor with one child that others reach through a [`Place`]:
+//!
+//! ```no_run
+//! use actix::{Actor, Context};
+//! use backupbot_actors::board::Board;
+//! use backupbot_actors::supervision::{
+//!     ChildSpec, Children, ExitHandle, Place, RestartPolicy, Supervising, spawn, spawn_on_own_thread,
+//! };
+//!
+//! struct Queue(ExitHandle);
+//! impl Actor for Queue {
+//!     type Context = Context<Self>;
+//! }
+//!
+//! struct Root(Children);
+//! impl Actor for Root {
+//!     type Context = Context<Self>;
+//!     fn started(&mut self, ctx: &mut Context<Self>) {
+//!         self.0.attach(ctx);
+//!     }
+//! }
+//! impl Supervising for Root {
+//!     fn children(&mut self) -> &mut Children {
+//!         &mut self.0
+//!     }
+//! }
+//!
+//! # async fn boot(board: Board, log: slog::Logger) {
+//! let queue = Place::<Queue>::new();
+//! let root = spawn(ExitHandle::topmost(), move |exit| {
+//!     let mut children = Children::new(&exit, &board, &log);
+//!     let factory = move |exit| Ok(spawn_on_own_thread(exit, |exit| Ok(Queue(exit)))?.at(&queue));
+//!     children.add(
+//!         ChildSpec::new("queue", "queue", factory).rest_for_one().policy(RestartPolicy::escalating()),
+//!     );
+//!     Root(children)
+//! });
+//! let reason = root.ended.await; // anything but Stopped: the process exits with 6
+//! # }
+//! ```
 
 mod children;
 mod exit;
 mod panics;
-pub mod policy;
 mod place;
+pub mod policy;
 mod spawn;
 mod spec;
 

@@ -229,14 +229,16 @@ mod tests {
 
     /// A linear congruential sequence: enough to vary the inputs, the same in every run.
     fn numbers(seed: u64) -> impl Iterator<Item = u64> {
-        let step = |n: &u64| Some(n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
+        let step =
+            |n: &u64| Some(n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
         std::iter::successors(Some(seed), step).skip(1).map(|n| n >> 33)
     }
 
     #[test]
     fn an_asked_for_stop_is_never_followed_by_a_restart() {
         let mut history = History::default();
-        let verdict = decide(&policy(0, OnExceeded::Escalate), &mut history, &ExitReason::Stopped, Instant::now(), 0.0);
+        let verdict =
+            decide(&policy(0, OnExceeded::Escalate), &mut history, &ExitReason::Stopped, Instant::now(), 0.0);
         assert_eq!(verdict, Verdict::Done);
         assert_eq!(history, History::default());
     }
@@ -244,7 +246,8 @@ mod tests {
     #[test]
     fn every_unasked_end_is_judged_alike() {
         for exit in [failed(), ExitReason::Panicked("x".into()), ExitReason::Hung("x".into())] {
-            let verdict = decide(&policy(1, OnExceeded::Escalate), &mut History::default(), &exit, Instant::now(), 0.0);
+            let verdict =
+                decide(&policy(1, OnExceeded::Escalate), &mut History::default(), &exit, Instant::now(), 0.0);
             assert_eq!(verdict, Verdict::Restart { after: SECOND }, "{exit}");
         }
     }
@@ -252,9 +255,20 @@ mod tests {
     #[test]
     fn delays_grow_to_the_maximum_and_jitter_only_shortens_them() {
         let backoff = Backoff { first: SECOND, factor: 2.0, max: 10 * SECOND, jitter: 0.5 };
-        let table = [(0, 0.0, 1.0), (1, 0.0, 2.0), (3, 0.0, 8.0), (4, 0.0, 10.0), (u32::MAX, 0.0, 10.0), (2, 1.0, 2.0)];
+        let table = [
+            (0, 0.0, 1.0),
+            (1, 0.0, 2.0),
+            (3, 0.0, 8.0),
+            (4, 0.0, 10.0),
+            (u32::MAX, 0.0, 10.0),
+            (2, 1.0, 2.0),
+        ];
         for (failures, random, seconds) in table {
-            assert_eq!(backoff.delay(failures, random), Duration::from_secs_f64(seconds), "{failures} {random}");
+            assert_eq!(
+                backoff.delay(failures, random),
+                Duration::from_secs_f64(seconds),
+                "{failures} {random}"
+            );
         }
     }
 
@@ -304,7 +318,8 @@ mod tests {
     #[test]
     fn an_intensity_of_nought_allows_no_restart() {
         let exit = failed();
-        let verdict = decide(&policy(0, OnExceeded::Escalate), &mut History::default(), &exit, Instant::now(), 0.0);
+        let verdict =
+            decide(&policy(0, OnExceeded::Escalate), &mut History::default(), &exit, Instant::now(), 0.0);
         assert_eq!(verdict, Verdict::Escalate);
     }
 
@@ -346,7 +361,9 @@ mod tests {
             }
             let most = restarts
                 .iter()
-                .map(|from| restarts.iter().filter(|at| **at >= *from && **at < *from + policy.window).count())
+                .map(|from| {
+                    restarts.iter().filter(|at| **at >= *from && **at < *from + policy.window).count()
+                })
                 .max();
             assert!(most.unwrap_or(0) <= intensity as usize);
         }

@@ -104,7 +104,8 @@ where
     A: Actor<Context = Context<A>>,
     B: FnOnce(ExitHandle) -> Result<A, String> + Send + 'static,
 {
-    let arbiter = Arbiter::try_new().map_err(|error| format!("cannot start a thread for {}: {error}", exit.id()))?;
+    let arbiter =
+        Arbiter::try_new().map_err(|error| format!("cannot start a thread for {}: {error}", exit.id()))?;
     let (sender, receiver) = channel(MAILBOX_CAPACITY);
     let (report_end, end_reported) = oneshot::channel();
 

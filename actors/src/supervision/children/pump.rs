@@ -9,7 +9,9 @@ use actix::{ActorContext, AsyncContext, Context};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Event, Outlook, Supervising};
+use super::Supervising;
+use super::run::Event;
+use super::steps::Outlook;
 use crate::supervision::ExitHandle;
 
 struct Pump {
@@ -19,7 +21,11 @@ struct Pump {
     alarm: Pin<Box<Sleep>>,
 }
 
-pub(super) fn attach<S: Supervising>(inbox: UnboundedReceiver<Event>, exit: &ExitHandle, ctx: &mut Context<S>) {
+pub(super) fn attach<S: Supervising>(
+    inbox: UnboundedReceiver<Event>,
+    exit: &ExitHandle,
+    ctx: &mut Context<S>,
+) {
     let stop_requested: Pin<Box<dyn Future<Output = ()>>> = Box::pin(exit.stop_requested());
     let alarm = Box::pin(sleep_until(Instant::now()));
     ctx.spawn(Pump { inbox, stop_requested: Some(stop_requested), alarm });

@@ -29,6 +29,8 @@ impl Actor for Worker {
 #[rtype(result = "std::thread::ThreadId")]
 struct WhichThread;
 
+type MakeOrder = fn() -> Order;
+
 #[derive(Message)]
 #[rtype(result = "()")]
 enum Order {
@@ -87,7 +89,7 @@ async fn panics_everywhere_in_an_actor_are_told_as_such() {
     let reason = spawned.ended.await;
     assert!(panicked_with(&reason, "no luck in started"), "{reason}");
 
-    let orders: [(fn() -> Order, &str); 2] =
+    let orders: [(MakeOrder, &str); 2] =
         [(|| Order::PanicInHandler, "in a handler"), (|| Order::PanicInFuture, "in a future")];
     for start in [start, start_on_own_thread] {
         for (order, text) in orders {
@@ -145,10 +147,12 @@ async fn an_own_thread_is_another_thread_and_its_panic_hurts_nobody_else() {
 
 #[actix::test]
 async fn what_goes_wrong_while_building_on_an_own_thread_is_told() {
-    let failing = spawn_on_own_thread::<Worker, _>(ExitHandle::topmost(), |_| Err("no database".into())).unwrap();
+    let failing =
+        spawn_on_own_thread::<Worker, _>(ExitHandle::topmost(), |_| Err("no database".into())).unwrap();
     assert_eq!(failing.ended.await, ExitReason::Failed("no database".into()));
 
-    let panicking = spawn_on_own_thread::<Worker, _>(ExitHandle::topmost(), |_| panic!("bad database")).unwrap();
+    let panicking =
+        spawn_on_own_thread::<Worker, _>(ExitHandle::topmost(), |_| panic!("bad database")).unwrap();
     let exit = panicking.leash.exit().clone();
     assert!(panicked_with(&panicking.ended.await, "bad database"));
     exit.drained().await;
