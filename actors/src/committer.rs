@@ -32,7 +32,7 @@ use crate::board::{RepositoryStatus, SkippedFile};
 use crate::job;
 use crate::messages::{
     CommitUpTo, CountUnsettled, DistrustFiles, LookAtWaiting, PauseChanged, Refusal, RootSeen, Settle, Stage,
-    TakeBatch, Unstage, Wake, WaitingNow,
+    TakeBatch, Unstage, WaitingNow, Wake,
 };
 use crate::queue::Queue;
 use crate::seat::{RepositorySeat, now_ms};
@@ -74,7 +74,8 @@ pub struct Committer {
 impl Committer {
     /// A committer of the repository; `queue` is the present run of the queue.
     pub fn new(seat: Arc<RepositorySeat>, exit: ExitHandle, queue: Addr<Queue>) -> Self {
-        let log = seat.common.log.new(o!("actor" => "committer", "repository" => seat.settings.name.to_string()));
+        let log =
+            seat.common.log.new(o!("actor" => "committer", "repository" => seat.settings.name.to_string()));
         Self {
             seat,
             exit,
@@ -130,7 +131,8 @@ impl Committer {
                 self.paused = end.now.paused_since_ms.is_some();
                 self.publish(&end.now);
                 self.answer_waiters(&end);
-                let more = end.committed || self.looked_in_vain || self.waiters.iter().any(|waiter| !waiter.served);
+                let more =
+                    end.committed || self.looked_in_vain || self.waiters.iter().any(|waiter| !waiter.served);
                 let unserved = !self.paused && !self.waiters.is_empty() && end.now.waiting.ready > 0;
                 if more || unserved {
                     ctx.notify(Wake);
@@ -177,8 +179,9 @@ impl Committer {
         }
         let Some(settled) = end.settled_up_to else { return };
         let tip = self.tip;
-        let (done, waiting) =
-            std::mem::take(&mut self.waiters).into_iter().partition(|waiter| waiter.served && waiter.seq <= settled);
+        let (done, waiting) = std::mem::take(&mut self.waiters)
+            .into_iter()
+            .partition(|waiter| waiter.served && waiter.seq <= settled);
         self.waiters = waiting;
         for waiter in done {
             let waiter: Waiter = waiter;
@@ -270,7 +273,9 @@ impl Handler<CommitUpTo> for Committer {
         self.waiters.push(Waiter { seq: message.seq, served: false, answer });
         self.work(ctx);
         Box::pin(async move {
-            answered.await.unwrap_or_else(|_| Err(Refusal::NotRunning("the committer was restarted".to_owned())))
+            answered
+                .await
+                .unwrap_or_else(|_| Err(Refusal::NotRunning("the committer was restarted".to_owned())))
         })
     }
 }
@@ -336,7 +341,10 @@ impl Start {
         let (seat, reader) = (self.seat.clone(), self.seat.common.store.reader());
         let (tip, trusted) = run_job(&self.exit, "check", move |_| check_cache(&seat, &reader)).await?;
         if !trusted {
-            warn!(self.log, "the cache of known files does not belong to this history; everything is read again");
+            warn!(
+                self.log,
+                "the cache of known files does not belong to this history; everything is read again"
+            );
             self.queue.send(DistrustFiles(name)).await??;
         }
         Ok(tip)
@@ -363,7 +371,8 @@ fn recover(seat: &RepositorySeat, reader: &StoreReader) -> Result<Option<(Recove
 fn adopt_history(seat: &RepositorySeat, log: &Logger, progress: &Progress) -> Result<()> {
     let repository = Repository::open(&seat.path)?;
     let branch = seat.branch()?;
-    if repository.reference(&branch)?.is_some() || seat.common.store.reader().checkpoint(&seat.settings.name)?.is_some()
+    if repository.reference(&branch)?.is_some()
+        || seat.common.store.reader().checkpoint(&seat.settings.name)?.is_some()
     {
         return Ok(());
     }
@@ -375,12 +384,16 @@ fn adopt_history(seat: &RepositorySeat, log: &Logger, progress: &Progress) -> Re
         });
         match asked {
             Ok(offer) => offers.extend(offer),
-            Err(error) => warn!(log, "a remote cannot be asked for its history; it is compared when it is reached";
-                                "remote" => %remote.name, "error" => %error),
+            Err(error) => {
+                warn!(log, "a remote cannot be asked for its history; it is compared when it is reached";
+                                "remote" => %remote.name, "error" => %error)
+            }
         }
     }
     let Some(offer) = adopt::leading(&offers) else { return Ok(()) };
-    let Some(remote) = seat.settings.remotes.iter().find(|remote| remote.name == offer.remote) else { return Ok(()) };
+    let Some(remote) = seat.settings.remotes.iter().find(|remote| remote.name == offer.remote) else {
+        return Ok(());
+    };
     info!(log, "the state is new here and a remote has our history: continuing it"; "remote" => %remote.name,
           "commit" => %offer.tip);
     let (mut transport, _) = transport::connect(&remote.url, &branch)?;
@@ -498,9 +511,9 @@ impl Cycle {
                 let stage = Stage { repository: repository.clone(), staged: staged.clone() };
                 self.queue.send(stage).await??;
                 let (seat, publishing) = (self.seat.clone(), staged.clone());
-                let published = run_job(&self.exit, "publish", move |_| {
+                let published = run_job(&self.exit, "publish", move |progress| {
                     let opened = Repository::open(&seat.path)?;
-                    snapshot::publish(&opened, &publishing)
+                    snapshot::publish(&opened, &publishing, progress)
                 })
                 .await;
                 if let Err(Trouble::Failed(error)) = published {
@@ -559,8 +572,11 @@ impl Cycle {
             None
         };
         for root in self.seat.roots.iter() {
-            let unavailable =
-                summary.unavailable.iter().find(|unavailable| unavailable.root == root.name).map(|u| u.reason.clone());
+            let unavailable = summary
+                .unavailable
+                .iter()
+                .find(|unavailable| unavailable.root == root.name)
+                .map(|u| u.reason.clone());
             let walk = summary.walks.get(&root.name).copied();
             let skipped = skips.as_ref().map(|all| {
                 let of_root: Vec<_> = all.iter().filter(|skip| skip.root == root.name).collect();
@@ -609,5 +625,5 @@ fn build(seat: &RepositorySeat, rows: Vec<TakenRow>, progress: &Progress) -> Res
         number: checkpoint.map_or(0, |checkpoint| checkpoint.batch) + 1,
         threads: std::thread::available_parallelism().map_or(2, usize::from).min(8),
     };
-    snapshot::build(batch, progress)
+    snapshot::build(&batch, progress)
 }

@@ -4,13 +4,15 @@
 //! and the store, so they are there whatever the actors do; only a flush waits for them.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::Addr;
 use backupbot_core::error::Error;
 use backupbot_core::names::{RemoteName, RepositoryName};
-use backupbot_core::protection::{self, PathReport};
+use backupbot_core::protection::{self, PathReport, StateCounts};
 use backupbot_core::scan::WatchedRoot;
+use backupbot_core::snapshot;
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 
@@ -116,18 +118,23 @@ impl Control {
     fn chosen(&self, name: Option<&str>) -> Result<Vec<Arc<RepositorySeat>>, ControlError> {
         let Some(name) = name else { return Ok(self.seats.clone()) };
         let found = self.seats.iter().find(|seat| seat.settings.name.as_str() == name);
-        found.map(|seat| vec![seat.clone()]).ok_or_else(|| ControlError::Unknown(format!("there is no repository {name:?}")))
+        found
+            .map(|seat| vec![seat.clone()])
+            .ok_or_else(|| ControlError::Unknown(format!("there is no repository {name:?}")))
     }
 
     /// The `repositories` of the status answer. A remote is unprotected since the older of its oldest missing
-    /// commit and the oldest change that is not committed.
+    /// commit and the oldest change that is not committed. Blocks on store and repository.
     pub fn status(&self) -> Result<Vec<RepositoryView>, ControlError> {
         let now = Moment::now();
         let mut views = self.common.board.status(now);
         let reader = self.common.store.reader();
         for view in &mut views {
             let oldest = reader.oldest_change_ms(&view.repository.name)?;
-            let waits = oldest.and_then(|ms| Moment::from_unix_seconds(ms / 1000)).map(|since| now.seconds_since(since));
+            let waits = oldest
+                .and_then(|ms| Moment::from_unix_seconds(ms / 1000))
+                .map(|since| now.seconds_since(since));
+            view.states = self.count_states(view)?;
             for remote in &mut view.remotes {
                 remote.oldest_unprotected_seconds = remote.oldest_unprotected_seconds.max(waits.unwrap_or(0));
             }
@@ -135,12 +142,36 @@ impl Control {
         Ok(views)
     }
 
+    fn count_states(&self, view: &RepositoryView) -> Result<StateCounts, ControlError> {
+        let name = &view.repository.name;
+        let Some(seat) = self.seats.iter().find(|seat| seat.settings.name == *name) else {
+            return Ok(StateCounts::default());
+        };
+        let reader = self.common.store.reader();
+        let (skipped, _) = reader.skipped(name, 0)?;
+        let failed = skipped as u64;
+        let watched = view.roots.iter().map(|root| root.files).sum();
+        let detected = seat.detected.values().map(|count| count.load(Ordering::Relaxed)).sum();
+        let staged = reader.staged(name)?.map_or(0, |staged| staged.settlement.rows.len() as u64);
+        let mut committed = 0;
+        let is_made = view.repository.commit.is_some();
+        for remote in seat.pushers.keys().filter(|_| is_made) {
+            let confirmed = reader.remote(name, remote)?.and_then(|record| record.confirmed);
+            let confirmed = confirmed.as_ref().map(snapshot::oid).transpose()?;
+            committed = committed.max(protection::count_unconfirmed(&seat.path, &seat.branch()?, confirmed)?);
+        }
+        let pushed = if is_made { u64::saturating_sub(watched, committed.saturating_add(failed)) } else { 0 };
+        let queued = view.repository.pending.saturating_sub(failed);
+        Ok(StateCounts { watched, detected, queued, staged, committed, lfs_processed: 0, pushed, failed })
+    }
+
     /// Where a file stands on its way to the remotes, and why. `path` is absolute, or `<root>/rel`.
     pub fn why(&self, path: &[u8]) -> Result<PathReport, ControlError> {
         for seat in &self.seats {
             let Some((root, rel)) = protection::locate(&seat.roots, path) else { continue };
             let root: &WatchedRoot = root;
-            let remotes: Vec<RemoteName> = seat.settings.remotes.iter().map(|remote| remote.name.clone()).collect();
+            let remotes: Vec<RemoteName> =
+                seat.settings.remotes.iter().map(|remote| remote.name.clone()).collect();
             let subject = protection::Subject {
                 repository: &seat.settings.name,
                 git_directory: &seat.path,
@@ -353,7 +384,8 @@ async fn flush_repository(seat: &RepositorySeat) -> Result<(), Refusal> {
     let _cancel = AbortOnDrop(pushes.iter().map(tokio::task::JoinHandle::abort_handle).collect());
     let mut outcome = Ok(());
     for push in pushes {
-        outcome = outcome.and(push.await.unwrap_or_else(|_| Err(Refusal::NotRunning("a push broke down".to_owned()))));
+        outcome = outcome
+            .and(push.await.unwrap_or_else(|_| Err(Refusal::NotRunning("a push broke down".to_owned()))));
     }
     outcome
 }

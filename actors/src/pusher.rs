@@ -49,7 +49,8 @@ pub struct Pusher {
 impl Pusher {
     /// A pusher to `remote`.
     pub fn new(seat: Arc<RepositorySeat>, remote: model::Remote, exit: ExitHandle) -> Self {
-        let log = seat.common.log.new(o!("actor" => "pusher", "repository" => seat.settings.name.to_string(),
+        let log =
+            seat.common.log.new(o!("actor" => "pusher", "repository" => seat.settings.name.to_string(),
                                          "remote" => remote.name.to_string()));
         let status = RemoteStatus {
             name: remote.name.clone(),
@@ -113,11 +114,18 @@ impl Pusher {
                     now_ms: now_ms(),
                 };
                 let repository = seat.settings.name.clone();
-                delivery::deliver(&wanted, &record, &mut || board.publish_remote(&repository, pushing.clone()), progress)
+                delivery::deliver(
+                    &wanted,
+                    &record,
+                    &mut || board.publish_remote(&repository, pushing.clone()),
+                    progress,
+                )
             })
             .await
         };
-        ctx.spawn(wrap_future::<_, Self>(attempt).map(|outcome, actor, ctx| actor.attempt_ended(outcome, ctx)));
+        ctx.spawn(
+            wrap_future::<_, Self>(attempt).map(|outcome, actor, ctx| actor.attempt_ended(outcome, ctx)),
+        );
     }
 
     fn attempt_ended(&mut self, outcome: JobOutcome<Delivery>, ctx: &mut Context<Self>) {

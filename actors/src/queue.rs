@@ -6,16 +6,16 @@
 use actix::{Actor, Context, Handler};
 use backupbot_core::error::Error;
 use backupbot_core::fault;
+use backupbot_core::names::RepositoryName;
+use backupbot_core::path::RelPath;
 use backupbot_core::progress::Progress;
 use backupbot_core::store::changes::Reach;
 use backupbot_core::store::{QueueStore, Store};
-use backupbot_core::names::RepositoryName;
-use backupbot_core::path::RelPath;
 use std::collections::BTreeMap;
 
 use crate::messages::{
-    Answer, CountUnsettled, DistrustFiles, Enqueue, LookAtWaiting, SetPaused, Settle, Stage, TakeBatch, Unstage,
-    WaitingNow,
+    Answer, CountUnsettled, DistrustFiles, Enqueue, LookAtWaiting, SetPaused, Settle, Stage, TakeBatch,
+    Unstage, WaitingNow,
 };
 use crate::seat::now_ms;
 use crate::supervision::ExitHandle;
@@ -138,9 +138,7 @@ impl Handler<SetPaused> for Queue {
     type Result = Answer<()>;
 
     fn handle(&mut self, message: SetPaused, _: &mut Self::Context) -> Self::Result {
-        self.blocking("pause", |store| {
-            store.set_paused(&message.repository, message.paused.then(now_ms))
-        })
+        self.blocking("pause", |store| store.set_paused(&message.repository, message.paused.then(now_ms)))
     }
 }
 

@@ -48,7 +48,9 @@ impl Actor for Root {
         let roots: BTreeMap<_, Vec<_>> = self
             .seats
             .iter()
-            .map(|seat| (seat.settings.name.clone(), seat.roots.iter().map(|root| root.name.clone()).collect()))
+            .map(|seat| {
+                (seat.settings.name.clone(), seat.roots.iter().map(|root| root.name.clone()).collect())
+            })
             .collect();
         let common = self.common.clone();
         let queue = ChildSpec::new("queue", "queue", move |exit| {
@@ -116,6 +118,7 @@ fn seat_of(common: &Common, settings: &backupbot_core::config::Repository, log: 
         queued: Default::default(),
         committed: settings.remotes.iter().map(|remote| (remote.name.clone(), Default::default())).collect(),
         activity: Default::default(),
+        detected: settings.roots.iter().map(|root| (root.name.clone(), Default::default())).collect(),
         settings: settings.clone(),
         common: common.clone(),
     }

@@ -5,6 +5,7 @@
 //! queued stays here and is tried again. Besides, the whole root is queued at the start, after lost events,
 //! when the root comes back, and every `rescan`.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,11 +13,11 @@ use std::time::{Duration, Instant};
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, ResponseFuture, SpawnHandle};
 use backupbot_core::config as model;
-use backupbot_core::error::{Kind, Result};
+use backupbot_core::error::{Error, Kind, Result};
 use backupbot_core::fault;
 use backupbot_core::path::RelPath;
 use backupbot_core::progress::Progress;
-use backupbot_core::scan::Counts;
+use backupbot_core::scan::{Counts, WatchedRoot};
 use backupbot_core::store::changes::Reach;
 use backupbot_core::watch::debounce::Debouncer;
 use backupbot_core::watch::{Backend, Control, Hint};
@@ -42,7 +43,8 @@ const MOST_UNSENT: usize = 50_000;
 enum Told {
     Started(&'static str, Arc<dyn Control>),
     Hints(Vec<Hint>),
-    Limited(Option<String>),
+    /// Why some directories are not watched, if so, and how many.
+    Limited(Option<String>, usize),
     Ended(Option<String>),
 }
 
@@ -70,14 +72,22 @@ pub struct Watcher {
     next_token: u64,
     barriers: Vec<BarrierWaiter>,
     alarm: Option<SpawnHandle>,
+    /// Directories that no event comes from.
+    unwatched: usize,
     status: RootStatus,
     counted: Counts,
 }
 
 impl Watcher {
     /// A watcher of the root that `settings` describe; `queue` is the present run of the queue.
-    pub fn new(seat: Arc<RepositorySeat>, settings: model::Root, exit: ExitHandle, queue: Addr<Queue>) -> Self {
-        let log = seat.common.log.new(o!("actor" => "watcher", "repository" => seat.settings.name.to_string(),
+    pub fn new(
+        seat: Arc<RepositorySeat>,
+        settings: model::Root,
+        exit: ExitHandle,
+        queue: Addr<Queue>,
+    ) -> Self {
+        let log =
+            seat.common.log.new(o!("actor" => "watcher", "repository" => seat.settings.name.to_string(),
                                          "root" => settings.name.to_string()));
         let status = RootStatus {
             name: settings.name.clone(),
@@ -104,6 +114,7 @@ impl Watcher {
             next_token: 1,
             barriers: Vec::new(),
             alarm: None,
+            unwatched: 0,
             status,
             counted: Counts::default(),
         }
@@ -165,7 +176,8 @@ impl Watcher {
     fn thread_started(&mut self, backend: &'static str, control: Arc<dyn Control>, ctx: &mut Context<Self>) {
         self.status.backend = backend.to_owned();
         for waiter in &mut self.barriers {
-            waiter.token = request_barrier(control.as_ref(), &mut self.next_token);
+            // The whole root is queued below: that proves as much as a sentinel does.
+            waiter.token = request_barrier(control.as_ref(), &mut self.next_token).or(Some(0));
         }
         self.control = Some(control);
         self.set_state(RootState::Scanning, None);
@@ -275,6 +287,16 @@ impl Watcher {
         }));
     }
 
+    /// An ignore file that cannot be obeyed leaves nothing out; whoever wrote it must hear of it.
+    fn ignore_problem(&self) -> Option<String> {
+        let problems =
+            self.seat.root(&self.settings.name).map(|root| root.rules.problems()).unwrap_or_default();
+        for problem in &problems {
+            warn!(self.log, "an ignore file is not obeyed, so nothing is left out by it"; "reason" => &problem.reason);
+        }
+        problems.into_iter().next().map(|problem| problem.reason)
+    }
+
     fn answer_barriers(&mut self) {
         let seq = self.sent_seq;
         let (reached, waiting) =
@@ -287,6 +309,9 @@ impl Watcher {
     }
 
     fn set_alarm(&mut self, ctx: &mut Context<Self>) {
+        if let Some(detected) = self.seat.detected.get(&self.settings.name) {
+            detected.store(self.debouncer.len() as u64, Ordering::Relaxed);
+        }
         if let Some(alarm) = self.alarm.take() {
             ctx.cancel_future(alarm);
         }
@@ -345,7 +370,8 @@ impl Handler<FromThread> for Watcher {
         match message.0 {
             Told::Started(backend, control) => self.thread_started(backend, control, ctx),
             Told::Hints(hints) => self.hinted(hints, ctx),
-            Told::Limited(limited) => {
+            Told::Limited(limited, unwatched) => {
+                self.unwatched = unwatched;
                 if self.status.state != RootState::Unavailable && self.status.reason != limited {
                     if let Some(limited) = &limited {
                         warn!(self.log, "part of the root is only compared at rescans"; "reason" => limited);
@@ -394,15 +420,17 @@ impl Handler<BarrierReached> for Watcher {
             (Some(control), _) => {
                 let token = request_barrier(control.as_ref(), &mut self.next_token);
                 self.barriers.push(BarrierWaiter { token: token.or(Some(0)), answer });
-                if token.is_none() {
-                    // Without a sentinel the only proof is to look at everything.
+                if token.is_none() || self.unwatched > 0 {
+                    // Where nobody watches, the only proof is to look at everything.
                     let mut due = self.debouncer.flush();
                     due.push(Hint::Deep(RelPath::root()));
                     self.take_due(due, ctx);
                 }
             }
         }
-        Box::pin(async move { answered.await.unwrap_or_else(|_| Err("the watcher was restarted".to_owned())) })
+        Box::pin(
+            async move { answered.await.unwrap_or_else(|_| Err("the watcher was restarted".to_owned())) },
+        )
     }
 }
 
@@ -422,7 +450,8 @@ impl Handler<RootSeen> for Watcher {
                 self.counted = Counts::default();
             }
             if is_complete && self.control.is_some() {
-                self.set_state(RootState::Watching, None);
+                let problem = self.ignore_problem();
+                self.set_state(RootState::Watching, problem);
             }
         }
         match seen.unavailable {
@@ -463,12 +492,13 @@ impl WatchThread {
     fn open(&self, progress: &Progress) -> Result<Box<dyn Backend>> {
         let root = &self.seat.roots[self.index];
         let files = self.seat.common.store.reader().files(&self.seat.settings.name)?;
-        let opened = root.open(&files)?;
-        drop(opened);
+        // Opened only to see that it is what it was: a descriptor that is kept would hide its deletion.
+        drop(root.open(&files)?);
+        root.rules.forget(&RelPath::root());
         let sentinels = self.seat.common.state_dir.join("sentinels");
-        std::fs::create_dir_all(&sentinels)
-            .map_err(|error| backupbot_core::error::Error::io("create", &sentinels, error))?;
-        let mut backend = open_backend(&root.path, root.rules.clone(), &sentinels)?;
+        let own = sentinels.join(format!("{}--{}", self.seat.settings.name, root.name));
+        std::fs::create_dir_all(&own).map_err(|error| Error::io("create", &own, error))?;
+        let mut backend = open_backend(root, &self.seat.settings.roots[self.index], &own)?;
         backend.start(progress)?;
         Ok(backend)
     }
@@ -476,7 +506,7 @@ impl WatchThread {
     /// Hands hints over until the root is gone or the actor is; returns why, if there is something to say.
     fn watch(&self, backend: &mut dyn Backend, progress: &Progress) -> Option<String> {
         let mut hints = Vec::new();
-        let mut limited = None;
+        let mut limited = (None, 0);
         loop {
             if self.stop.load(Ordering::Relaxed) {
                 return None;
@@ -495,10 +525,11 @@ impl WatchThread {
                 }
                 std::thread::sleep(Duration::from_millis(100));
             }
-            let now_limited = backend.stats().limited;
+            let stats = backend.stats();
+            let now_limited = (stats.limited, stats.unwatched);
             if now_limited != limited {
-                limited = now_limited;
-                self.tell.blocking_send(Told::Limited(limited.clone())).ok()?;
+                limited = now_limited.clone();
+                self.tell.blocking_send(Told::Limited(now_limited.0, now_limited.1)).ok()?;
             }
             if hints.is_empty() {
                 continue;
@@ -513,19 +544,13 @@ impl WatchThread {
 }
 
 #[cfg(target_os = "linux")]
-fn open_backend(
-    root: &std::path::Path,
-    rules: Arc<backupbot_core::ignore::IgnoreRules>,
-    sentinels: &std::path::Path,
-) -> Result<Box<dyn Backend>> {
-    Ok(Box::new(backupbot_core::watch::inotify::InotifyBackend::new(root, rules, sentinels)?))
+fn open_backend(root: &WatchedRoot, settings: &model::Root, sentinels: &Path) -> Result<Box<dyn Backend>> {
+    use backupbot_core::watch::inotify::InotifyBackend;
+    let backend = InotifyBackend::new(&root.path, root.rules.clone(), sentinels, settings.one_file_system)?;
+    Ok(Box::new(backend))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn open_backend(
-    _: &std::path::Path,
-    _: Arc<backupbot_core::ignore::IgnoreRules>,
-    _: &std::path::Path,
-) -> Result<Box<dyn Backend>> {
-    Err(backupbot_core::error::Error::new(Kind::Config, "watching is built for Linux only so far"))
+fn open_backend(_: &WatchedRoot, _: &model::Root, _: &Path) -> Result<Box<dyn Backend>> {
+    Err(Error::new(Kind::Config, "watching is built for Linux only so far"))
 }

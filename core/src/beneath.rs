@@ -2,7 +2,9 @@
 //!
 //! A [`RootDirectory`] holds a descriptor of the root; every look and every open goes through it, component by
 //! component, never through a symbolic link and never through a path that could lead outside. Nothing here
-//! writes. Paths longer than the system's limit work, because they are walked in pieces.
+//! writes. [`open`] has the one way in.
+
+pub(crate) mod open;
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,9 +17,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
 use crate::path::RelPath;
-
-/// Longest relative path handed to one system call; longer ones are walked in pieces.
-const PIECE: usize = 2000;
 
 /// What a directory entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -124,7 +123,7 @@ impl Look {
     #[allow(clippy::unnecessary_cast, clippy::useless_conversion)]
     fn of(stat: &Stat) -> Option<Self> {
         let kind = EntryKind::of(stat)?;
-                Some(Self {
+        Some(Self {
             kind,
             mode: (stat.st_mode as u32) & 0o7777,
             uid: stat.st_uid,
@@ -209,10 +208,10 @@ impl RootDirectory {
         look_in(directory.as_ref().map_or(self.descriptor.as_fd(), AsFd::as_fd), name)
     }
 
-    /// Opens the regular file at `path` for reading; never blocks on what is not a regular file.
+    /// Opens what stands at `path` for reading. `NONBLOCK`, so that a pipe put there meanwhile cannot hang us.
     pub fn open_file(&self, path: &RelPath) -> std::result::Result<OwnedFd, Unseen> {
-        let (directory, name) = self.directory_of(path)?;
-        open_file_in(directory.as_ref().map_or(self.descriptor.as_fd(), AsFd::as_fd), name)
+        open::open(self.descriptor.as_fd(), path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
+            .map_err(unseen)
     }
 
     /// The target of the symbolic link at `path`, byte for byte.
@@ -226,20 +225,7 @@ impl RootDirectory {
 
     /// Opens the directory at `path` for listing.
     pub fn open_directory(&self, path: &RelPath) -> std::result::Result<OwnedFd, Unseen> {
-        let mut bytes = path.as_bytes();
-        let mut current: Option<OwnedFd> = None;
-        loop {
-            let cut = cut_piece(bytes);
-            let (piece, rest) = bytes.split_at(cut);
-            let piece = if piece.is_empty() { OsStr::new(".") } else { OsStr::from_bytes(piece) };
-            let next =
-                open_directory_in(current.as_ref().map_or(self.descriptor.as_fd(), AsFd::as_fd), piece)?;
-            if rest.is_empty() {
-                return Ok(next);
-            }
-            bytes = &rest[1..];
-            current = Some(next);
-        }
+        open::open(self.descriptor.as_fd(), path, OFlags::RDONLY | OFlags::DIRECTORY).map_err(unseen)
     }
 
     /// The directory that holds `path` (`None`: the root itself) and the last component.
@@ -253,27 +239,6 @@ impl RootDirectory {
             _ => Ok((None, OsStr::new("."))),
         }
     }
-}
-
-/// Where to cut `bytes` so that the first piece is short enough for one system call: at a slash or the end.
-fn cut_piece(bytes: &[u8]) -> usize {
-    if bytes.len() <= PIECE {
-        return bytes.len();
-    }
-    let window = &bytes[..PIECE];
-    window.iter().rposition(|b| *b == b'/').unwrap_or(bytes.len())
-}
-
-/// Opens a subdirectory; no component may be a symbolic link.
-pub fn open_directory_in(at: BorrowedFd<'_>, relative: &OsStr) -> std::result::Result<OwnedFd, Unseen> {
-    open_beneath(at, relative, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC)
-        .map_err(unseen)
-}
-
-/// Opens a regular file for reading; `NONBLOCK` so that a pipe put there meanwhile cannot hang us.
-pub fn open_file_in(at: BorrowedFd<'_>, name: &OsStr) -> std::result::Result<OwnedFd, Unseen> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    open_beneath(at, name, flags).map_err(unseen)
 }
 
 /// What stands under `name` in the open directory `at`.
@@ -341,37 +306,6 @@ pub fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::
     }
 }
 
-#[cfg(target_os = "linux")]
-fn open_beneath(at: BorrowedFd<'_>, relative: &OsStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    use rustix::fs::ResolveFlags;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    match retry(|| rustix::fs::openat2(at, relative, flags, Mode::empty(), resolve)) {
-        // Old kernels and some sandboxes lack the call.
-        Err(Errno::NOSYS | Errno::PERM) => open_by_component(at, relative, flags),
-        other => other,
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn open_beneath(at: BorrowedFd<'_>, relative: &OsStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    open_by_component(at, relative, flags)
-}
-
-fn open_by_component(at: BorrowedFd<'_>, relative: &OsStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    let directory_flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut current: Option<OwnedFd> = None;
-    let mut rest = relative.as_bytes();
-    while let Some(cut) = rest.iter().position(|b| *b == b'/') {
-        let name = OsStr::from_bytes(&rest[..cut]);
-        let from = current.as_ref().map_or(at, AsFd::as_fd);
-        let next = retry(|| rustix::fs::openat(from, name, directory_flags, Mode::empty()))?;
-        current = Some(next);
-        rest = &rest[cut + 1..];
-    }
-    let from = current.as_ref().map_or(at, AsFd::as_fd);
-    retry(|| rustix::fs::openat(from, OsStr::from_bytes(rest), flags, Mode::empty()))
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -421,17 +355,5 @@ mod tests {
         assert_eq!(root.look_at(&path).unwrap().kind, EntryKind::Directory);
         assert!(root.open_directory(&path).is_ok());
         assert_eq!(root.look_at(&path.join(b"missing")), Err(Unseen::Gone));
-    }
-
-    #[test]
-    fn walking_by_component_refuses_links_too() {
-        let scratch = tempfile::tempdir().unwrap();
-        fs::create_dir_all(scratch.path().join("a/b")).unwrap();
-        fs::write(scratch.path().join("a/b/f"), "x").unwrap();
-        symlink("b", scratch.path().join("a/link")).unwrap();
-        let root = RootDirectory::open(scratch.path()).unwrap();
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW;
-        assert!(open_by_component(root.descriptor(), OsStr::new("a/b/f"), flags).is_ok());
-        assert!(open_by_component(root.descriptor(), OsStr::new("a/link/f"), flags).is_err());
     }
 }

@@ -23,10 +23,10 @@ use crate::error::{Error, Kind, Result};
 use crate::names::RootName;
 use crate::path::{OWN_DIRECTORY, RelPath, lossy};
 
+pub use crate::beneath::EntryKind;
 pub use changes::Changes;
 pub use edit::{MetadataStats, apply};
 pub use read::{DirectoryRecords, check_format, read_directory, read_record, walk};
-pub use crate::beneath::EntryKind;
 pub use record::{Mtime, Record};
 
 /// The version of the repository's format, in `.backupbot/format` and in each shard's first line.

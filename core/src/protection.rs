@@ -49,6 +49,54 @@ pub enum ProtectionState {
     Failed,
 }
 
+/// How many paths are in each state. Every file counts as watched, and besides in the state that it is in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateCounts {
+    /// Files and links at the last complete look.
+    pub watched: u64,
+    /// Paths that events named and that are not quiet yet.
+    pub detected: u64,
+    /// Rows that wait; a deep row is one.
+    pub queued: u64,
+    /// Rows of the commit that is being made.
+    pub staged: u64,
+    /// Files in the branch that some remote does not have yet, in this version.
+    pub committed: u64,
+    /// Always 0 while large objects are not built.
+    pub lfs_processed: u64,
+    /// Files that every remote has.
+    pub pushed: u64,
+    /// Paths that could not be stored.
+    pub failed: u64,
+}
+
+/// Files looked at, at most, to count what a remote lacks.
+const COUNTED_AT_MOST: u64 = 100_000;
+
+/// The files that the branch has and `confirmed` does not have in the same version.
+pub fn count_unconfirmed(git_directory: &Path, branch: &str, confirmed: Option<git2::Oid>) -> Result<u64> {
+    let repository = Repository::open(git_directory)?;
+    let Some(tip) = repository.reference(branch)? else { return Ok(0) };
+    if confirmed == Some(tip) {
+        return Ok(0);
+    }
+    let known = confirmed.filter(|commit| repository.has_commit(*commit));
+    let old = known.map(|commit| repository.tree_of(commit)).transpose()?;
+    let new = repository.tree_of(tip)?;
+    let mut count = 0;
+    let counted = tree::diff_paths(&repository.objects()?, old, Some(new), &mut |change| {
+        let is_ours = change.path.starts_with(crate::path::OWN_DIRECTORY.as_bytes());
+        if !is_ours && change.new.is_some_and(|entry| !entry.is_tree()) {
+            count += 1;
+        }
+        if count >= COUNTED_AT_MOST { Err(crate::error::Error::cancelled()) } else { Ok(()) }
+    });
+    match counted {
+        Err(error) if count < COUNTED_AT_MOST => Err(error),
+        _ => Ok(count),
+    }
+}
+
 /// What is known of one remote with respect to the path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoteProtection {
@@ -105,7 +153,11 @@ pub struct Subject<'s> {
 pub fn locate<'r>(roots: &'r [WatchedRoot], path: &[u8]) -> Option<(&'r WatchedRoot, RelPath)> {
     use std::os::unix::ffi::OsStrExt;
     for root in roots {
-        let prefix = if path.starts_with(b"/") { root.path.as_os_str().as_bytes() } else { root.name.as_str().as_bytes() };
+        let prefix = if path.starts_with(b"/") {
+            root.path.as_os_str().as_bytes()
+        } else {
+            root.name.as_str().as_bytes()
+        };
         let Some(rest) = path.strip_prefix(prefix) else { continue };
         let rest = match rest {
             [] => rest,
@@ -137,7 +189,8 @@ pub fn report(subject: &Subject<'_>, reader: &StoreReader) -> Result<PathReport>
         }
         None => None,
     };
-    let (is_directory, on_disk) = match RootDirectory::open(&root.path).map(|open| open.look_at(subject.path)) {
+    let (is_directory, on_disk) = match RootDirectory::open(&root.path).map(|open| open.look_at(subject.path))
+    {
         Ok(Ok(look)) => (look.kind == crate::beneath::EntryKind::Directory, Some(look)),
         Ok(Err(Unseen::Gone)) | Err(_) | Ok(Err(Unseen::Unreadable(_))) => (false, None),
     };
@@ -152,7 +205,11 @@ pub fn report(subject: &Subject<'_>, reader: &StoreReader) -> Result<PathReport>
     } else if let Some((row, reach)) = row {
         match (&row.failure, reach) {
             (Some(failure), _) => {
-                let kept = if recorded.is_some() { "its last stored version is kept" } else { "no version is stored yet" };
+                let kept = if recorded.is_some() {
+                    "its last stored version is kept"
+                } else {
+                    "no version is stored yet"
+                };
                 let text = format!("{}: {}; {kept}", failure.reason.as_str(), failure.message);
                 (ProtectionState::Failed, text)
             }
@@ -165,7 +222,10 @@ pub fn report(subject: &Subject<'_>, reader: &StoreReader) -> Result<PathReport>
     } else if recorded.is_none() && on_disk.is_none() {
         (ProtectionState::Watched, "there is no such file, and none is stored".to_owned())
     } else {
-        (ProtectionState::Detected, "it differs from what is stored; it is queued when it is quiet".to_owned())
+        (
+            ProtectionState::Detected,
+            "it differs from what is stored; it is queued when it is quiet".to_owned(),
+        )
     };
     let protected = state == ProtectionState::Pushed;
     Ok(PathReport {
@@ -190,7 +250,10 @@ fn stand(everywhere: bool, remotes: &[RemoteProtection]) -> (ProtectionState, St
     }
     let lagging: Vec<&str> =
         remotes.iter().filter(|remote| !remote.has_it).map(|remote| remote.name.as_str()).collect();
-    (ProtectionState::Committed, format!("it is committed here, but not yet confirmed at {}", lagging.join(", ")))
+    (
+        ProtectionState::Committed,
+        format!("it is committed here, but not yet confirmed at {}", lagging.join(", ")),
+    )
 }
 
 fn remotes(

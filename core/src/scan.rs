@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::beneath::{self, EntryKind, Look, RootDirectory, Unseen};
 use crate::error::{Error, Kind, Result};
-use crate::ignore::{ExcludedBy, IgnoreRules, Verdict};
+use crate::ignore::{ExcludedBy, IgnoreRules, Scope, Verdict};
 use crate::names::RootName;
 use crate::path::{RelPath, lossy};
 use crate::progress::Progress;
@@ -74,7 +74,10 @@ impl WatchedRoot {
             Unseen::Gone => "it is gone",
             Unseen::Unreadable(why) => why.as_str(),
         };
-        Error::new(Kind::RootUnavailable, format!("the watched directory {} cannot be listed: {why}", self.shown()))
+        Error::new(
+            Kind::RootUnavailable,
+            format!("the watched directory {} cannot be listed: {why}", self.shown()),
+        )
     }
 
     fn shown(&self) -> String {
@@ -259,7 +262,9 @@ impl Walker<'_> {
             self.progress.check()?;
             let recorded = self.files.get(&self.watched.name, &directory)?;
             match self.root.look_at(&directory) {
-                Ok(look) if look.kind == EntryKind::Directory => self.compare(directory.clone(), look, recorded),
+                Ok(look) if look.kind == EntryKind::Directory => {
+                    self.compare(directory.clone(), look, recorded)
+                }
                 // It was a directory when its parent was listed: whatever it is now, an event will tell.
                 Ok(_) | Err(Unseen::Gone) => continue,
                 Err(Unseen::Unreadable(why)) => {
@@ -292,13 +297,15 @@ impl Walker<'_> {
                 return Ok(());
             }
         };
+        let scope = self.watched.rules.scope_fresh(directory);
         let mut recorded = self.files.children(&self.watched.name, directory)?.into_iter().peekable();
         for name in &names {
             let name = name.as_bytes();
             while let Some((gone, record)) = recorded.next_if(|(recorded, _)| recorded.as_slice() < name) {
                 self.gone_child(directory, &gone, &record, after);
             }
-            let record = recorded.next_if(|(recorded, _)| recorded.as_slice() == name).map(|(_, record)| record);
+            let record =
+                recorded.next_if(|(recorded, _)| recorded.as_slice() == name).map(|(_, record)| record);
             let path = directory.join(name);
             let look = match beneath::look_in(open.as_fd(), OsStr::from_bytes(name)) {
                 Ok(look) => look,
@@ -314,7 +321,7 @@ impl Walker<'_> {
                 }
             };
             let is_directory = look.kind == EntryKind::Directory;
-            if self.excluded(&path, is_directory) {
+            if self.excluded(&scope, name, is_directory) {
                 if let Some(record) = record {
                     self.gone_child(directory, name, &record, after);
                 }
@@ -355,7 +362,9 @@ impl Walker<'_> {
     /// Stops so that `path` is the first entry of the next batch.
     fn stop_before(&mut self, directory: &RelPath, after: Option<&[u8]>, path: &RelPath) {
         let last = self.out.findings.iter().rev().find_map(|finding| match finding {
-            Finding::Changed { path: last, .. } if last.parent().as_ref() == Some(directory) && last < path => {
+            Finding::Changed { path: last, .. }
+                if last.parent().as_ref() == Some(directory) && last < path =>
+            {
                 Some(Cursor { path: last.clone(), entered: false })
             }
             _ => None,
@@ -410,8 +419,8 @@ impl Walker<'_> {
         matches!(self.watched.rules.verdict(path, is_directory), Verdict::Excluded { .. })
     }
 
-    fn excluded(&mut self, path: &RelPath, is_directory: bool) -> bool {
-        match self.watched.rules.verdict(path, is_directory) {
+    fn excluded(&mut self, scope: &Scope, name: &[u8], is_directory: bool) -> bool {
+        match self.watched.rules.verdict_child(scope, name, is_directory) {
             Verdict::Included => false,
             Verdict::Excluded { by: ExcludedBy::System, .. } => {
                 self.out.counts.excluded_by_system += 1;

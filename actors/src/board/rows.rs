@@ -3,6 +3,7 @@
 use std::fmt;
 
 use backupbot_core::names::{RemoteName, RepositoryName, RootName};
+use backupbot_core::protection::StateCounts;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::supervision::ChildId;
@@ -263,6 +264,9 @@ pub struct RepositoryView {
     /// What it says itself.
     #[serde(flatten)]
     pub repository: RepositoryStatus,
+    /// Paths by state; filled in by whoever can look at the store.
+    #[serde(default)]
+    pub states: StateCounts,
     /// Its roots, by name.
     pub roots: Vec<RootStatus>,
     /// Its remotes, by name.

@@ -248,8 +248,9 @@ fn hash_stream(
 }
 
 fn oid_of(bytes: &[u8; 20]) -> Result<Oid> {
-    Oid::from_bytes(bytes)
-        .map_err(|error| Error::with_source(Kind::Internal, "a stored id in the stat cache is not one", error))
+    Oid::from_bytes(bytes).map_err(|error| {
+        Error::with_source(Kind::Internal, "a stored id in the stat cache is not one", error)
+    })
 }
 
 fn capture_of(unseen: Unseen) -> Capture {

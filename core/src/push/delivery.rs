@@ -72,16 +72,13 @@ pub fn deliver(
 ) -> Result<Delivery> {
     let repository = Repository::open(wanted.repository)?;
     let mut record = store.load()?;
-    if wanted.resume {
-        record.halted = None;
+    if wanted.resume && record.halted.take().is_some() {
         record.confirmed = None;
-        record.retry_at_ms = 0;
     }
     let Some(tip) = repository.reference(wanted.branch)? else {
         return stand(&repository, record, None, false, None);
     };
-    let is_up_to_date =
-        record.halted.is_none() && record.failures == 0 && record.confirmed == Some(raw(tip));
+    let is_up_to_date = record.halted.is_none() && record.failures == 0 && record.confirmed == Some(raw(tip));
     let is_time = wanted.eager || wanted.resume || record.retry_at_ms <= wanted.now_ms;
     if !is_time || (is_up_to_date && !wanted.eager) {
         return stand(&repository, record, Some(tip), false, None);

@@ -10,6 +10,8 @@
 //! what changed, not what exists.
 
 pub mod delivery;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 
@@ -89,7 +91,8 @@ pub fn push(
         Some(tip) if went_back(source, request.confirmed, tip)? => Some(HaltReason::Rewound),
         _ => None,
     };
-    let tips: Vec<Oid> = advertised.references.values().copied().filter(|tip| source.has_commit(*tip)).collect();
+    let tips: Vec<Oid> =
+        advertised.references.values().copied().filter(|tip| source.has_commit(*tip)).collect();
     let rescue = |transport: &mut dyn Transport, name: &str| {
         let expected = advertised.references.get(name).copied();
         send(source, transport, name, expected, request.commit, &tips, Vec::new(), progress)
@@ -100,7 +103,8 @@ pub fn push(
         return Ok(Outcome::Halted { reason, remote_tip, rescued });
     }
     let tags = missing_tags(source, &advertised.references, request.commit)?;
-    send(source, transport, request.branch, remote_tip, request.commit, &tips, tags, progress).map(Outcome::Confirmed)
+    send(source, transport, request.branch, remote_tip, request.commit, &tips, tags, progress)
+        .map(Outcome::Confirmed)
 }
 
 /// Whether `tip` lies strictly behind what we once read back there.

@@ -73,7 +73,10 @@ pub(super) fn tags(batch: &Batch<'_>, at: Timestamp) -> Result<Vec<String>> {
         name = format!("{name}.{}", batch.number);
     }
     if !git2::Reference::is_valid_name(&name) {
-        return Err(Error::new(Kind::Config, format!("tags.name gives {rendered:?}, which is no name for a tag")));
+        return Err(Error::new(
+            Kind::Config,
+            format!("tags.name gives {rendered:?}, which is no name for a tag"),
+        ));
     }
     Ok(vec![name])
 }
@@ -84,7 +87,8 @@ mod tests {
 
     #[test]
     fn a_trailer_is_found_only_in_the_last_paragraph() {
-        let message = "backup\n\nBackupBot-Instance: forged\n\nBackupBot-Instance: laptop\nBackupBot-Batch: 7\n";
+        let message =
+            "backup\n\nBackupBot-Instance: forged\n\nBackupBot-Instance: laptop\nBackupBot-Batch: 7\n";
         assert_eq!(trailer(message, INSTANCE_TRAILER), Some("laptop"));
         assert_eq!(trailer(message, BATCH_TRAILER), Some("7"));
         assert_eq!(trailer(message, ROOTS_TRAILER), None);

@@ -10,6 +10,7 @@ use crate::fault;
 use crate::git::pack;
 use crate::git::refs;
 use crate::git::repository::Repository;
+use crate::progress::Progress;
 use crate::snapshot::{oid, raw};
 use crate::store::checkpoints::StagedCommit;
 
@@ -17,10 +18,12 @@ use crate::store::checkpoints::StagedCommit;
 ///
 /// # Errors
 /// [`Kind::RefMoved`] when the branch stands elsewhere by now: [`recover`] then cleans up.
-pub fn publish(repository: &Repository, staged: &StagedCommit) -> Result<()> {
+pub fn publish(repository: &Repository, staged: &StagedCommit, progress: &Progress) -> Result<()> {
     fault::point("snapshot:staged");
     pack::install_by_name(&repository.pack_directory(), &staged.pack)?;
     fault::point("snapshot:pack-installed");
+    // A run that was given up must not move the branch under its successor.
+    progress.check()?;
     let expected = staged.expected.as_ref().map(oid).transpose()?;
     let commit = oid(&staged.commit)?;
     refs::move_reference(repository, &staged.branch, expected, commit)?;

@@ -98,8 +98,10 @@ impl Collector<'_> {
             }
             // Gone since it was found: its own event or the next rescan tells what stands there now.
             Some(Capture::Gone) => {
-                let failure =
-                    Failure { reason: SkipReason::Changing, message: "it vanished while it was read".to_owned() };
+                let failure = Failure {
+                    reason: SkipReason::Changing,
+                    message: "it vanished while it was read".to_owned(),
+                };
                 self.wait(name, path, failure);
             }
             Some(Capture::Failed(failure)) => {
@@ -167,7 +169,10 @@ impl Collector<'_> {
             xattrs: xattrs.into_iter().collect(),
             xattrs_omitted: false,
             hard_link,
-            device: look.kind.is_device().then(|| (rustix::fs::major(look.special), rustix::fs::minor(look.special))),
+            device: look
+                .kind
+                .is_device()
+                .then(|| (rustix::fs::major(look.special), rustix::fs::minor(look.special))),
         }
     }
 

@@ -10,7 +10,7 @@
 //! taken absorbs nothing, because the walk may have passed the place. Above [`WATERMARK`] rows a root's rows
 //! become one deep row: coarser, never dropped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use redb::{ReadableTable, ReadableTableMetadata};
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,10 @@ use crate::path::RelPath;
 
 /// Rows a root may have before they become one deep row.
 pub const WATERMARK: usize = 50_000;
+
+/// The rest before a walk that ended while changes went on is done again, milliseconds: a storm must not keep a
+/// core busy with looking.
+const REST_BETWEEN_WALKS_MS: i64 = 5_000;
 
 /// How far a walk has come. Walks enter a directory, take its entries that are not directories in name order,
 /// and then its directories in name order.
@@ -292,7 +296,7 @@ impl QueueStore {
         })
     }
 
-    /// Takes the rows that have waited longest: at most `most` exact ones and one deep one. `eager` takes
+    /// Takes the rows that have waited longest: at most `most` exact ones and one deep one a root. `eager` takes
     /// postponed rows too. Nothing is written: a row leaves the queue only by [`QueueStore::settle`].
     pub fn take(
         &mut self,
@@ -305,7 +309,7 @@ impl QueueStore {
             let changes = transaction.open_table(CHANGES)?;
             let order = transaction.open_table(ORDER)?;
             let mut taken = Vec::new();
-            let (mut exact, mut deep) = (0, false);
+            let (mut exact, mut walked_roots) = (0, BTreeSet::new());
             for entry in order.range((repository.as_str(), 0)..=(repository.as_str(), u64::MAX))? {
                 let (_, place) = entry?;
                 let (root, path) = place.value();
@@ -316,14 +320,12 @@ impl QueueStore {
                 }
                 match row.scope {
                     Scope::Exact if exact < most => exact += 1,
-                    Scope::Deep { .. } if !deep => deep = true,
+                    // One walk a root: several would only compete for the room in one commit.
+                    Scope::Deep { .. } if walked_roots.insert(root.to_owned()) => {}
                     _ => continue,
                 }
                 if let (Ok(root), Ok(path)) = (RootName::new(root), RelPath::new(path)) {
                     taken.push(TakenRow { root, path, row });
-                }
-                if exact >= most && deep {
-                    break;
                 }
             }
             Ok(taken)
@@ -685,7 +687,8 @@ impl Tables<'_> {
             }
             RowVerdict::Walked { cursor: None, .. } => {
                 let scope = Scope::Deep { cursor: None, walk_seq: 0 };
-                self.requeue(repository, root, path, ChangeRow { scope, ..row }, next_seq, now_ms)?;
+                let row = ChangeRow { scope, not_before_ms: now_ms + REST_BETWEEN_WALKS_MS, ..row };
+                self.requeue(repository, root, path, row, next_seq, now_ms)?;
                 Ok(RowMark::DeepRestarts)
             }
             RowVerdict::Walked { cursor, walk_seq } => {

@@ -35,12 +35,13 @@ impl LocalTransport {
     /// [`Kind::RemoteUnreachable`] when its place is missing (an unplugged disk), [`Kind::RemoteRefused`] for
     /// what is no bare SHA-1 repository.
     pub fn open(path: &Path, branch: &str) -> Result<(Self, Origin)> {
-        let (remote, origin) = Repository::open_or_create(path, branch, "remote").map_err(|error| {
-            match error.kind() {
-                Kind::Io => Error::with_source(Kind::RemoteUnreachable, "the remote cannot be reached", error),
+        let (remote, origin) =
+            Repository::open_or_create(path, branch, "remote").map_err(|error| match error.kind() {
+                Kind::Io => {
+                    Error::with_source(Kind::RemoteUnreachable, "the remote cannot be reached", error)
+                }
                 _ => error,
-            }
-        })?;
+            })?;
         Ok((Self { remote }, origin))
     }
 }
@@ -59,17 +60,18 @@ impl Transport for LocalTransport {
     ) -> Result<Sent> {
         refs::sweep_stale_locks(self.remote.path(), ABANDONED_AFTER, SystemTime::now());
         sweep_old_temporaries(&self.remote.pack_directory());
-        let (sent, keep) = match assemble(source, objects, &self.remote.pack_directory(), Trust::Stored, progress)? {
-            None => (Sent::default(), None),
-            Some(finished) => {
-                let sent = Sent { objects: u64::from(finished.objects()), bytes: finished.bytes() };
-                let keep = KeepFile::create(&self.remote.pack_directory(), finished.name())?;
-                fault::point("push:pack-synced");
-                finished.install()?;
-                fault::point("push:pack-installed");
-                (sent, Some(keep))
-            }
-        };
+        let (sent, keep) =
+            match assemble(source, objects, &self.remote.pack_directory(), Trust::Stored, progress)? {
+                None => (Sent::default(), None),
+                Some(finished) => {
+                    let sent = Sent { objects: u64::from(finished.objects()), bytes: finished.bytes() };
+                    let keep = KeepFile::create(&self.remote.pack_directory(), finished.name())?;
+                    fault::point("push:pack-synced");
+                    finished.install()?;
+                    fault::point("push:pack-installed");
+                    (sent, Some(keep))
+                }
+            };
         for update in updates {
             refs::move_reference(&self.remote, &update.name, update.expected, update.new)?;
         }
@@ -80,13 +82,16 @@ impl Transport for LocalTransport {
 
     fn commit_message(&mut self, commit: Oid) -> Result<String> {
         let found = self.remote.git().find_commit(commit);
-        let found = found.map_err(|error| git_error("read the latest commit of", self.remote.path(), error))?;
+        let found =
+            found.map_err(|error| git_error("read the latest commit of", self.remote.path(), error))?;
         Ok(String::from_utf8_lossy(found.message_bytes()).into_owned())
     }
 
     fn fetch(&mut self, target: &Repository, want: Oid, progress: &Progress) -> Result<()> {
         let objects = reachable(&self.remote, want, progress)?;
-        if let Some(finished) = assemble(&self.remote, &objects, &target.pack_directory(), Trust::Nothing, progress)? {
+        if let Some(finished) =
+            assemble(&self.remote, &objects, &target.pack_directory(), Trust::Nothing, progress)?
+        {
             finished.install()?;
         }
         Ok(())
@@ -123,7 +128,9 @@ fn assemble(
         {
             continue;
         }
-        let object = database.read(*oid).map_err(|error| git_error(&format!("read object {oid} of"), source.path(), error))?;
+        let object = database
+            .read(*oid)
+            .map_err(|error| git_error(&format!("read object {oid} of"), source.path(), error))?;
         let kind = match object.kind() {
             git2::ObjectType::Commit => ObjectKind::Commit,
             git2::ObjectType::Tree => ObjectKind::Tree,
@@ -132,7 +139,10 @@ fn assemble(
         };
         let stored = writer.add(kind, object.data())?;
         if stored != *oid {
-            return Err(Error::new(Kind::Git, format!("object {oid} of {} is damaged", source.path().display())));
+            return Err(Error::new(
+                Kind::Git,
+                format!("object {oid} of {} is damaged", source.path().display()),
+            ));
         }
     }
     writer.finish(pack::Sync::Durable, progress)
