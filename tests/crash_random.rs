@@ -14,7 +14,7 @@ fn fifty_kills_at_random_moments_lose_nothing() {
     let setup = Setup::new();
     corpus(&setup.root(), 400, &mut random);
     let mut churn = Churn::start(&setup.root(), seed, Duration::from_millis(10));
-    let mut complete = None;
+    let mut complete: Option<String> = None;
     for round in 0..rounds {
         let daemon = setup.launch(&[]);
         // The shortest lives end before anything is open, the longest after a few commits.

@@ -5,6 +5,15 @@
 //! feature `fault-points` is compiled only with it; the long tier runs with `BACKUPBOT_TEST_LONG=1`
 //! (`tests/run --long`).
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::type_complexity,
+    reason = "a harness fails by panicking, which the lints allow in test functions only; cases stand in tables"
+)]
+
 mod support;
 
 mod api;

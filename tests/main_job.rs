@@ -178,7 +178,7 @@ fn a_file_touched_for_ever_is_committed_once_per_longest_wait_and_delays_nobody(
         if number == 20 {
             write(&setup.root(), "quiet.txt", "once");
         }
-        if number % 10 == 0 && quiet_arrived.is_none() {
+        if number.is_multiple_of(10) && quiet_arrived.is_none() {
             let has_it = setup.remote().blob("main", "folder1/quiet.txt").is_some();
             quiet_arrived = has_it.then(|| started.elapsed());
         }

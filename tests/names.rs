@@ -159,7 +159,7 @@ fn special_files_are_never_opened_and_stand_in_the_metadata() {
     // Opening a pipe for writing without waiting succeeds only while somebody has it open for reading.
     let (stop, opened) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let watch = {
-        let (stop, opened, fifo) = (stop.clone(), opened.clone(), fifo.clone());
+        let (stop, opened, fifo) = (stop.clone(), opened.clone(), fifo);
         std::thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
                 let attempt = fs::OpenOptions::new()

@@ -301,7 +301,7 @@ fn the_most_advanced_remote_leads_after_a_loss() {
     git(setup.scratch.path(), &["clone", "--quiet", "--bare", "remote/documents.git", "remote/ahead.git"]);
     let url = ahead.path.to_str().unwrap().to_owned();
     let first = setup.repository()["remotes"].clone();
-    setup.repository()["remotes"] = json!([{"name": "ahead", "url": url.clone()}]);
+    setup.repository()["remotes"] = json!([{"name": "ahead", "url": url}]);
     write(&setup.root(), "file", "2");
     let daemon = setup.start();
     daemon.api().flush();

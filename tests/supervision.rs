@@ -18,6 +18,7 @@ fn children(daemon: &Daemon) -> Vec<Value> {
     list.unwrap_or_else(|| panic!("{document}")).clone()
 }
 
+#[cfg(feature = "fault-points")]
 fn restarts(daemon: &Daemon, role: &str) -> u64 {
     let of_role = children(daemon).into_iter().filter(|child| child["role"] == role);
     of_role.map(|child| child["restarts"].as_u64().unwrap()).sum()

@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
@@ -310,9 +310,10 @@ impl Daemon {
     }
 
     /// Waits until it kills itself, which it does only at a fault point.
+    #[cfg(feature = "fault-points")]
     pub fn dies_by_itself(mut self, what: &str) {
         let status = eventually(&format!("the program dies at {what}"), SOON, || self.ended());
-        assert_eq!(status.signal(), Some(9), "{what}: {status}\n{}", self.output());
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{what}: {status}\n{}", self.output());
     }
 }
 
