@@ -234,11 +234,22 @@ impl Control {
         wait: bool,
         timeout: Duration,
     ) -> Result<Flushed, ControlError> {
+        self.flush_after(repository, wait, timeout, false).await
+    }
+
+    /// As [`Control::flush`]; with `rescan` every root is compared as a whole first, whatever events told.
+    pub async fn flush_after(
+        &self,
+        repository: Option<&str>,
+        wait: bool,
+        timeout: Duration,
+        rescan: bool,
+    ) -> Result<Flushed, ControlError> {
         let seats = self.chosen(repository)?;
         if !wait {
             for seat in seats.clone() {
                 actix_rt::spawn(async move {
-                    let _ = flush_repository(&seat).await;
+                    let _ = flush_repository(&seat, rescan).await;
                 });
             }
             return self.flushed(&seats, false);
@@ -248,7 +259,7 @@ impl Control {
                 .iter()
                 .map(|seat| {
                     let seat = seat.clone();
-                    actix_rt::spawn(async move { flush_repository(&seat).await })
+                    actix_rt::spawn(async move { flush_repository(&seat, rescan).await })
                 })
                 .collect();
             let _cancel = AbortOnDrop(tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect());
@@ -341,14 +352,14 @@ async fn present<A: actix::Actor>(place: &crate::supervision::Place<A>) -> Addr<
     }
 }
 
-async fn flush_repository(seat: &RepositorySeat) -> Result<(), Refusal> {
+async fn flush_repository(seat: &RepositorySeat, rescan: bool) -> Result<(), Refusal> {
     if seat.common.store.reader().paused_since(&seat.settings.name).ok().flatten().is_some() {
         return Err(Refusal::Paused);
     }
     let mut seq = 0;
     for place in seat.watchers.values() {
         loop {
-            match present(place).await.send(BarrierReached).await {
+            match present(place).await.send(BarrierReached { rescan }).await {
                 Ok(Ok(reached)) => {
                     seq = seq.max(reached);
                     break;

@@ -25,7 +25,7 @@ use slog::{Logger, info, o, warn};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::board::{RootState, RootStatus, SkippedFile};
-use crate::messages::{BarrierReached, Enqueue, Hinted, RootSeen, Wake};
+use crate::messages::{BarrierReached, Enqueue, RootSeen};
 use crate::queue::Queue;
 use crate::seat::RepositorySeat;
 use crate::supervision::ExitHandle;
@@ -228,6 +228,13 @@ impl Watcher {
         }
     }
 
+    /// Queues the whole root, after having the backend watch what it missed.
+    fn rescan(&mut self, ctx: &mut Context<Self>) {
+        self.resync.store(true, Ordering::Relaxed);
+        self.counted = Counts::default();
+        self.take_due(vec![Hint::Deep(RelPath::root())], ctx);
+    }
+
     fn take_due(&mut self, due: Vec<Hint>, ctx: &mut Context<Self>) {
         for hint in due {
             match hint {
@@ -350,9 +357,7 @@ impl Actor for Watcher {
         self.start_thread(ctx);
         ctx.run_interval(self.settings.rescan, |actor, ctx| {
             if actor.control.is_some() {
-                actor.resync.store(true, Ordering::Relaxed);
-                actor.counted = Counts::default();
-                actor.take_due(vec![Hint::Deep(RelPath::root())], ctx);
+                actor.rescan(ctx);
             }
         });
     }
@@ -389,27 +394,10 @@ impl Handler<FromThread> for Watcher {
     }
 }
 
-impl Handler<Hinted> for Watcher {
-    type Result = ();
-
-    fn handle(&mut self, message: Hinted, ctx: &mut Self::Context) {
-        self.hinted(message.0, ctx);
-    }
-}
-
-impl Handler<Wake> for Watcher {
-    type Result = ();
-
-    fn handle(&mut self, _: Wake, ctx: &mut Self::Context) {
-        self.resync.store(true, Ordering::Relaxed);
-        self.take_due(vec![Hint::Deep(RelPath::root())], ctx);
-    }
-}
-
 impl Handler<BarrierReached> for Watcher {
     type Result = ResponseFuture<std::result::Result<u64, String>>;
 
-    fn handle(&mut self, _: BarrierReached, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, message: BarrierReached, ctx: &mut Self::Context) -> Self::Result {
         let (answer, answered) = oneshot::channel();
         match (&self.control, self.status.state) {
             (None, RootState::Unavailable) => {
@@ -420,11 +408,11 @@ impl Handler<BarrierReached> for Watcher {
             (Some(control), _) => {
                 let token = request_barrier(control.as_ref(), &mut self.next_token);
                 self.barriers.push(BarrierWaiter { token: token.or(Some(0)), answer });
-                if token.is_none() || self.unwatched > 0 {
+                if token.is_none() || self.unwatched > 0 || message.rescan {
                     // Where nobody watches, the only proof is to look at everything.
-                    let mut due = self.debouncer.flush();
-                    due.push(Hint::Deep(RelPath::root()));
+                    let due = self.debouncer.flush();
                     self.take_due(due, ctx);
+                    self.rescan(ctx);
                 }
             }
         }

@@ -16,6 +16,7 @@ use super::{Advertisement, ReferenceUpdate, Sent, Transport};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::git::pack::{self, Copied, EntryKind, ObjectKind, PackSet, PackWriter};
+use crate::git::reachable::new_objects;
 use crate::git::refs;
 use crate::git::repository::{Origin, Repository, git_error};
 use crate::progress::Progress;
@@ -88,7 +89,7 @@ impl Transport for LocalTransport {
     }
 
     fn fetch(&mut self, target: &Repository, want: Oid, progress: &Progress) -> Result<()> {
-        let objects = reachable(&self.remote, want, progress)?;
+        let objects = new_objects(&self.remote, want, &[], progress)?;
         if let Some(finished) =
             assemble(&self.remote, &objects, &target.pack_directory(), Trust::Nothing, progress)?
         {
@@ -146,11 +147,6 @@ fn assemble(
         }
     }
     writer.finish(pack::Sync::Durable, progress)
-}
-
-/// Every object reachable from `tip`, each once.
-fn reachable(repository: &Repository, tip: Oid, progress: &Progress) -> Result<Vec<Oid>> {
-    crate::push::new_objects(repository, tip, &[], progress)
 }
 
 fn sweep_old_temporaries(pack_directory: &Path) {
