@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::support::daemon::{Daemon, Setup};
-use crate::support::git::{assert_clone_equals, git};
+use crate::support::git::{Judge, assert_clone_equals, git};
 use crate::support::tree::{Churn, change, corpus, write};
 use crate::support::{Random, SOON, eventually, seed};
 
@@ -38,9 +38,12 @@ fn the_main_command_protects_a_change_within_a_minute() {
     assert!(changed.elapsed() < Duration::from_secs(60), "{:?}", changed.elapsed());
 
     assert_eq!(fs::read_to_string(remote.path.join("HEAD")).unwrap(), "ref: refs/heads/main\n");
-    setup.assert_clone_equals_root();
     daemon.stop();
-    setup.assert_all_is_well();
+    setup.assert_clone_equals_root();
+    for judge in [remote, Judge::new(setup.state().join("repos/folder1.git"))] {
+        judge.assert_sound();
+        judge.assert_tidy("main");
+    }
 }
 
 #[test]

@@ -184,7 +184,7 @@ fn a_diverged_remote_is_halted_and_rescued_while_others_go_on() {
     answer.problem(409);
 
     // The rescue branch follows, and stays the same one over a restart.
-    daemon.stop();
+    daemon.stop_or_fail();
     let daemon = setup.start();
     write(&setup.root(), "file", "3");
     eventually("the rescue branch follows", SOON, || {
@@ -264,6 +264,7 @@ fn a_lost_state_is_continued_from_the_remote() {
 fn a_lost_database_costs_neither_history_nor_a_commit() {
     let setup = Setup::new();
     write(&setup.root(), "file", "1");
+    write(&setup.root(), "gone-later", "1");
     let daemon = setup.start();
     daemon.api().flush();
     daemon.stop();
@@ -283,6 +284,7 @@ fn a_lost_database_costs_neither_history_nor_a_commit() {
     }
     fs::remove_file(setup.state().join("state.redb")).unwrap();
     write(&setup.root(), "file", "2");
+    fs::remove_file(setup.root().join("gone-later")).unwrap();
     let daemon = setup.start();
     daemon.api().flush();
     daemon.stop();
@@ -363,7 +365,7 @@ fn a_foreign_history_is_left_alone_and_the_work_rescued() {
         );
         let (branch, _) = eventually(whose, SOON, || rescue(&setup.remote()));
         eventually(whose, SOON, || setup.remote().blob(&branch, "folder1/ours"));
-        daemon.stop();
+        daemon.stop_or_fail();
         assert_eq!(setup.remote().tip("main").unwrap(), theirs, "{whose}");
         setup.remote().assert_sound();
     }

@@ -313,7 +313,12 @@ impl Daemon {
     #[cfg(feature = "fault-points")]
     pub fn dies_by_itself(mut self, what: &str) {
         let status = eventually(&format!("the program dies at {what}"), SOON, || self.ended());
-        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{what}: {status}\n{}", self.output());
+        assert_eq!(
+            std::os::unix::process::ExitStatusExt::signal(&status),
+            Some(9),
+            "{what}: {status}\n{}",
+            self.output()
+        );
     }
 }
 
