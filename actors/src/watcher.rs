@@ -95,6 +95,8 @@ impl Watcher {
             reason: None,
             backend: "none".to_owned(),
             files: 0,
+            excluded_by_rules: 0,
+            excluded_by_system: 0,
             skipped: 0,
             skipped_files: Vec::new(),
         };
@@ -435,6 +437,8 @@ impl Handler<RootSeen> for Watcher {
             self.counted.add(&counts);
             if is_complete {
                 self.status.files = self.counted.files;
+                self.status.excluded_by_rules = self.counted.excluded_by_rules;
+                self.status.excluded_by_system = self.counted.excluded_by_system;
                 self.counted = Counts::default();
             }
             if is_complete && self.control.is_some() {

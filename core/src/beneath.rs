@@ -267,29 +267,38 @@ pub fn names_in(directory: BorrowedFd<'_>) -> std::result::Result<Vec<OsString>,
     Ok(names)
 }
 
-/// The extended attributes of an open file or directory in the `user.` name space and the access lists;
-/// an empty list where the file system has none.
+/// The extended attributes of an open file or directory that a restore can put back: the `user.` name space,
+/// access lists and capabilities. An empty list where the file system has none.
 pub fn xattrs_of(file: BorrowedFd<'_>) -> Vec<(Vec<u8>, Vec<u8>)> {
-    const MOST_BYTES: usize = 64 * 1024;
-    let mut names = Vec::new();
-    match retry(|| rustix::fs::flistxattr(file, &mut [0u8; 0][..])) {
-        Ok(0) | Err(_) => return Vec::new(),
-        Ok(length) => names.resize(length.min(MOST_BYTES), 0u8),
-    }
-    let Ok(length) = retry(|| rustix::fs::flistxattr(file, names.as_mut_slice())) else { return Vec::new() };
-    names.truncate(length);
+    let Some(names) = in_growing_buffer(|buffer| rustix::fs::flistxattr(file, buffer)) else {
+        return Vec::new();
+    };
     let mut found = Vec::new();
     for name in names.split(|b| *b == 0).filter(|name| is_kept_xattr(name)) {
-        let mut value = vec![0u8; MOST_BYTES];
-        if let Ok(length) =
-            retry(|| rustix::fs::fgetxattr(file, OsStr::from_bytes(name), value.as_mut_slice()))
-        {
-            value.truncate(length);
+        let name_text = OsStr::from_bytes(name);
+        if let Some(value) = in_growing_buffer(|buffer| rustix::fs::fgetxattr(file, name_text, buffer)) {
             found.push((name.to_vec(), value));
         }
     }
     found.sort_unstable();
     found
+}
+
+/// Calls with a buffer that most answers fit in, and again with the largest that Linux allows.
+fn in_growing_buffer(mut call: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>) -> Option<Vec<u8>> {
+    const USUAL_BYTES: usize = 512;
+    const MOST_BYTES: usize = 64 * 1024;
+    let mut small = [0u8; USUAL_BYTES];
+    match retry(|| call(&mut small)) {
+        Ok(length) => Some(small[..length].to_vec()),
+        Err(Errno::RANGE) => {
+            let mut large = vec![0u8; MOST_BYTES];
+            let length = retry(|| call(&mut large)).ok()?;
+            large.truncate(length);
+            Some(large)
+        }
+        Err(_) => None,
+    }
 }
 
 fn is_kept_xattr(name: &[u8]) -> bool {
@@ -355,5 +364,28 @@ mod tests {
         assert_eq!(root.look_at(&path).unwrap().kind, EntryKind::Directory);
         assert!(root.open_directory(&path).is_ok());
         assert_eq!(root.look_at(&path.join(b"missing")), Err(Unseen::Gone));
+    }
+
+    #[test]
+    fn extended_attributes_are_read_whatever_their_size() {
+        let scratch = tempfile::tempdir().unwrap();
+        fs::write(scratch.path().join("f"), "x").unwrap();
+        let file = fs::File::open(scratch.path().join("f")).unwrap();
+        let set = |name: &str, value: &[u8]| {
+            rustix::fs::fsetxattr(&file, name, value, rustix::fs::XattrFlags::empty())
+        };
+        if set("user.small", b"v").is_err() {
+            eprintln!("not tested: no extended attributes here");
+            return;
+        }
+        let large = vec![7u8; 2000];
+        set("user.large", &large).unwrap();
+        set("user.empty", b"").unwrap();
+        let expected: Vec<(Vec<u8>, Vec<u8>)> = vec![
+            (b"user.empty".to_vec(), Vec::new()),
+            (b"user.large".to_vec(), large),
+            (b"user.small".to_vec(), b"v".to_vec()),
+        ];
+        assert_eq!(xattrs_of(file.as_fd()), expected);
     }
 }

@@ -179,6 +179,12 @@ pub struct RootStatus {
     pub backend: String,
     /// Files below it at the last scan.
     pub files: u64,
+    /// Entries left out by patterns and ignore files at the last scan; a directory counts once.
+    #[serde(default)]
+    pub excluded_by_rules: u64,
+    /// Entries left out by the built-in list at the last scan.
+    #[serde(default)]
+    pub excluded_by_system: u64,
     /// How many of them are not protected in their present version.
     pub skipped: u64,
     /// The first of those, as many as the watcher cares to list; answers that list them take them from here.

@@ -28,6 +28,8 @@ fn root(name: &str) -> RootStatus {
         reason: None,
         backend: "inotify".into(),
         files: 12,
+        excluded_by_rules: 2,
+        excluded_by_system: 1,
         skipped: 1,
         skipped_files: vec![SkippedFile {
             path: "a".into(),
@@ -56,7 +58,8 @@ fn the_status_answer_has_the_form_of_the_contract() {
             "failed": 0,
         },
         "roots": [{
-            "name": "folder1", "state": "watching", "reason": null, "backend": "inotify", "files": 12, "skipped": 1,
+            "name": "folder1", "state": "watching", "reason": null, "backend": "inotify", "files": 12,
+            "excluded_by_rules": 2, "excluded_by_system": 1, "skipped": 1,
         }],
         "remotes": [{
             "name": "gitea", "state": "backoff", "reason": "unreachable", "commit": "c0ffee",
