@@ -29,6 +29,7 @@ use slog::{Logger, info, o, warn};
 use tokio::sync::oneshot;
 
 use crate::board::{RepositoryStatus, SkippedFile};
+use crate::housekeeping::{Housekeeper, merge_in_repository};
 use crate::job;
 use crate::messages::{
     CommitUpTo, CountUnsettled, DistrustFiles, LookAtWaiting, PauseChanged, Refusal, RootSeen, Settle, Stage,
@@ -69,6 +70,7 @@ pub struct Committer {
     alarm: Option<SpawnHandle>,
     waiters: Vec<Waiter>,
     skips_listed: bool,
+    housekeeper: Housekeeper,
 }
 
 impl Committer {
@@ -76,6 +78,7 @@ impl Committer {
     pub fn new(seat: Arc<RepositorySeat>, exit: ExitHandle, queue: Addr<Queue>) -> Self {
         let log =
             seat.common.log.new(o!("actor" => "committer", "repository" => seat.settings.name.to_string()));
+        let housekeeper = Housekeeper::new(&exit, &log);
         Self {
             seat,
             exit,
@@ -90,6 +93,7 @@ impl Committer {
             alarm: None,
             waiters: Vec::new(),
             skips_listed: true,
+            housekeeper,
         }
     }
 
@@ -131,6 +135,9 @@ impl Committer {
                 self.paused = end.now.paused_since_ms.is_some();
                 self.publish(&end.now);
                 self.answer_waiters(&end);
+                if end.committed {
+                    self.keep_house(ctx);
+                }
                 let more =
                     end.committed || self.looked_in_vain || self.waiters.iter().any(|waiter| !waiter.served);
                 let unserved = !self.paused && !self.waiters.is_empty() && end.now.waiting.ready > 0;
@@ -162,6 +169,13 @@ impl Committer {
                 self.wake_after(pause, ctx);
             }
         }
+    }
+
+    /// Every commit makes a pack. Nothing waits for their merging, or a first backup would pile up thousands.
+    fn keep_house(&mut self, ctx: &mut Context<Self>) {
+        let seat = self.seat.clone();
+        let work = move |progress: &Progress| merge_in_repository(&seat, progress);
+        self.housekeeper.begin(ctx, |actor: &mut Self| &mut actor.housekeeper, work);
     }
 
     fn answer_waiters(&mut self, end: &CycleEnd) {
@@ -226,6 +240,7 @@ impl Actor for Committer {
                 actor.ready = true;
                 actor.tip = tip;
                 actor.seat.nudge_pushers();
+                actor.keep_house(ctx);
                 actor.work(ctx);
             }
             Err(trouble) => {

@@ -124,7 +124,7 @@ fn assemble(
         if trust == Trust::Stored
             && let Some((reader, entry)) = packs.find(oid)?
             && matches!(entry.kind, EntryKind::Whole(_))
-            && writer.copy_raw(*oid, &entry, reader)? != Copied::Cyclic
+            && writer.copy_raw_while(*oid, &entry, &reader, progress)? != Copied::Cyclic
         {
             continue;
         }

@@ -194,9 +194,7 @@ struct Places {
 
 impl Places {
     fn new(pack_dir: &Path, name: &str) -> Result<Self> {
-        let hex = name
-            .strip_prefix("pack-")
-            .filter(|hex| hex.len() == 40 && hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')))
+        let hex = hex_of(name)
             .ok_or_else(|| Error::new(Kind::Internal, format!("{name:?} is not the name of a pack")))?;
         Ok(Self {
             temporary_pack: pack_dir.join(format!("{TEMPORARY_PREFIX}{hex}_pack")),
@@ -205,6 +203,16 @@ impl Places {
             index: pack_dir.join(format!("{name}.idx")),
         })
     }
+}
+
+fn hex_of(name: &str) -> Option<&str> {
+    name.strip_prefix("pack-")
+        .filter(|hex| hex.len() == 40 && hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')))
+}
+
+/// Whether `name` is `pack-` and 40 hex digits, as everybody names packs.
+pub(in crate::git) fn is_pack_name(name: &str) -> bool {
+    hex_of(name).is_some()
 }
 
 /// Finishes an installation that may have stopped anywhere, given the name of the pack. Doing it again is
@@ -273,6 +281,12 @@ fn length(path: &Path) -> Result<Option<u64>> {
 /// Removes a pack by name, in place or under its temporary names or half of each, and makes that durable.
 /// A pack that does not exist is removed already.
 pub fn remove_by_name(pack_dir: &Path, name: &str) -> Result<()> {
+    remove_files(pack_dir, name)?;
+    sync_directory(pack_dir)
+}
+
+/// As [`remove_by_name`] for many packs: [`sync_directory`] after the last makes it durable.
+pub(in crate::git) fn remove_files(pack_dir: &Path, name: &str) -> Result<()> {
     let places = Places::new(pack_dir, name)?;
     remove_if_there(&places.index)?;
     for ending in COMPANIONS {
@@ -281,7 +295,7 @@ pub fn remove_by_name(pack_dir: &Path, name: &str) -> Result<()> {
     for path in [&places.pack, &places.temporary_index, &places.temporary_pack] {
         remove_if_there(path)?;
     }
-    sync_directory(pack_dir)
+    Ok(())
 }
 
 /// Removes every temporary file in `pack_dir` but those of the pack named `keep`, and tells how many. Only
@@ -349,7 +363,7 @@ fn remove_if_there(path: &Path) -> Result<bool> {
 }
 
 /// Some network and removable file systems cannot sync a directory and say so; there is nothing more to do.
-fn sync_directory(pack_dir: &Path) -> Result<()> {
+pub(in crate::git) fn sync_directory(pack_dir: &Path) -> Result<()> {
     use rustix::io::Errno;
     match File::open(pack_dir).and_then(|directory| directory.sync_all()) {
         Ok(()) => Ok(()),

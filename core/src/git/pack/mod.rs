@@ -30,6 +30,7 @@ pub use install::{
     FinishedPack, InstalledPack, TEMPORARY_PREFIX, copy_whole_pack, install_by_name, remove_by_name,
     sweep_temporary,
 };
+pub(in crate::git) use install::{is_pack_name, remove_files, sync_directory};
 pub use object::{Compressor, ObjectHasher, ObjectKind, Prepared, hash_object, prepare, prepare_hashed};
 pub use reader::{EntryKind, PackReader, RawEntry};
 pub use set::PackSet;

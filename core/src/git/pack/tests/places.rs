@@ -49,7 +49,7 @@ fn a_pack_is_invisible_until_it_is_installed() {
     let libgit2 = git2::Repository::open_bare(repository.pack_dir().join("../..")).unwrap();
     assert!(repository.try_git(&["cat-file", "-e", &oid], b"").is_err());
     assert!(!libgit2.odb().unwrap().exists(*objects.keys().next().unwrap()));
-    assert!(PackSet::open(&repository.pack_dir()).unwrap().packs().is_empty());
+    assert!(PackSet::open(&repository.pack_dir()).unwrap().is_empty());
 
     let installed = install_by_name(&repository.pack_dir(), &name).unwrap();
     repository.assert_holds(&objects);
