@@ -110,3 +110,110 @@ fn policy() -> Policy {
     }
     usual
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use actix::{Handler, Message};
+    use backupbot_core::error::Error;
+    use slog::{Discard, o};
+
+    use super::*;
+    use crate::supervision::{Spawned, spawn};
+
+    struct Owner {
+        housekeeper: Housekeeper,
+    }
+
+    impl Actor for Owner {
+        type Context = Context<Self>;
+    }
+
+    type Work = Box<dyn FnOnce() -> Result<Option<Housekept>> + Send>;
+
+    #[derive(Message)]
+    #[rtype(result = "()")]
+    struct Begin(Work);
+
+    /// Whether the job is in flight, and whether the housekeeper rests after it.
+    #[derive(Message)]
+    #[rtype(result = "(bool, bool)")]
+    struct HowIsIt;
+
+    impl Handler<Begin> for Owner {
+        type Result = ();
+
+        fn handle(&mut self, Begin(work): Begin, ctx: &mut Context<Self>) {
+            self.housekeeper.begin(ctx, |actor: &mut Self| &mut actor.housekeeper, move |_| work());
+        }
+    }
+
+    impl Handler<HowIsIt> for Owner {
+        type Result = actix::MessageResult<HowIsIt>;
+
+        fn handle(&mut self, _: HowIsIt, _: &mut Context<Self>) -> Self::Result {
+            actix::MessageResult((self.housekeeper.job.is_busy(), self.housekeeper.not_before.is_some()))
+        }
+    }
+
+    fn owner() -> Spawned<Owner> {
+        let log = Logger::root(Discard, o!());
+        spawn(ExitHandle::topmost(), |exit| Owner { housekeeper: Housekeeper::new(&exit, &log) })
+    }
+
+    /// Asks for `work` and waits until no job is in flight; whether the housekeeper rests now.
+    async fn rests_after(
+        owner: &Spawned<Owner>,
+        work: impl FnOnce() -> Result<Option<Housekept>> + Send + 'static,
+    ) -> bool {
+        owner.address.send(Begin(Box::new(work))).await.unwrap();
+        loop {
+            let (is_busy, rests) = owner.address.send(HowIsIt).await.unwrap();
+            if !is_busy {
+                return rests;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[actix::test]
+    async fn trouble_even_a_panic_brings_a_pause_and_no_end() {
+        let low_disk = Skipped::LowDisk { free: 0, needed: 1 };
+        let skipped = |reason| Housekept { skipped: Some(reason), ..Housekept::default() };
+        for (is_trouble, work) in [
+            (false, Box::new(|| Ok(None)) as Work),
+            (false, Box::new(move || Ok(Some(skipped(Skipped::NothingSmall))))),
+            (false, Box::new(|| Err(Error::cancelled()))),
+            (true, Box::new(move || Ok(Some(skipped(low_disk))))),
+            (true, Box::new(|| Err(Error::new(Kind::DiskFull, "no room")))),
+            (true, Box::new(|| panic!("a bug"))),
+        ] {
+            let owner = owner();
+            assert_eq!(rests_after(&owner, work).await, is_trouble);
+            let count = Arc::new(AtomicU32::new(0));
+            let counted = count.clone();
+            let again = move || {
+                counted.fetch_add(1, Ordering::Relaxed);
+                Ok(None)
+            };
+            rests_after(&owner, again).await;
+            assert_eq!(count.load(Ordering::Relaxed), u32::from(!is_trouble));
+        }
+    }
+
+    #[actix::test]
+    async fn a_merge_in_flight_is_not_begun_again() {
+        let owner = owner();
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let first: Work = Box::new(move || {
+            let _ = held.recv();
+            Ok(None)
+        });
+        owner.address.send(Begin(first)).await.unwrap();
+        owner.address.send(Begin(Box::new(|| panic!("begun")))).await.unwrap();
+        release.send(()).unwrap();
+        assert!(!rests_after(&owner, || Ok(None)).await);
+    }
+}

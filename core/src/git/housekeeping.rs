@@ -21,6 +21,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -53,7 +54,7 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { most: 50, reserve: 64 * 1024 * 1024, objects: 4_000_000 }
+        Self { most: 50, reserve: 64 * 1024 * 1024, objects: 1_000_000 }
     }
 }
 
@@ -216,6 +217,10 @@ impl Survey<'_> {
     fn lacks_space(&self, chosen: &[Candidate]) -> Result<Option<Skipped>> {
         let system = rustix::fs::statvfs(&self.pack_dir)
             .map_err(|error| Error::io("ask for the free space of", &self.pack_dir, error))?;
+        // Some network file systems do not know.
+        if system.f_blocks == 0 {
+            return Ok(None);
+        }
         let free = system.f_bavail.saturating_mul(system.f_frsize);
         let copy: u64 = chosen.iter().map(|c| c.bytes + c.index_bytes + c.objects() * LONGER_BY).sum();
         let needed = copy.saturating_add(self.policy.reserve);
@@ -349,8 +354,13 @@ fn choose(candidates: &mut Vec<Candidate>, most_objects: u64) -> Vec<Candidate> 
 /// Every pack that has its index and no sign that says to leave it alone.
 fn candidates(pack_dir: &Path) -> Result<Vec<Candidate>> {
     let failed = |error| Error::io("list the packs in", pack_dir, error);
+    let listing = match std::fs::read_dir(pack_dir) {
+        Ok(listing) => listing,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
     let mut found: BTreeMap<String, Found> = BTreeMap::new();
-    for item in std::fs::read_dir(pack_dir).map_err(failed)? {
+    for item in listing {
         let item = item.map_err(failed)?;
         let file_name = item.file_name();
         let Some((name, ending)) = file_name.to_str().and_then(|name| name.split_once('.')) else { continue };
@@ -383,7 +393,7 @@ fn file(item: &std::fs::DirEntry) -> Result<Option<(u64, SystemTime)>> {
     let looked = item.metadata().and_then(|metadata| Ok((metadata.modified()?, metadata)));
     match looked {
         Ok((modified, metadata)) => Ok(metadata.is_file().then_some((metadata.len(), modified))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io("examine", &item.path(), error)),
     }
 }

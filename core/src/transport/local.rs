@@ -23,6 +23,9 @@ use crate::progress::Progress;
 /// A lock or temporary file of somebody else is taken for abandoned after this.
 const ABANDONED_AFTER: Duration = Duration::from_secs(3600);
 
+/// What we write into a `.keep` file, by which we know it again.
+const KEEP_TEXT: &[u8] = b"backupbot push\n";
+
 /// A bare repository in a directory.
 pub struct LocalTransport {
     remote: Repository,
@@ -153,14 +156,18 @@ fn reachable(repository: &Repository, tip: Oid, progress: &Progress) -> Result<V
     crate::push::new_objects(repository, tip, &[], progress)
 }
 
+/// Removes what a push that was killed has left: unfinished files, and signs to keep a pack.
 fn sweep_old_temporaries(pack_directory: &Path) {
     let now = SystemTime::now();
     for entry in fs::read_dir(pack_directory).into_iter().flatten().flatten() {
-        let ours = entry.file_name().as_encoded_bytes().starts_with(pack::TEMPORARY_PREFIX.as_bytes());
+        let name = entry.file_name();
+        let is_temporary = name.as_encoded_bytes().starts_with(pack::TEMPORARY_PREFIX.as_bytes());
+        let is_keep = || name.as_encoded_bytes().ends_with(b".keep");
+        let ours = is_temporary || (is_keep() && fs::read(entry.path()).is_ok_and(|text| text == KEEP_TEXT));
         let modified = entry.metadata().and_then(|metadata| metadata.modified());
         let old = modified.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age >= ABANDONED_AFTER));
         if ours && old {
-            let _ = fs::remove_file(entry.path());
+            let _ = pack::remove_temporary(&entry.path());
         }
     }
 }
@@ -173,7 +180,7 @@ struct KeepFile {
 impl KeepFile {
     fn create(pack_directory: &Path, pack: &str) -> Result<Self> {
         let path = pack_directory.join(format!("{pack}.keep"));
-        fs::write(&path, "backupbot push\n").map_err(|error| Error::io("write", &path, error))?;
+        fs::write(&path, KEEP_TEXT).map_err(|error| Error::io("write", &path, error))?;
         Ok(Self { path })
     }
 }
@@ -181,5 +188,33 @@ impl KeepFile {
 impl Drop for KeepFile {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_push_left_is_swept_and_nothing_else() {
+        let scratch = tempfile::tempdir().unwrap();
+        let old = SystemTime::now() - 2 * ABANDONED_AFTER;
+        let files: [(&str, &[u8], SystemTime); 5] = [
+            ("pack-1.keep", KEEP_TEXT, old),
+            ("tmp_pack_bb_new_1", b"", old),
+            ("pack-2.keep", KEEP_TEXT, SystemTime::now()),
+            ("pack-3.keep", b"somebody else's", old),
+            ("pack-4.pack", b"", old),
+        ];
+        for (name, text, modified) in files {
+            let path = scratch.path().join(name);
+            fs::write(&path, text).unwrap();
+            fs::File::open(&path).unwrap().set_modified(modified).unwrap();
+        }
+        sweep_old_temporaries(scratch.path());
+        let mut left: Vec<_> =
+            fs::read_dir(scratch.path()).unwrap().map(|item| item.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["pack-2.keep", "pack-3.keep", "pack-4.pack"]);
     }
 }

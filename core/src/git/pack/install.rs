@@ -285,17 +285,37 @@ pub fn remove_by_name(pack_dir: &Path, name: &str) -> Result<()> {
     sync_directory(pack_dir)
 }
 
-/// As [`remove_by_name`] for many packs: [`sync_directory`] after the last makes it durable.
+/// As [`remove_by_name`] for many packs: [`sync_directory`] after the last makes it durable. Until the pack is
+/// gone its index stands under its temporary name, by which [`remove_temporary`] knows a half-removed pack.
 pub(in crate::git) fn remove_files(pack_dir: &Path, name: &str) -> Result<()> {
     let places = Places::new(pack_dir, name)?;
-    remove_if_there(&places.index)?;
+    match std::fs::rename(&places.index, &places.temporary_index) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(Error::io("take away the pack index", &places.index, error));
+        }
+        _ => {}
+    }
     for ending in COMPANIONS {
         remove_if_there(&places.pack.with_extension(ending))?;
     }
-    for path in [&places.pack, &places.temporary_index, &places.temporary_pack] {
+    for path in [&places.pack, &places.temporary_pack, &places.temporary_index] {
         remove_if_there(path)?;
     }
     Ok(())
+}
+
+/// Removes one abandoned temporary file; whether it was there. The index of a pack that was being put in place
+/// or taken away takes along the pack: without an index no reader sees it, so nobody needs it.
+pub fn remove_temporary(path: &Path) -> Result<bool> {
+    let file_name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let hex = file_name.strip_prefix(TEMPORARY_PREFIX).and_then(|rest| rest.strip_suffix("_idx"));
+    if let Some((hex, pack_dir)) = hex.zip(path.parent())
+        && let Ok(places) = Places::new(pack_dir, &format!("pack-{hex}"))
+        && length(&places.index)?.is_none()
+    {
+        remove_if_there(&places.pack)?;
+    }
+    remove_if_there(path)
 }
 
 /// Removes every temporary file in `pack_dir` but those of the pack named `keep`, and tells how many. Only
@@ -315,7 +335,7 @@ pub fn sweep_temporary(pack_dir: &Path, keep: Option<&str>) -> Result<usize> {
         let is_kept =
             kept.as_ref().is_some_and(|kept| path == kept.temporary_pack || path == kept.temporary_index);
         if item.file_name().as_encoded_bytes().starts_with(TEMPORARY_PREFIX.as_bytes()) && !is_kept {
-            removed += usize::from(remove_if_there(&path)?);
+            removed += usize::from(remove_temporary(&path)?);
         }
     }
     Ok(removed)

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::error::Kind;
+use crate::git::housekeeping::{Policy, merge_small_packs};
 
 /// A repository with a history of similar files, repacked by Git into one pack of whole objects and deltas.
 /// Its deltas name their base by offset or, if `by_name`, by name.
@@ -188,7 +189,23 @@ fn two_packs_that_delta_the_same_objects_both_ways_do_not_make_a_circle() {
     writer.add(ObjectKind::Blob, &large).unwrap();
     finished(writer).install().unwrap();
     let blob = |data| (ObjectKind::Blob, data);
-    to.assert_holds(&BTreeMap::from([(oids[0], blob(small)), (oids[1], blob(large))]));
+    let objects = BTreeMap::from([(oids[0], blob(small)), (oids[1], blob(large))]);
+    to.assert_holds(&objects);
+
+    let both = Repository::new();
+    for pack in [first.path(), second.path()] {
+        for path in [pack.to_owned(), pack.with_extension("idx")] {
+            std::fs::copy(&path, both.pack_dir().join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    // Of three packs of about one size, none is larger than the two others.
+    pack_of(&both, &[content(9, 9000, true)]);
+    let opened = crate::git::repository::Repository::open(both.directory.path()).unwrap();
+    let policy = Policy { most: 1, reserve: 0, ..Policy::default() };
+    let merged = merge_small_packs(&opened, &policy, None, &Progress::new()).unwrap();
+    assert_eq!((merged.merged, merged.removed, merged.objects), (3, 3, 3));
+    both.assert_holds(&objects);
+    both.git(&["fsck", "--full", "--strict"], b"");
 }
 
 #[test]
