@@ -1,1 +1,51 @@
-fn main() {}
+//! BackupBot, the program: reads the command line, does what it asks, and ends with the contract's exit code.
+//!
+//! ```text
+//! main ─ cli ─ settings ─┬─ commands/{run,once} ─ boot ─ press, shutdown ─ http ─▶ the tree of actors
+//!                        └─ commands/{status,control,why} ─ client ─▶ the daemon, or offline ─▶ the store
+//! ```
+
+mod boot;
+mod cli;
+mod client;
+mod commands;
+mod daemon;
+mod exit;
+mod files;
+mod http;
+mod lock;
+mod logging;
+mod meter;
+mod offline;
+mod output;
+mod press;
+mod race;
+mod settings;
+mod shutdown;
+mod spans;
+mod status;
+
+use std::process::ExitCode;
+
+use exit::Exit;
+
+fn main() -> ExitCode {
+    let world = settings::World::real();
+    let invocation = match cli::read(std::env::args_os(), &world.environment) {
+        Ok(invocation) => invocation,
+        Err(error) => {
+            // Help goes to stdout and mistakes to stderr; a reader that went away is no reason to fail.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+        }
+    };
+    match commands::obey(&world, &invocation) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            for line in &failure.lines {
+                output::complain(&format!("backupbot: {line}"));
+            }
+            failure.exit.into()
+        }
+    }
+}

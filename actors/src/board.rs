@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use backupbot_core::names::{RemoteName, RepositoryName, RootName};
+use backupbot_core::protection::StateCounts;
 use tokio::sync::watch;
 
 use crate::supervision::{ChildId, ExitReason, lock};
@@ -252,6 +253,7 @@ impl Board {
         self.read(|rows| {
             let view = |repository: &RepositoryStatus| RepositoryView {
                 repository: repository.clone(),
+                states: StateCounts::default(),
                 roots: rows.roots_of(&repository.name).cloned().collect(),
                 remotes: rows.remotes_of(&repository.name).map(|remote| remote.view(now)).collect(),
             };

@@ -4,13 +4,15 @@
 //! and the store, so they are there whatever the actors do; only a flush waits for them.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::Addr;
 use backupbot_core::error::Error;
 use backupbot_core::names::{RemoteName, RepositoryName};
-use backupbot_core::protection::{self, PathReport};
+use backupbot_core::protection::{self, PathReport, StateCounts};
 use backupbot_core::scan::WatchedRoot;
+use backupbot_core::snapshot;
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 
@@ -122,7 +124,7 @@ impl Control {
     }
 
     /// The `repositories` of the status answer. A remote is unprotected since the older of its oldest missing
-    /// commit and the oldest change that is not committed.
+    /// commit and the oldest change that is not committed. Blocks on store and repository.
     pub fn status(&self) -> Result<Vec<RepositoryView>, ControlError> {
         let now = Moment::now();
         let mut views = self.common.board.status(now);
@@ -132,11 +134,35 @@ impl Control {
             let waits = oldest
                 .and_then(|ms| Moment::from_unix_seconds(ms / 1000))
                 .map(|since| now.seconds_since(since));
+            view.states = self.count_states(view)?;
             for remote in &mut view.remotes {
                 remote.oldest_unprotected_seconds = remote.oldest_unprotected_seconds.max(waits.unwrap_or(0));
             }
         }
         Ok(views)
+    }
+
+    fn count_states(&self, view: &RepositoryView) -> Result<StateCounts, ControlError> {
+        let name = &view.repository.name;
+        let Some(seat) = self.seats.iter().find(|seat| seat.settings.name == *name) else {
+            return Ok(StateCounts::default());
+        };
+        let reader = self.common.store.reader();
+        let (skipped, _) = reader.skipped(name, 0)?;
+        let failed = skipped as u64;
+        let watched = view.roots.iter().map(|root| root.files).sum();
+        let detected = seat.detected.values().map(|count| count.load(Ordering::Relaxed)).sum();
+        let staged = reader.staged(name)?.map_or(0, |staged| staged.settlement.rows.len() as u64);
+        let mut committed = 0;
+        let is_made = view.repository.commit.is_some();
+        for remote in seat.pushers.keys().filter(|_| is_made) {
+            let confirmed = reader.remote(name, remote)?.and_then(|record| record.confirmed);
+            let confirmed = confirmed.as_ref().map(snapshot::oid).transpose()?;
+            committed = committed.max(protection::count_unconfirmed(&seat.path, &seat.branch()?, confirmed)?);
+        }
+        let pushed = if is_made { u64::saturating_sub(watched, committed.saturating_add(failed)) } else { 0 };
+        let queued = view.repository.pending.saturating_sub(failed);
+        Ok(StateCounts { watched, detected, queued, staged, committed, lfs_processed: 0, pushed, failed })
     }
 
     /// Where a file stands on its way to the remotes, and why. `path` is absolute, or `<root>/rel`.
@@ -208,11 +234,22 @@ impl Control {
         wait: bool,
         timeout: Duration,
     ) -> Result<Flushed, ControlError> {
+        self.flush_after(repository, wait, timeout, false).await
+    }
+
+    /// As [`Control::flush`]; with `rescan` every root is compared as a whole first, whatever events told.
+    pub async fn flush_after(
+        &self,
+        repository: Option<&str>,
+        wait: bool,
+        timeout: Duration,
+        rescan: bool,
+    ) -> Result<Flushed, ControlError> {
         let seats = self.chosen(repository)?;
         if !wait {
             for seat in seats.clone() {
                 actix_rt::spawn(async move {
-                    let _ = flush_repository(&seat).await;
+                    let _ = flush_repository(&seat, rescan).await;
                 });
             }
             return self.flushed(&seats, false);
@@ -222,7 +259,7 @@ impl Control {
                 .iter()
                 .map(|seat| {
                     let seat = seat.clone();
-                    actix_rt::spawn(async move { flush_repository(&seat).await })
+                    actix_rt::spawn(async move { flush_repository(&seat, rescan).await })
                 })
                 .collect();
             let _cancel = AbortOnDrop(tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect());
@@ -315,14 +352,14 @@ async fn present<A: actix::Actor>(place: &crate::supervision::Place<A>) -> Addr<
     }
 }
 
-async fn flush_repository(seat: &RepositorySeat) -> Result<(), Refusal> {
+async fn flush_repository(seat: &RepositorySeat, rescan: bool) -> Result<(), Refusal> {
     if seat.common.store.reader().paused_since(&seat.settings.name).ok().flatten().is_some() {
         return Err(Refusal::Paused);
     }
     let mut seq = 0;
     for place in seat.watchers.values() {
         loop {
-            match present(place).await.send(BarrierReached).await {
+            match present(place).await.send(BarrierReached { rescan }).await {
                 Ok(Ok(reached)) => {
                     seq = seq.max(reached);
                     break;

@@ -28,7 +28,6 @@ use backupbot_core::path::RelPath;
 use backupbot_core::scan::Counts;
 use backupbot_core::store::changes::{Reach, TakenRow, Waiting};
 use backupbot_core::store::checkpoints::{Settlement, StagedCommit};
-use backupbot_core::watch::Hint;
 use git2::Oid;
 use tokio::sync::Notify;
 
@@ -146,16 +145,14 @@ pub struct CountUnsettled {
     pub up_to: u64,
 }
 
-/// What the watching thread saw, in order.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Hinted(pub Vec<Hint>);
-
 /// Asks a watcher to hint and queue everything that happened before now. The answer is the sequence number
 /// up to which the queue must be settled, or why the root cannot be looked at.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<u64, String>")]
-pub struct BarrierReached;
+pub struct BarrierReached {
+    /// Also compare the whole root, for who does not want to rely on events.
+    pub rescan: bool,
+}
 
 /// What a commit saw of a root.
 #[derive(Debug, Clone, Message)]

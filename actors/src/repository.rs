@@ -11,7 +11,7 @@ use actix::{Actor, Context};
 use crate::committer::Committer;
 use crate::pusher::Pusher;
 use crate::seat::RepositorySeat;
-use crate::supervision::{ChildSpec, Children, ExitHandle, Supervising, spawn};
+use crate::supervision::{ChildSpec, Children, ExitHandle, OnExceeded, RestartPolicy, Supervising, spawn};
 use crate::watcher::Watcher;
 
 /// A job that stands still for so long is hung.
@@ -49,7 +49,7 @@ impl Actor for RepositorySupervisor {
                 let (seat, remote) = (seat.clone(), remote.clone());
                 Ok::<_, String>(spawn(exit, |exit| Pusher::new(seat, remote, exit)).at(&place))
             });
-            self.children.add(spec.rank(1).hang_after(Some(hang_after())));
+            self.children.add(spec.rank(1).policy(policy()).hang_after(Some(hang_after())));
         }
         let seat = self.seat.clone();
         let spec = ChildSpec::new("committer", "committer", move |exit| {
@@ -57,7 +57,7 @@ impl Actor for RepositorySupervisor {
             let run = seat.clone();
             Ok::<_, String>(spawn(exit, |exit| Committer::new(run, exit, queue)).at(&seat.committer))
         });
-        self.children.add(spec.rank(2).hang_after(Some(hang_after())));
+        self.children.add(spec.rank(2).policy(policy()).hang_after(Some(hang_after())));
         for root in &self.seat.settings.roots {
             let (seat, root) = (self.seat.clone(), root.clone());
             let name = format!("watcher {}", root.name);
@@ -67,10 +67,16 @@ impl Actor for RepositorySupervisor {
                 let (seat, root) = (seat.clone(), root.clone());
                 Ok::<_, String>(spawn(exit, |exit| Watcher::new(seat, root, exit, queue)).at(&place))
             });
-            self.children.add(spec.rank(3).hang_after(Some(hang_after())));
+            self.children.add(spec.rank(3).policy(policy()).hang_after(Some(hang_after())));
         }
         self.children.attach(ctx);
     }
+}
+
+/// A parked child is tried again after a minute: what broke it may be a disk that is back by then.
+fn policy() -> RestartPolicy {
+    let cool_off = Duration::from_secs(60);
+    RestartPolicy { on_exceeded: OnExceeded::Park { cool_off }, ..RestartPolicy::parking() }
 }
 
 /// The test build may ask for less patience.

@@ -118,6 +118,7 @@ fn seat_of(common: &Common, settings: &backupbot_core::config::Repository, log: 
         queued: Default::default(),
         committed: settings.remotes.iter().map(|remote| (remote.name.clone(), Default::default())).collect(),
         activity: Default::default(),
+        detected: settings.roots.iter().map(|root| (root.name.clone(), Default::default())).collect(),
         settings: settings.clone(),
         common: common.clone(),
     }

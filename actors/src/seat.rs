@@ -80,6 +80,8 @@ pub struct RepositorySeat {
     pub committed: BTreeMap<RemoteName, Nudge>,
     /// Work done since the start.
     pub activity: Activity,
+    /// By root: paths that events named and that are not quiet yet.
+    pub detected: BTreeMap<RootName, AtomicU64>,
 }
 
 impl RepositorySeat {

@@ -25,7 +25,7 @@ use slog::{Logger, info, o, warn};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::board::{RootState, RootStatus, SkippedFile};
-use crate::messages::{BarrierReached, Enqueue, Hinted, RootSeen, Wake};
+use crate::messages::{BarrierReached, Enqueue, RootSeen};
 use crate::queue::Queue;
 use crate::seat::RepositorySeat;
 use crate::supervision::ExitHandle;
@@ -43,7 +43,8 @@ const MOST_UNSENT: usize = 50_000;
 enum Told {
     Started(&'static str, Arc<dyn Control>),
     Hints(Vec<Hint>),
-    Limited(Option<String>),
+    /// Why some directories are not watched, if so, and how many.
+    Limited(Option<String>, usize),
     Ended(Option<String>),
 }
 
@@ -71,6 +72,8 @@ pub struct Watcher {
     next_token: u64,
     barriers: Vec<BarrierWaiter>,
     alarm: Option<SpawnHandle>,
+    /// Directories that no event comes from.
+    unwatched: usize,
     status: RootStatus,
     counted: Counts,
 }
@@ -92,6 +95,8 @@ impl Watcher {
             reason: None,
             backend: "none".to_owned(),
             files: 0,
+            excluded_by_rules: 0,
+            excluded_by_system: 0,
             skipped: 0,
             skipped_files: Vec::new(),
         };
@@ -111,6 +116,7 @@ impl Watcher {
             next_token: 1,
             barriers: Vec::new(),
             alarm: None,
+            unwatched: 0,
             status,
             counted: Counts::default(),
         }
@@ -172,7 +178,8 @@ impl Watcher {
     fn thread_started(&mut self, backend: &'static str, control: Arc<dyn Control>, ctx: &mut Context<Self>) {
         self.status.backend = backend.to_owned();
         for waiter in &mut self.barriers {
-            waiter.token = request_barrier(control.as_ref(), &mut self.next_token);
+            // The whole root is queued below: that proves as much as a sentinel does.
+            waiter.token = request_barrier(control.as_ref(), &mut self.next_token).or(Some(0));
         }
         self.control = Some(control);
         self.set_state(RootState::Scanning, None);
@@ -221,6 +228,13 @@ impl Watcher {
             self.take_due(due, ctx);
             self.send(ctx);
         }
+    }
+
+    /// Queues the whole root, after having the backend watch what it missed.
+    fn rescan(&mut self, ctx: &mut Context<Self>) {
+        self.resync.store(true, Ordering::Relaxed);
+        self.counted = Counts::default();
+        self.take_due(vec![Hint::Deep(RelPath::root())], ctx);
     }
 
     fn take_due(&mut self, due: Vec<Hint>, ctx: &mut Context<Self>) {
@@ -282,6 +296,16 @@ impl Watcher {
         }));
     }
 
+    /// An ignore file that cannot be obeyed leaves nothing out; whoever wrote it must hear of it.
+    fn ignore_problem(&self) -> Option<String> {
+        let problems =
+            self.seat.root(&self.settings.name).map(|root| root.rules.problems()).unwrap_or_default();
+        for problem in &problems {
+            warn!(self.log, "an ignore file is not obeyed, so nothing is left out by it"; "reason" => &problem.reason);
+        }
+        problems.into_iter().next().map(|problem| problem.reason)
+    }
+
     fn answer_barriers(&mut self) {
         let seq = self.sent_seq;
         let (reached, waiting) =
@@ -294,6 +318,9 @@ impl Watcher {
     }
 
     fn set_alarm(&mut self, ctx: &mut Context<Self>) {
+        if let Some(detected) = self.seat.detected.get(&self.settings.name) {
+            detected.store(self.debouncer.len() as u64, Ordering::Relaxed);
+        }
         if let Some(alarm) = self.alarm.take() {
             ctx.cancel_future(alarm);
         }
@@ -332,9 +359,7 @@ impl Actor for Watcher {
         self.start_thread(ctx);
         ctx.run_interval(self.settings.rescan, |actor, ctx| {
             if actor.control.is_some() {
-                actor.resync.store(true, Ordering::Relaxed);
-                actor.counted = Counts::default();
-                actor.take_due(vec![Hint::Deep(RelPath::root())], ctx);
+                actor.rescan(ctx);
             }
         });
     }
@@ -352,7 +377,8 @@ impl Handler<FromThread> for Watcher {
         match message.0 {
             Told::Started(backend, control) => self.thread_started(backend, control, ctx),
             Told::Hints(hints) => self.hinted(hints, ctx),
-            Told::Limited(limited) => {
+            Told::Limited(limited, unwatched) => {
+                self.unwatched = unwatched;
                 if self.status.state != RootState::Unavailable && self.status.reason != limited {
                     if let Some(limited) = &limited {
                         warn!(self.log, "part of the root is only compared at rescans"; "reason" => limited);
@@ -370,27 +396,10 @@ impl Handler<FromThread> for Watcher {
     }
 }
 
-impl Handler<Hinted> for Watcher {
-    type Result = ();
-
-    fn handle(&mut self, message: Hinted, ctx: &mut Self::Context) {
-        self.hinted(message.0, ctx);
-    }
-}
-
-impl Handler<Wake> for Watcher {
-    type Result = ();
-
-    fn handle(&mut self, _: Wake, ctx: &mut Self::Context) {
-        self.resync.store(true, Ordering::Relaxed);
-        self.take_due(vec![Hint::Deep(RelPath::root())], ctx);
-    }
-}
-
 impl Handler<BarrierReached> for Watcher {
     type Result = ResponseFuture<std::result::Result<u64, String>>;
 
-    fn handle(&mut self, _: BarrierReached, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, message: BarrierReached, ctx: &mut Self::Context) -> Self::Result {
         let (answer, answered) = oneshot::channel();
         match (&self.control, self.status.state) {
             (None, RootState::Unavailable) => {
@@ -401,11 +410,11 @@ impl Handler<BarrierReached> for Watcher {
             (Some(control), _) => {
                 let token = request_barrier(control.as_ref(), &mut self.next_token);
                 self.barriers.push(BarrierWaiter { token: token.or(Some(0)), answer });
-                if token.is_none() {
-                    // Without a sentinel the only proof is to look at everything.
-                    let mut due = self.debouncer.flush();
-                    due.push(Hint::Deep(RelPath::root()));
+                if token.is_none() || self.unwatched > 0 || message.rescan {
+                    // Where nobody watches, the only proof is to look at everything.
+                    let due = self.debouncer.flush();
                     self.take_due(due, ctx);
+                    self.rescan(ctx);
                 }
             }
         }
@@ -428,10 +437,13 @@ impl Handler<RootSeen> for Watcher {
             self.counted.add(&counts);
             if is_complete {
                 self.status.files = self.counted.files;
+                self.status.excluded_by_rules = self.counted.excluded_by_rules;
+                self.status.excluded_by_system = self.counted.excluded_by_system;
                 self.counted = Counts::default();
             }
             if is_complete && self.control.is_some() {
-                self.set_state(RootState::Watching, None);
+                let problem = self.ignore_problem();
+                self.set_state(RootState::Watching, problem);
             }
         }
         match seen.unavailable {
@@ -472,8 +484,9 @@ impl WatchThread {
     fn open(&self, progress: &Progress) -> Result<Box<dyn Backend>> {
         let root = &self.seat.roots[self.index];
         let files = self.seat.common.store.reader().files(&self.seat.settings.name)?;
-        let opened = root.open(&files)?;
-        drop(opened);
+        // Opened only to see that it is what it was: a descriptor that is kept would hide its deletion.
+        drop(root.open(&files)?);
+        root.rules.forget(&RelPath::root());
         let sentinels = self.seat.common.state_dir.join("sentinels");
         let own = sentinels.join(format!("{}--{}", self.seat.settings.name, root.name));
         std::fs::create_dir_all(&own).map_err(|error| Error::io("create", &own, error))?;
@@ -485,7 +498,7 @@ impl WatchThread {
     /// Hands hints over until the root is gone or the actor is; returns why, if there is something to say.
     fn watch(&self, backend: &mut dyn Backend, progress: &Progress) -> Option<String> {
         let mut hints = Vec::new();
-        let mut limited = None;
+        let mut limited = (None, 0);
         loop {
             if self.stop.load(Ordering::Relaxed) {
                 return None;
@@ -504,10 +517,11 @@ impl WatchThread {
                 }
                 std::thread::sleep(Duration::from_millis(100));
             }
-            let now_limited = backend.stats().limited;
+            let stats = backend.stats();
+            let now_limited = (stats.limited, stats.unwatched);
             if now_limited != limited {
-                limited = now_limited;
-                self.tell.blocking_send(Told::Limited(limited.clone())).ok()?;
+                limited = now_limited.clone();
+                self.tell.blocking_send(Told::Limited(now_limited.0, now_limited.1)).ok()?;
             }
             if hints.is_empty() {
                 continue;

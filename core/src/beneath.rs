@@ -2,7 +2,9 @@
 //!
 //! A [`RootDirectory`] holds a descriptor of the root; every look and every open goes through it, component by
 //! component, never through a symbolic link and never through a path that could lead outside. Nothing here
-//! writes. Paths longer than the system's limit work, because they are walked in pieces.
+//! writes. [`open`] has the one way in.
+
+pub(crate) mod open;
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,9 +17,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
 use crate::path::RelPath;
-
-/// Longest relative path handed to one system call; longer ones are walked in pieces.
-const PIECE: usize = 2000;
 
 /// What a directory entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -209,10 +208,10 @@ impl RootDirectory {
         look_in(directory.as_ref().map_or(self.descriptor.as_fd(), AsFd::as_fd), name)
     }
 
-    /// Opens the regular file at `path` for reading; never blocks on what is not a regular file.
+    /// Opens what stands at `path` for reading. `NONBLOCK`, so that a pipe put there meanwhile cannot hang us.
     pub fn open_file(&self, path: &RelPath) -> std::result::Result<OwnedFd, Unseen> {
-        let (directory, name) = self.directory_of(path)?;
-        open_file_in(directory.as_ref().map_or(self.descriptor.as_fd(), AsFd::as_fd), name)
+        open::open(self.descriptor.as_fd(), path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
+            .map_err(unseen)
     }
 
     /// The target of the symbolic link at `path`, byte for byte.
@@ -226,20 +225,7 @@ impl RootDirectory {
 
     /// Opens the directory at `path` for listing.
     pub fn open_directory(&self, path: &RelPath) -> std::result::Result<OwnedFd, Unseen> {
-        let mut bytes = path.as_bytes();
-        let mut current: Option<OwnedFd> = None;
-        loop {
-            let cut = cut_piece(bytes);
-            let (piece, rest) = bytes.split_at(cut);
-            let piece = if piece.is_empty() { OsStr::new(".") } else { OsStr::from_bytes(piece) };
-            let next =
-                open_directory_in(current.as_ref().map_or(self.descriptor.as_fd(), AsFd::as_fd), piece)?;
-            if rest.is_empty() {
-                return Ok(next);
-            }
-            bytes = &rest[1..];
-            current = Some(next);
-        }
+        open::open(self.descriptor.as_fd(), path, OFlags::RDONLY | OFlags::DIRECTORY).map_err(unseen)
     }
 
     /// The directory that holds `path` (`None`: the root itself) and the last component.
@@ -253,27 +239,6 @@ impl RootDirectory {
             _ => Ok((None, OsStr::new("."))),
         }
     }
-}
-
-/// Where to cut `bytes` so that the first piece is short enough for one system call: at a slash or the end.
-fn cut_piece(bytes: &[u8]) -> usize {
-    if bytes.len() <= PIECE {
-        return bytes.len();
-    }
-    let window = &bytes[..PIECE];
-    window.iter().rposition(|b| *b == b'/').unwrap_or(bytes.len())
-}
-
-/// Opens a subdirectory; no component may be a symbolic link.
-pub fn open_directory_in(at: BorrowedFd<'_>, relative: &OsStr) -> std::result::Result<OwnedFd, Unseen> {
-    open_beneath(at, relative, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC)
-        .map_err(unseen)
-}
-
-/// Opens a regular file for reading; `NONBLOCK` so that a pipe put there meanwhile cannot hang us.
-pub fn open_file_in(at: BorrowedFd<'_>, name: &OsStr) -> std::result::Result<OwnedFd, Unseen> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    open_beneath(at, name, flags).map_err(unseen)
 }
 
 /// What stands under `name` in the open directory `at`.
@@ -302,29 +267,38 @@ pub fn names_in(directory: BorrowedFd<'_>) -> std::result::Result<Vec<OsString>,
     Ok(names)
 }
 
-/// The extended attributes of an open file or directory in the `user.` name space and the access lists;
-/// an empty list where the file system has none.
+/// The extended attributes of an open file or directory that a restore can put back: the `user.` name space,
+/// access lists and capabilities. An empty list where the file system has none.
 pub fn xattrs_of(file: BorrowedFd<'_>) -> Vec<(Vec<u8>, Vec<u8>)> {
-    const MOST_BYTES: usize = 64 * 1024;
-    let mut names = Vec::new();
-    match retry(|| rustix::fs::flistxattr(file, &mut [0u8; 0][..])) {
-        Ok(0) | Err(_) => return Vec::new(),
-        Ok(length) => names.resize(length.min(MOST_BYTES), 0u8),
-    }
-    let Ok(length) = retry(|| rustix::fs::flistxattr(file, names.as_mut_slice())) else { return Vec::new() };
-    names.truncate(length);
+    let Some(names) = in_growing_buffer(|buffer| rustix::fs::flistxattr(file, buffer)) else {
+        return Vec::new();
+    };
     let mut found = Vec::new();
     for name in names.split(|b| *b == 0).filter(|name| is_kept_xattr(name)) {
-        let mut value = vec![0u8; MOST_BYTES];
-        if let Ok(length) =
-            retry(|| rustix::fs::fgetxattr(file, OsStr::from_bytes(name), value.as_mut_slice()))
-        {
-            value.truncate(length);
+        let name_text = OsStr::from_bytes(name);
+        if let Some(value) = in_growing_buffer(|buffer| rustix::fs::fgetxattr(file, name_text, buffer)) {
             found.push((name.to_vec(), value));
         }
     }
     found.sort_unstable();
     found
+}
+
+/// Calls with a buffer that most answers fit in, and again with the largest that Linux allows.
+fn in_growing_buffer(mut call: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>) -> Option<Vec<u8>> {
+    const USUAL_BYTES: usize = 512;
+    const MOST_BYTES: usize = 64 * 1024;
+    let mut small = [0u8; USUAL_BYTES];
+    match retry(|| call(&mut small)) {
+        Ok(length) => Some(small[..length].to_vec()),
+        Err(Errno::RANGE) => {
+            let mut large = vec![0u8; MOST_BYTES];
+            let length = retry(|| call(&mut large)).ok()?;
+            large.truncate(length);
+            Some(large)
+        }
+        Err(_) => None,
+    }
 }
 
 fn is_kept_xattr(name: &[u8]) -> bool {
@@ -339,37 +313,6 @@ pub fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::
             other => return other,
         }
     }
-}
-
-#[cfg(target_os = "linux")]
-fn open_beneath(at: BorrowedFd<'_>, relative: &OsStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    use rustix::fs::ResolveFlags;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    match retry(|| rustix::fs::openat2(at, relative, flags, Mode::empty(), resolve)) {
-        // Old kernels and some sandboxes lack the call.
-        Err(Errno::NOSYS | Errno::PERM) => open_by_component(at, relative, flags),
-        other => other,
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn open_beneath(at: BorrowedFd<'_>, relative: &OsStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    open_by_component(at, relative, flags)
-}
-
-fn open_by_component(at: BorrowedFd<'_>, relative: &OsStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    let directory_flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut current: Option<OwnedFd> = None;
-    let mut rest = relative.as_bytes();
-    while let Some(cut) = rest.iter().position(|b| *b == b'/') {
-        let name = OsStr::from_bytes(&rest[..cut]);
-        let from = current.as_ref().map_or(at, AsFd::as_fd);
-        let next = retry(|| rustix::fs::openat(from, name, directory_flags, Mode::empty()))?;
-        current = Some(next);
-        rest = &rest[cut + 1..];
-    }
-    let from = current.as_ref().map_or(at, AsFd::as_fd);
-    retry(|| rustix::fs::openat(from, OsStr::from_bytes(rest), flags, Mode::empty()))
 }
 
 #[cfg(test)]
@@ -424,14 +367,25 @@ mod tests {
     }
 
     #[test]
-    fn walking_by_component_refuses_links_too() {
+    fn extended_attributes_are_read_whatever_their_size() {
         let scratch = tempfile::tempdir().unwrap();
-        fs::create_dir_all(scratch.path().join("a/b")).unwrap();
-        fs::write(scratch.path().join("a/b/f"), "x").unwrap();
-        symlink("b", scratch.path().join("a/link")).unwrap();
-        let root = RootDirectory::open(scratch.path()).unwrap();
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW;
-        assert!(open_by_component(root.descriptor(), OsStr::new("a/b/f"), flags).is_ok());
-        assert!(open_by_component(root.descriptor(), OsStr::new("a/link/f"), flags).is_err());
+        fs::write(scratch.path().join("f"), "x").unwrap();
+        let file = fs::File::open(scratch.path().join("f")).unwrap();
+        let set = |name: &str, value: &[u8]| {
+            rustix::fs::fsetxattr(&file, name, value, rustix::fs::XattrFlags::empty())
+        };
+        if set("user.small", b"v").is_err() {
+            eprintln!("not tested: no extended attributes here");
+            return;
+        }
+        let large = vec![7u8; 2000];
+        set("user.large", &large).unwrap();
+        set("user.empty", b"").unwrap();
+        let expected: Vec<(Vec<u8>, Vec<u8>)> = vec![
+            (b"user.empty".to_vec(), Vec::new()),
+            (b"user.large".to_vec(), large),
+            (b"user.small".to_vec(), b"v".to_vec()),
+        ];
+        assert_eq!(xattrs_of(file.as_fd()), expected);
     }
 }

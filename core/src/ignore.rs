@@ -19,7 +19,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::path::{RelPath, lossy};
 
-pub(crate) mod beneath;
 mod cache;
 mod file;
 mod pattern;

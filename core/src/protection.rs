@@ -49,6 +49,54 @@ pub enum ProtectionState {
     Failed,
 }
 
+/// How many paths are in each state. Every file counts as watched, and besides in the state that it is in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateCounts {
+    /// Files and links at the last complete look.
+    pub watched: u64,
+    /// Paths that events named and that are not quiet yet.
+    pub detected: u64,
+    /// Rows that wait; a deep row is one.
+    pub queued: u64,
+    /// Rows of the commit that is being made.
+    pub staged: u64,
+    /// Files in the branch that some remote does not have yet, in this version.
+    pub committed: u64,
+    /// Always 0 while large objects are not built.
+    pub lfs_processed: u64,
+    /// Files that every remote has.
+    pub pushed: u64,
+    /// Paths that could not be stored.
+    pub failed: u64,
+}
+
+/// Files looked at, at most, to count what a remote lacks.
+const COUNTED_AT_MOST: u64 = 100_000;
+
+/// The files that the branch has and `confirmed` does not have in the same version.
+pub fn count_unconfirmed(git_directory: &Path, branch: &str, confirmed: Option<git2::Oid>) -> Result<u64> {
+    let repository = Repository::open(git_directory)?;
+    let Some(tip) = repository.reference(branch)? else { return Ok(0) };
+    if confirmed == Some(tip) {
+        return Ok(0);
+    }
+    let known = confirmed.filter(|commit| repository.has_commit(*commit));
+    let old = known.map(|commit| repository.tree_of(commit)).transpose()?;
+    let new = repository.tree_of(tip)?;
+    let mut count = 0;
+    let counted = tree::diff_paths(&repository.objects()?, old, Some(new), &mut |change| {
+        let is_ours = change.path.starts_with(crate::path::OWN_DIRECTORY.as_bytes());
+        if !is_ours && change.new.is_some_and(|entry| !entry.is_tree()) {
+            count += 1;
+        }
+        if count >= COUNTED_AT_MOST { Err(crate::error::Error::cancelled()) } else { Ok(()) }
+    });
+    match counted {
+        Err(error) if count < COUNTED_AT_MOST => Err(error),
+        _ => Ok(count),
+    }
+}
+
 /// What is known of one remote with respect to the path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoteProtection {

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::beneath::{self, EntryKind, Look, RootDirectory, Unseen};
 use crate::error::{Error, Kind, Result};
-use crate::ignore::{ExcludedBy, IgnoreRules, Verdict};
+use crate::ignore::{ExcludedBy, IgnoreRules, Scope, Verdict};
 use crate::names::RootName;
 use crate::path::{RelPath, lossy};
 use crate::progress::Progress;
@@ -297,6 +297,7 @@ impl Walker<'_> {
                 return Ok(());
             }
         };
+        let scope = self.watched.rules.scope_fresh(directory);
         let mut recorded = self.files.children(&self.watched.name, directory)?.into_iter().peekable();
         for name in &names {
             let name = name.as_bytes();
@@ -320,7 +321,7 @@ impl Walker<'_> {
                 }
             };
             let is_directory = look.kind == EntryKind::Directory;
-            if self.excluded(&path, is_directory) {
+            if self.excluded(&scope, name, is_directory) {
                 if let Some(record) = record {
                     self.gone_child(directory, name, &record, after);
                 }
@@ -418,8 +419,8 @@ impl Walker<'_> {
         matches!(self.watched.rules.verdict(path, is_directory), Verdict::Excluded { .. })
     }
 
-    fn excluded(&mut self, path: &RelPath, is_directory: bool) -> bool {
-        match self.watched.rules.verdict(path, is_directory) {
+    fn excluded(&mut self, scope: &Scope, name: &[u8], is_directory: bool) -> bool {
+        match self.watched.rules.verdict_child(scope, name, is_directory) {
             Verdict::Included => false,
             Verdict::Excluded { by: ExcludedBy::System, .. } => {
                 self.out.counts.excluded_by_system += 1;

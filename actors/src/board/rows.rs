@@ -3,6 +3,7 @@
 use std::fmt;
 
 use backupbot_core::names::{RemoteName, RepositoryName, RootName};
+use backupbot_core::protection::StateCounts;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::supervision::ChildId;
@@ -178,6 +179,12 @@ pub struct RootStatus {
     pub backend: String,
     /// Files below it at the last scan.
     pub files: u64,
+    /// Entries left out by patterns and ignore files at the last scan; a directory counts once.
+    #[serde(default)]
+    pub excluded_by_rules: u64,
+    /// Entries left out by the built-in list at the last scan.
+    #[serde(default)]
+    pub excluded_by_system: u64,
     /// How many of them are not protected in their present version.
     pub skipped: u64,
     /// The first of those, as many as the watcher cares to list; answers that list them take them from here.
@@ -263,6 +270,9 @@ pub struct RepositoryView {
     /// What it says itself.
     #[serde(flatten)]
     pub repository: RepositoryStatus,
+    /// Paths by state; filled in by whoever can look at the store.
+    #[serde(default)]
+    pub states: StateCounts,
     /// Its roots, by name.
     pub roots: Vec<RootStatus>,
     /// Its remotes, by name.

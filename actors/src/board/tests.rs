@@ -28,6 +28,8 @@ fn root(name: &str) -> RootStatus {
         reason: None,
         backend: "inotify".into(),
         files: 12,
+        excluded_by_rules: 2,
+        excluded_by_system: 1,
         skipped: 1,
         skipped_files: vec![SkippedFile {
             path: "a".into(),
@@ -51,8 +53,13 @@ fn the_status_answer_has_the_form_of_the_contract() {
     let answer = serde_json::to_value(board.status(at(1_700_000_090))).unwrap();
     let expected = serde_json::json!([{
         "name": "documents", "paused": false, "pending": 3, "commit": "c0ffee",
+        "states": {
+            "watched": 0, "detected": 0, "queued": 0, "staged": 0, "committed": 0, "lfs_processed": 0, "pushed": 0,
+            "failed": 0,
+        },
         "roots": [{
-            "name": "folder1", "state": "watching", "reason": null, "backend": "inotify", "files": 12, "skipped": 1,
+            "name": "folder1", "state": "watching", "reason": null, "backend": "inotify", "files": 12,
+            "excluded_by_rules": 2, "excluded_by_system": 1, "skipped": 1,
         }],
         "remotes": [{
             "name": "gitea", "state": "backoff", "reason": "unreachable", "commit": "c0ffee",

@@ -12,6 +12,7 @@ use bytesize::ByteSize;
 
 use super::tree::{Node, Value};
 use super::url::RemoteUrl;
+use crate::ignore::IgnoreRules;
 
 /// Longer than anybody means, and short enough that no clock arithmetic overflows.
 const LONGEST: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
@@ -201,10 +202,10 @@ pub(super) fn arguments(node: &Node) -> Read<Vec<String>> {
 /// One pattern in gitignore syntax.
 pub(super) fn pattern(node: &Node) -> Read<String> {
     let text = line(node)?;
-    let mut builder = ::ignore::gitignore::GitignoreBuilder::new("/");
-    match builder.add_line(None, &text) {
-        Ok(_) => Ok(text),
-        Err(error) => Err(format!("not a pattern in gitignore syntax: {error}")),
+    let (_, problems) = IgnoreRules::new(Path::new("/"), std::slice::from_ref(&text), &[], false);
+    match problems.into_iter().next() {
+        None => Ok(text),
+        Some(problem) => Err(format!("not a pattern in gitignore syntax: {}", problem.reason)),
     }
 }
 

@@ -2,5 +2,6 @@
 
 pub mod housekeeping;
 pub mod pack;
+pub mod reachable;
 pub mod refs;
 pub mod repository;

@@ -12,7 +12,8 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::pattern::{Line, Pattern};
-use super::{MAX_IGNORE_FILE, Problem, Rules, beneath};
+use super::{MAX_IGNORE_FILE, Problem, Rules};
+use crate::beneath::open;
 use crate::path::RelPath;
 
 /// An ignore file that is there.
@@ -28,7 +29,7 @@ pub(super) fn read_all(root: &Path, directory: &RelPath, names: &[Box<[u8]>]) ->
     let flags = OFlags::DIRECTORY | OFlags::RDONLY;
     #[cfg(target_os = "linux")]
     let flags = flags | OFlags::PATH;
-    let opened = beneath::open_root(root).and_then(|root| beneath::open(root.as_fd(), directory, flags));
+    let opened = open::open_root(root).and_then(|root| open::open(root.as_fd(), directory, flags));
     match opened {
         Ok(opened) => {
             names.iter().filter_map(|name| read_one(opened.as_fd(), directory.join(name), name)).collect()

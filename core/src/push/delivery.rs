@@ -70,12 +70,22 @@ pub fn deliver(
     on_push: &mut dyn FnMut(),
     progress: &Progress,
 ) -> Result<Delivery> {
-    let repository = Repository::open(wanted.repository)?;
     let mut record = store.load()?;
-    if wanted.resume {
-        record.halted = None;
+    if !wanted.repository.exists() {
+        // The committer makes it; until then nothing is committed that could be pushed.
+        return Ok(Delivery {
+            record,
+            confirmed: None,
+            is_complete: true,
+            attempted: false,
+            sent: None,
+            unprotected_since_ms: None,
+            next_try_ms: None,
+        });
+    }
+    let repository = Repository::open(wanted.repository)?;
+    if wanted.resume && record.halted.take().is_some() {
         record.confirmed = None;
-        record.retry_at_ms = 0;
     }
     let Some(tip) = repository.reference(wanted.branch)? else {
         return stand(&repository, record, None, false, None);

@@ -5,23 +5,20 @@
 //! else wrote there or took something away: nothing on that branch is touched, the work goes to a rescue
 //! branch of its own, and the outcome says so.
 //!
-//! The push set is what is reachable from our commit and not from the advertised tips that we hold. It is
-//! found by walking our commits down to those tips and comparing each tree with its parent's, so it costs
-//! what changed, not what exists.
+//! The push set is what is reachable from our commit and not from the advertised tips that we hold
+//! ([`crate::git::reachable`]).
 
 pub mod delivery;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
-
-use git2::{ObjectType, Oid, Sort};
+use git2::Oid;
 
 use crate::error::{Error, Kind, Result};
-use crate::git::repository::{Repository, git_error};
+use crate::git::reachable::new_objects;
+use crate::git::repository::Repository;
 use crate::progress::Progress;
 use crate::transport::{ReferenceUpdate, Sent, Transport};
-use crate::tree;
 
 /// What is to be pushed.
 #[derive(Debug, Clone)]
@@ -160,41 +157,4 @@ fn missing_tags(
         }
     }
     Ok(missing)
-}
-
-/// The objects reachable from `tip` and not from `have`, each once: commits oldest first, each followed by its
-/// trees and blobs.
-pub fn new_objects(repository: &Repository, tip: Oid, have: &[Oid], progress: &Progress) -> Result<Vec<Oid>> {
-    let fail = |error| git_error("walk the history of", repository.path(), error);
-    let git = repository.git();
-    let objects = repository.objects()?;
-    let mut commits = git.revwalk().map_err(fail)?;
-    commits.set_sorting(Sort::TOPOLOGICAL | Sort::REVERSE).map_err(fail)?;
-    commits.push(tip).map_err(fail)?;
-    for tip in have {
-        commits.hide(*tip).map_err(fail)?;
-    }
-    let mut seen: HashSet<Oid> = HashSet::new();
-    let mut found = Vec::new();
-    for commit in commits {
-        progress.check()?;
-        let commit = commit.map_err(fail)?;
-        let commit = git.find_commit(commit).map_err(fail)?;
-        if seen.insert(commit.id()) {
-            found.push(commit.id());
-        }
-        let parent_tree = match commit.parent_ids().next() {
-            Some(parent) => Some(repository.tree_of(parent)?),
-            None => None,
-        };
-        tree::diff_new_objects(&objects, parent_tree, commit.tree_id(), &mut |kind, oid| {
-            let fresh = seen.insert(oid);
-            if fresh {
-                found.push(oid);
-            }
-            // A tree that was seen brings nothing new below it.
-            Ok(fresh || kind != ObjectType::Tree)
-        })?;
-    }
-    Ok(found)
 }

@@ -90,7 +90,7 @@ fn a_first_push_makes_the_remote_and_later_ones_send_only_what_is_new() {
 fn packs_with_deltas_and_loose_objects_are_pushed_and_fetched_whole() {
     let mut bench = bench();
     for n in 0..40 {
-        bench.write(&format!("f{n}"), format!("line\n").repeat(200) + &n.to_string());
+        bench.write(&format!("f{n}"), "line\n".repeat(200) + &n.to_string());
     }
     bench.back_up();
     bench.write("f1", "changed\n");
@@ -123,7 +123,7 @@ fn a_diverged_remote_is_halted_its_branch_untouched_and_the_work_rescued() {
     bench.write("a", "two");
     bench.back_up();
     let halted = run(&bench, &target, false, false, 2);
-    let halt = halted.record.halted.clone().unwrap();
+    let halt = halted.record.halted.unwrap();
     assert_eq!(halt.reason, "diverged");
     assert_eq!(tip(&target, "main"), foreign);
     assert!(halt.rescue_branch.starts_with("refs/heads/backupbot/rescue/laptop/"), "{}", halt.rescue_branch);

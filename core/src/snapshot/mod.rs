@@ -9,6 +9,7 @@ mod gather;
 pub mod message;
 mod publish;
 mod record;
+mod rollback;
 mod store;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -36,6 +37,7 @@ use crate::tree::{self, Edits, Entry, TreeSink};
 
 pub use gather::UnavailableRoot;
 pub use publish::{Recovered, publish, recover};
+pub use rollback::take_back;
 
 /// The version of the repository layout that docs/format.md describes.
 pub const FORMAT: u32 = 1;
@@ -106,7 +108,7 @@ pub enum Built {
 ///
 /// # Errors
 /// For the repository, the disk and cancellation. Trouble with single files is in the settlement.
-pub fn build(batch: Batch<'_>, progress: &Progress) -> Result<Built> {
+pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
     let repository = batch.repository;
     let present_tip = repository.reference(batch.branch)?;
     let parent = present_tip.or(batch.base.filter(|base| repository.has_commit(*base)));
@@ -117,7 +119,7 @@ pub fn build(batch: Batch<'_>, progress: &Progress) -> Result<Built> {
     fault::point("snapshot:pack-begun");
 
     let now_ms = content::now_ns() / 1_000_000;
-    let gathered = gather::gather(&batch, now_ms, progress)?;
+    let gathered = gather::gather(batch, now_ms, progress)?;
     let mut summary =
         Summary { walks: gathered.walks, unavailable: gathered.unavailable, ..Summary::default() };
     let mut edits = Edits::new();
@@ -161,9 +163,9 @@ pub fn build(batch: Batch<'_>, progress: &Progress) -> Result<Built> {
         return Ok(Built::Unchanged(Box::new(settlement), summary));
     }
     let commit_time = jiff::Timestamp::now();
-    let text = message::commit_object(&batch, tree, parent, commit_time, &summary)?;
+    let text = message::commit_object(batch, tree, parent, commit_time, &summary)?;
     let commit = pack.add(ObjectKind::Commit, text.as_bytes())?;
-    let tags = message::tags(&batch, commit_time)?;
+    let tags = message::tags(batch, commit_time)?;
     let finished = pack.finish(pack::Sync::Durable, progress)?;
     let Some(finished) = finished else {
         return Err(Error::new(crate::error::Kind::Internal, "a commit was written to an empty pack"));

@@ -96,7 +96,7 @@ impl Bench {
             number: self.store.reader().checkpoint(&self.name).unwrap().map_or(0, |c| c.batch) + 1,
             threads: 2,
         };
-        build(batch, &Progress::new()).unwrap()
+        build(&batch, &Progress::new()).unwrap()
     }
 
     /// One batch, through all its steps; the commit if there was one.
@@ -307,7 +307,6 @@ fn what_is_left_out_is_counted_and_leaves_the_tree_when_it_was_in() {
     assert!(!clone.path().join("folder/.DS_Store").exists());
     assert!(clone.path().join("folder/later/x.log").exists());
     bench.write(".backupbotignore", "later/\n");
-    bench.roots[0].rules.forget(&RelPath::root());
     bench.queue.enqueue(&bench.name, &bench.roots[0].name, &[(RelPath::root(), Reach::Deep)], 1).unwrap();
     let (_, summary) = bench.step();
     let (counts, complete) = summary.walks[&bench.roots[0].name];
@@ -443,4 +442,29 @@ fn an_overflowing_queue_still_ends_with_everything() {
     assert_eq!(bench.queue.row_count(&bench.name), 1);
     bench.drain();
     bench.assert_clone_equals();
+}
+
+#[test]
+fn an_unpushed_commit_can_be_taken_back_and_comes_again() {
+    let mut bench = bench();
+    bench.write("a", "one");
+    bench.back_up();
+    let first = bench.repository.reference(BRANCH).unwrap().unwrap();
+    bench.write("a", "two");
+    bench.write("b", "new");
+    bench.back_up();
+    let second = bench.repository.reference(BRANCH).unwrap().unwrap();
+    let roots = [bench.roots[0].name.clone()];
+    let mut back = |confirmed: &[Oid]| {
+        take_back(&bench.repository, &bench.name, BRANCH, first, confirmed, &roots, &mut bench.queue)
+    };
+    assert!(back(&[second]).is_err(), "what is pushed stays");
+    back(&[first]).unwrap();
+    assert_eq!(bench.repository.reference(BRANCH).unwrap(), Some(first));
+    while bench.queue.row_count(&bench.name) > 0 {
+        bench.step();
+    }
+    bench.assert_clone_equals();
+    let tip = bench.repository.reference(BRANCH).unwrap().unwrap();
+    assert_eq!(bench.repository.tree_of(tip).unwrap(), bench.repository.tree_of(second).unwrap());
 }

@@ -26,6 +26,10 @@ use crate::path::RelPath;
 /// Rows a root may have before they become one deep row.
 pub const WATERMARK: usize = 50_000;
 
+/// The rest before a walk that ended while changes went on is done again, milliseconds: a storm must not keep a
+/// core busy with looking.
+const REST_BETWEEN_WALKS_MS: i64 = 5_000;
+
 /// How far a walk has come. Walks enter a directory, take its entries that are not directories in name order,
 /// and then its directories in name order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -683,7 +687,8 @@ impl Tables<'_> {
             }
             RowVerdict::Walked { cursor: None, .. } => {
                 let scope = Scope::Deep { cursor: None, walk_seq: 0 };
-                self.requeue(repository, root, path, ChangeRow { scope, ..row }, next_seq, now_ms)?;
+                let row = ChangeRow { scope, not_before_ms: now_ms + REST_BETWEEN_WALKS_MS, ..row };
+                self.requeue(repository, root, path, row, next_seq, now_ms)?;
                 Ok(RowMark::DeepRestarts)
             }
             RowVerdict::Walked { cursor, walk_seq } => {

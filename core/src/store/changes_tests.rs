@@ -114,7 +114,8 @@ fn a_deep_row_keeps_its_cursor_and_restarts_when_it_changed_during_its_walk() {
     let again = bench.take().remove(0);
     assert_eq!(again.row.scope, Scope::Deep { cursor: Some(at("k")), walk_seq });
     bench.settle(vec![bench.outcome(&again, RowVerdict::Walked { cursor: None, walk_seq })]);
-    let anew = bench.take().remove(0);
+    assert!(bench.take().is_empty(), "it rests first");
+    let anew = bench.queue.take(&bench.repository, 60_000, 500, false).unwrap().remove(0);
     assert_eq!(anew.row.scope, Scope::Deep { cursor: None, walk_seq: 0 });
     let walk_seq = anew.row.seq;
     bench.settle(vec![bench.outcome(&anew, RowVerdict::Walked { cursor: None, walk_seq })]);

@@ -112,28 +112,28 @@ fn remove_tree(
     path: &RelPath,
 ) -> Outcome<()> {
     if path.is_root() {
-        return clear_prefix(table, prefix(repository, root));
+        return clear_prefix(table, &prefix(repository, root));
     }
     table.remove(key(repository, root, path).as_slice())?;
     for separator in [0u8, b'/'] {
         let mut below = prefix(repository, root);
         below.extend_from_slice(path.as_bytes());
         below.push(separator);
-        clear_prefix(table, below)?;
+        clear_prefix(table, &below)?;
     }
     Ok(())
 }
 
-fn clear_prefix(table: &mut Table<'_>, from: Vec<u8>) -> Outcome<()> {
-    let to = after(from.clone());
-    table.retain_in(from.as_slice()..to.as_slice(), |_, _| false)?;
+fn clear_prefix(table: &mut Table<'_>, from: &[u8]) -> Outcome<()> {
+    let to = after(from.to_vec());
+    table.retain_in(from..to.as_slice(), |_, _| false)?;
     Ok(())
 }
 
 pub(super) fn clear_repository(table: &mut Table<'_>, repository: &RepositoryName) -> Outcome<()> {
     let mut from = repository.as_str().as_bytes().to_vec();
     from.push(0);
-    clear_prefix(table, from)
+    clear_prefix(table, &from)
 }
 
 /// The stat cache of one repository at one moment.
@@ -241,9 +241,9 @@ pub(super) mod tests {
         let record =
             FileRecord { look: old, recorded_ns: 60_000_000_000, stored: [0; 20], checksum: [0; 32] };
         assert!(record.proves_unchanged(&old));
-        let fresh = FileRecord { recorded_ns: 1_500_000_000, ..record.clone() };
-        assert!(!fresh.proves_unchanged(&old));
         assert!(!record.proves_unchanged(&Look { ctime_ns: 2, ..old }));
+        let fresh = FileRecord { recorded_ns: 1_500_000_000, ..record };
+        assert!(!fresh.proves_unchanged(&old));
     }
 
     #[test]

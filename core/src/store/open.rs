@@ -184,7 +184,8 @@ mod tests {
 
     #[test]
     fn damage_is_set_aside_and_never_silently_empty() {
-        let cases: [(&str, fn(&Path)); 4] = [
+        type Damage = fn(&Path);
+        let cases: [(&str, Damage); 4] = [
             ("empty", |path| fs::write(path, b"").unwrap()),
             ("text", |path| fs::write(path, b"hello, I am a text file\n").unwrap()),
             ("truncated", |path| File::options().write(true).open(path).unwrap().set_len(5000).unwrap()),

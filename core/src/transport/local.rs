@@ -16,6 +16,7 @@ use super::{Advertisement, ReferenceUpdate, Sent, Transport};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::git::pack::{self, Copied, EntryKind, ObjectKind, PackSet, PackWriter};
+use crate::git::reachable::new_objects;
 use crate::git::refs;
 use crate::git::repository::{Origin, Repository, git_error};
 use crate::progress::Progress;
@@ -91,7 +92,7 @@ impl Transport for LocalTransport {
     }
 
     fn fetch(&mut self, target: &Repository, want: Oid, progress: &Progress) -> Result<()> {
-        let objects = reachable(&self.remote, want, progress)?;
+        let objects = new_objects(&self.remote, want, &[], progress)?;
         if let Some(finished) =
             assemble(&self.remote, &objects, &target.pack_directory(), Trust::Nothing, progress)?
         {
@@ -149,11 +150,6 @@ fn assemble(
         }
     }
     writer.finish(pack::Sync::Durable, progress)
-}
-
-/// Every object reachable from `tip`, each once.
-fn reachable(repository: &Repository, tip: Oid, progress: &Progress) -> Result<Vec<Oid>> {
-    crate::push::new_objects(repository, tip, &[], progress)
 }
 
 /// Removes what a push that was killed has left: unfinished files, and signs to keep a pack.

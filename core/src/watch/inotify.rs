@@ -1,12 +1,13 @@
 //! Watching by inotify: one instance a root, one watch a directory that the ignore rules let in.
 //!
 //! In go the kernel's events, out come hints. Events of one instance are ordered, which barriers rely on
-//! ([`sentinel`]). What has to be kept right is which watch stands for which path ([`table`]) and that every
-//! directory has its watch ([`walk`]): a directory may be filled before its watch exists, so it is watched
+//! (`sentinel`). What has to be kept right is which watch stands for which path (`table`) and that every
+//! directory has its watch (`walk`): a directory may be filled before its watch exists, so it is watched
 //! first and listed then. Events tell of the past, the disk of the present; where they contradict each other
 //! a later event settles it, so a stale one may cost a look but loses nothing:
 //!
-//! - A directory is made: watch it and all below, hint what is found.
+//! - A directory is made: watch it and all below, and hint all below, not what was found there: who looked at
+//!   an earlier directory of that name has to learn what is no longer in it.
 //! - It is moved away: detached until the second event of the rename tells where to; if that does not come, it
 //!   left the tree and its watches are dropped. Where it arrives everything is hinted and walked, because other
 //!   rules may hold there.
@@ -183,9 +184,11 @@ impl InotifyBackend {
                 Err(error) => break Err(Error::io("read the events of", &self.root, error)),
                 Ok(events) => {
                     self.round += 1;
-                    break events
-                        .map(|event| self.take(&event, hints))
-                        .fold(Ok(()), |before, now| before.and(now));
+                    let mut outcome = Ok(());
+                    for event in events {
+                        outcome = outcome.and(self.take(&event, hints));
+                    }
+                    break outcome;
                 }
             }
         };
@@ -206,12 +209,10 @@ impl InotifyBackend {
     }
 
     fn settle_now(&mut self, hints: &mut Vec<Hint>) -> Result<()> {
-        if self.sentinel_watch.is_none() {
-            self.restore_sentinel()?;
-        }
+        let sentinel = if self.sentinel_watch.is_none() { self.restore_sentinel() } else { Ok(()) };
         if self.resync_needed {
             self.changed_rules.clear();
-            return self.walk_all(&Progress::new());
+            return self.walk_all(&Progress::new()).and(sentinel);
         }
         while let Some(directory) = self.changed_rules.pop_first() {
             if let Err(error) = self.follow_rules(&directory, hints) {
@@ -219,7 +220,7 @@ impl InotifyBackend {
                 return Err(error);
             }
         }
-        Ok(())
+        sentinel
     }
 
     /// Drops what left its place before `round` and arrived nowhere: it is outside the tree.

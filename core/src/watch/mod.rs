@@ -18,9 +18,10 @@ pub mod inotify;
 /// Where to look. Paths that the ignore rules leave out are not hinted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hint {
-    /// This entry, and only itself: it was made, changed, or is gone.
+    /// This entry, and only itself: it was made, changed, or is gone. Where no directory is found any more,
+    /// all below it is gone too, whether or not that was hinted.
     Changed(RelPath),
-    /// This entry and everything below it.
+    /// This entry and everything below it, including what is no longer there.
     Deep(RelPath),
     /// Events were lost: everything.
     Overflow,

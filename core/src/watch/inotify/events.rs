@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use inotify::{Event, EventMask};
 
 use super::table::Watch;
-use super::walk::{Found, key_of};
+use super::walk::key_of;
 use super::{Hint, InotifyBackend};
 use crate::error::Result;
 use crate::ignore::Scope;
@@ -144,35 +144,22 @@ impl InotifyBackend {
                 if let Some(evicted) = evicted {
                     self.forget_watch(evicted);
                 }
-                push(hints, Hint::Deep(path));
-                return self.walk_below(entry, &mut Found::default());
             }
-            return self.watch_and_hint(entry, path, hints);
+            push(hints, Hint::Deep(path));
+            return self.walk_below(entry);
         }
         // Made, or its mode changed: perhaps it can be read only now. One that is watched was listed then.
         if watched.is_none() {
-            return self.watch_and_hint(entry, path, hints);
+            push(hints, Hint::Deep(path));
+            return self.walk_below(entry);
         }
         push(hints, Hint::Changed(path));
         Ok(())
     }
 
-    fn watch_and_hint(&mut self, entry: &Named<'_>, path: RelPath, hints: &mut Vec<Hint>) -> Result<()> {
-        let mut found = Found::default();
-        push(hints, Hint::Changed(path.clone()));
-        let walked = self.walk_below(entry, &mut found);
-        match found.paths() {
-            Some(paths) if walked.is_ok() => hints.extend(paths.into_iter().map(Hint::Changed)),
-            _ => push(hints, Hint::Deep(path)),
-        }
-        walked
-    }
-
-    fn walk_below(&mut self, entry: &Named<'_>, found: &mut Found) -> Result<()> {
-        let walked = self.walk_directory(entry.parent, &entry.scope, entry.name, found);
-        if walked.is_err() {
-            self.resync_needed = true;
-        }
+    fn walk_below(&mut self, entry: &Named<'_>) -> Result<()> {
+        let walked = self.walk_directory(entry.parent, &entry.scope, entry.name);
+        self.resync_needed |= walked.is_err();
         walked
     }
 

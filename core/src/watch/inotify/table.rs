@@ -1,4 +1,4 @@
-//! Which watch stands for which directory, in about 130 bytes a directory.
+//! Which watch stands for which directory, in about 150 bytes a directory.
 //!
 //! A watch belongs to a directory wherever it is moved, so a node holds its parent and its own name, never a
 //! path: a rename moves one node and every path below it is right again. In go watch descriptors with their
@@ -31,10 +31,11 @@ struct Node {
 pub(super) enum Placed {
     /// The directory was not watched before.
     New,
-    /// It was watched, here or at another place that it has left.
+    /// It was watched, and stands where it stood.
     Known,
-    /// It already has a place that the same walk saw: this is the same directory seen twice (a bind mount), and
-    /// stays known by the first.
+    /// It was watched, but stood elsewhere or nowhere: whatever is below it is at a new path too.
+    Moved,
+    /// It has a place already that the same walk saw, or this place would be below itself; nothing was changed.
     Twice,
 }
 
@@ -98,7 +99,7 @@ impl Table {
             node.parent = NOWHERE;
         }
         self.nodes.insert(watch, Node { parent, name, walk });
-        (if known { Placed::Known } else { Placed::New }, evicted)
+        (if known { Placed::Moved } else { Placed::New }, evicted)
     }
 
     fn is_at_or_above(&self, watch: Watch, below: Watch) -> bool {
@@ -209,7 +210,8 @@ mod tests {
         assert_eq!(path(&table, 4).as_deref(), Some("a/b/c"));
         table.detach(3);
         assert_eq!((path(&table, 3), path(&table, 4)), (None, None));
-        assert_eq!(table.place(3, 5, b"x", 1), (Placed::Known, None));
+        assert_eq!(table.place(3, 5, b"x", 1), (Placed::Moved, None));
+        assert_eq!(table.place(3, 5, b"x", 2), (Placed::Known, None));
         assert_eq!(path(&table, 4).as_deref(), Some("a-b/x/c"));
         assert_eq!(table.find(1, &RelPath::new("a-b/x/c").unwrap()), Some(4));
         assert_eq!(table.child(2, b"b"), None);

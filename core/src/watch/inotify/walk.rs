@@ -1,10 +1,10 @@
 //! Giving every directory its watch.
 //!
-//! In goes where to start, out come watches in the table and what was found in directories that had none. Each
-//! directory is opened beneath the root without following a link, watched through that descriptor and then
-//! listed through it, so nothing that happens on the path meanwhile can lead elsewhere, and what is made after
-//! the listing has an event. A walk over watched directories changes nothing but its stamp on them; what it
-//! should have met and did not is dropped.
+//! In goes where to start, out come watches in the table, and whether any was needed. Each directory is opened
+//! beneath the root without following a link, watched through that descriptor and then listed through it, so
+//! nothing that happens on the path meanwhile can lead elsewhere, and what is made after the listing has an
+//! event. A walk over watched directories changes nothing but its stamp on them; what it should have met and
+//! did not is dropped.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -15,37 +15,11 @@ use rustix::io::Errno;
 
 use super::table::{Placed, Watch};
 use super::{InotifyBackend, limits, root_unavailable};
+use crate::beneath::open;
 use crate::error::{Error, Kind, Result};
-use crate::ignore::{Scope, beneath};
+use crate::ignore::Scope;
 use crate::path::RelPath;
 use crate::progress::Progress;
-
-/// More entries than this in new directories become one deep hint.
-const MAX_FOUND: usize = 256;
-
-/// What was found in directories that were not watched before.
-#[derive(Debug, Default)]
-pub(super) struct Found {
-    paths: Vec<RelPath>,
-    too_many: bool,
-    /// Whether some directory got its watch only now.
-    any_new: bool,
-}
-
-impl Found {
-    /// The entries, unless they are too many.
-    pub fn paths(self) -> Option<Vec<RelPath>> {
-        (!self.too_many).then_some(self.paths)
-    }
-
-    fn add(&mut self, path: RelPath) {
-        if self.paths.len() < MAX_FOUND {
-            self.paths.push(path);
-        } else {
-            self.too_many = true;
-        }
-    }
-}
 
 /// A directory that the walk still has to look at.
 struct Step {
@@ -64,7 +38,7 @@ impl Step {
 /// What became of a directory's watch.
 enum Outcome {
     Placed(Watch, Placed),
-    /// No watch is to be had; its entries are looked at nevertheless.
+    /// No watch is to be had; those below are counted nevertheless.
     Unwatched,
     /// It is not to be looked at.
     Skipped,
@@ -80,7 +54,7 @@ impl InotifyBackend {
         self.leaving.clear();
         let root = self.open_root()?;
         self.walk = self.walk.wrapping_add(1);
-        let opened = beneath::open(root.as_fd(), &RelPath::root(), OFlags::RDONLY | OFlags::DIRECTORY)
+        let opened = open::open(root.as_fd(), &RelPath::root(), OFlags::RDONLY | OFlags::DIRECTORY)
             .map_err(|errno| root_unavailable(&self.root, errno.into()))?;
         let watch = match self.add_watch(opened.as_fd()) {
             Ok(watch) => watch,
@@ -96,9 +70,9 @@ impl InotifyBackend {
         self.root_watch = Some(watch);
         let scope = self.rules.scope_fresh(&RelPath::root());
         let mut steps = Vec::new();
-        self.list(&opened, Some(watch), &scope, &mut steps, None)?;
+        self.list(&opened, Some(watch), &scope, &mut steps)?;
         drop(opened);
-        self.run(&root, steps, &mut Found::default(), progress)?;
+        self.run(&root, steps, progress)?;
         let mut dropped = self.table.remove_unseen(watch, self.walk);
         dropped.extend(self.table.remove_detached(watch));
         self.unwatch(dropped);
@@ -107,18 +81,12 @@ impl InotifyBackend {
     }
 
     /// Walks the directory `name` in `parent`, whose scope is `scope`, and all below it.
-    pub(super) fn walk_directory(
-        &mut self,
-        parent: Watch,
-        scope: &Scope,
-        name: &[u8],
-        found: &mut Found,
-    ) -> Result<()> {
+    pub(super) fn walk_directory(&mut self, parent: Watch, scope: &Scope, name: &[u8]) -> Result<()> {
         let root = self.open_root()?;
         self.walk = self.walk.wrapping_add(1);
         self.here = None;
         let step = Step { parent: Some(parent), parent_scope: scope.clone(), name: name.into() };
-        self.run(&root, vec![step], found, &Progress::new())?;
+        self.run(&root, vec![step], &Progress::new())?;
         if let Some(top) = self.table.child(parent, name) {
             let dropped = self.table.remove_unseen(top, self.walk);
             self.unwatch(dropped);
@@ -136,25 +104,24 @@ impl InotifyBackend {
         self.here = None;
         self.table.see(watch, self.walk);
         let scope = self.rules.scope_fresh(directory);
-        let opened = match beneath::open(root.as_fd(), directory, OFlags::RDONLY | OFlags::DIRECTORY) {
+        let opened = match open::open(root.as_fd(), directory, OFlags::RDONLY | OFlags::DIRECTORY) {
             Ok(opened) => opened,
             // Gone meanwhile: its own event comes.
             Err(_) => return Ok(()),
         };
         let mut steps = Vec::new();
-        self.list(&opened, Some(watch), &scope, &mut steps, None)?;
-        let mut found = Found::default();
-        self.run(&root, steps, &mut found, &Progress::new())?;
+        self.list(&opened, Some(watch), &scope, &mut steps)?;
+        let any_new = self.run(&root, steps, &Progress::new())?;
         let dropped = self.table.remove_unseen(watch, self.walk);
         self.unwatch(dropped);
-        if found.any_new {
+        if any_new {
             hints.push(super::Hint::Deep(directory.clone()));
         }
         Ok(())
     }
 
     fn open_root(&self) -> Result<OwnedFd> {
-        let opened = match beneath::open_root(&self.root) {
+        let opened = match open::open_root(&self.root) {
             Ok(opened) => opened,
             Err(errno @ (Errno::MFILE | Errno::NFILE)) => return Err(Error::io("open", &self.root, errno)),
             Err(errno) => return Err(root_unavailable(&self.root, errno.into())),
@@ -166,56 +133,46 @@ impl InotifyBackend {
         }
     }
 
-    fn run(
-        &mut self,
-        root: &OwnedFd,
-        mut steps: Vec<Step>,
-        found: &mut Found,
-        progress: &Progress,
-    ) -> Result<()> {
+    /// Takes the steps and all that they lead to; true if some directory was not watched before, or elsewhere.
+    fn run(&mut self, root: &OwnedFd, mut steps: Vec<Step>, progress: &Progress) -> Result<bool> {
+        let mut any_new = false;
         while let Some(step) = steps.pop() {
             progress.check()?;
-            self.look_at(root, &step, &mut steps, found)?;
+            any_new |= self.look_at(root, &step, &mut steps)?;
         }
-        Ok(())
+        Ok(any_new)
     }
 
-    fn look_at(
-        &mut self,
-        root: &OwnedFd,
-        step: &Step,
-        steps: &mut Vec<Step>,
-        found: &mut Found,
-    ) -> Result<()> {
+    fn look_at(&mut self, root: &OwnedFd, step: &Step, steps: &mut Vec<Step>) -> Result<bool> {
         let path = step.path();
-        let opened = match beneath::open(root.as_fd(), &path, OFlags::RDONLY | OFlags::DIRECTORY) {
+        let opened = match open::open(root.as_fd(), &path, OFlags::RDONLY | OFlags::DIRECTORY) {
             Ok(opened) => opened,
             // Gone or replaced since it was listed: there is or was an event for that.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(false),
             Err(errno @ (Errno::MFILE | Errno::NFILE)) => {
                 return Err(Error::io("open", &self.root.join(path.as_os_path()), errno));
             }
             Err(_) => {
                 self.unreadable.insert(key_of(&path));
-                return Ok(());
+                return Ok(false);
             }
         };
         if self.one_file_system && rustix::fs::fstat(&opened).is_ok_and(|stat| stat.st_dev != self.identity.0)
         {
-            return Ok(());
+            return Ok(false);
         }
-        let (watch, is_new) = match self.watch_directory(&opened, step, &path) {
-            Outcome::Placed(_, Placed::Twice) | Outcome::Skipped => return Ok(()),
-            Outcome::Placed(watch, placed) => (Some(watch), placed == Placed::New),
-            Outcome::Unwatched => (None, true),
+        let (watch, placed) = match self.watch_directory(&opened, step, &path) {
+            Outcome::Placed(_, Placed::Twice) | Outcome::Skipped => return Ok(false),
+            Outcome::Placed(watch, placed) => (Some(watch), placed),
+            Outcome::Unwatched => (None, Placed::New),
         };
-        found.any_new |= is_new;
+        let is_new = placed != Placed::Known;
         // Only now: an ignore file that is written after this was read has an event.
         let scope = self.rules.enter(&step.parent_scope, &step.name);
-        if !scope.verdict().is_included() {
-            return Ok(());
+        if scope.verdict().is_included() {
+            self.list(&opened, watch, &scope, steps)?;
         }
-        self.list(&opened, watch, &scope, steps, is_new.then_some(found))
+        Ok(is_new)
     }
 
     fn watch_directory(&mut self, opened: &OwnedFd, step: &Step, path: &RelPath) -> Outcome {
@@ -228,7 +185,13 @@ impl InotifyBackend {
             Ok(watch) => {
                 self.exhausted.remove(&key_of(path));
                 self.unreadable.remove(&key_of(path));
-                let (placed, evicted) = self.table.place(watch, parent, &step.name, self.walk);
+                let (mut placed, mut evicted) = self.table.place(watch, parent, &step.name, self.walk);
+                if placed == Placed::Twice && !self.stands_where_known(opened, watch) {
+                    // Moved while the walk was under way, to where no event tells of it.
+                    self.table.detach(watch);
+                    (placed, evicted) = self.table.place(watch, parent, &step.name, self.walk);
+                    self.resync_needed |= placed == Placed::Twice;
+                }
                 if let Some(evicted) = evicted {
                     let removed = self.table.remove(evicted);
                     self.unwatch(removed);
@@ -244,6 +207,19 @@ impl InotifyBackend {
                 Outcome::Skipped
             }
         }
+    }
+
+    /// Whether the directory that `opened` is can still be found where its watch is known to stand: then there
+    /// are two ways to it, by a bind mount.
+    fn stands_where_known(&self, opened: &OwnedFd, watch: Watch) -> bool {
+        let Some(path) = self.table.path(watch) else { return false };
+        let there = self
+            .open_root()
+            .ok()
+            .and_then(|root| open::open(root.as_fd(), &path, OFlags::RDONLY | OFlags::DIRECTORY).ok());
+        let identity =
+            |directory: &OwnedFd| rustix::fs::fstat(directory).map(|stat| (stat.st_dev, stat.st_ino)).ok();
+        there.is_some_and(|there| identity(&there) == identity(opened))
     }
 
     /// Watches the directory that `opened` is, wherever its path may lead by now.
@@ -265,15 +241,13 @@ impl InotifyBackend {
         self.inotify.watches().add(path, mask).map(|watch| watch.get_watch_descriptor_id())
     }
 
-    /// Lists an open directory: directories that the rules let in become steps, and every entry they let in is
-    /// added to `found` if that is asked for.
+    /// Lists an open directory: directories in it that the rules let in become steps.
     fn list(
         &mut self,
         opened: &OwnedFd,
         watch: Option<Watch>,
         scope: &Scope,
         steps: &mut Vec<Step>,
-        mut found: Option<&mut Found>,
     ) -> Result<()> {
         let path = || self.root.join(scope.directory().as_os_path());
         let entries = Dir::read_from(opened).map_err(|errno| Error::io("list", &path(), errno))?;
@@ -284,27 +258,18 @@ impl InotifyBackend {
                 break;
             };
             let name = entry.file_name();
-            if matches!(name.to_bytes(), b"." | b"..") {
-                continue;
-            }
             let is_dir = match entry.file_type() {
                 FileType::Directory => true,
                 FileType::Unknown => rustix::fs::statat(opened, name, AtFlags::SYMLINK_NOFOLLOW)
                     .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory),
                 _ => false,
             };
-            if !is_dir && found.is_none() {
-                continue;
-            }
-            if !self.rules.verdict_child(scope, name.to_bytes(), is_dir).is_included() {
-                continue;
-            }
-            if let Some(found) = found.as_deref_mut() {
-                found.add(scope.directory().join(name.to_bytes()));
-            }
-            if is_dir {
-                let name = name.to_bytes().into();
-                steps.push(Step { parent: watch, parent_scope: scope.clone(), name });
+            let name = name.to_bytes();
+            if is_dir
+                && !matches!(name, b"." | b"..")
+                && self.rules.verdict_child(scope, name, true).is_included()
+            {
+                steps.push(Step { parent: watch, parent_scope: scope.clone(), name: name.into() });
             }
         }
         Ok(())

@@ -1,0 +1,235 @@
+//! One look at the queue, and one commit if it is time: take, build, stage, publish, settle, report.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Addr;
+use backupbot_core::error::Result;
+use backupbot_core::fault;
+use backupbot_core::git::repository::Repository;
+use backupbot_core::progress::Progress;
+use backupbot_core::scan::Limit;
+use backupbot_core::snapshot::{self, Batch, Built, Recovered, Summary};
+use backupbot_core::store::changes::{RowVerdict, TakenRow};
+use backupbot_core::store::checkpoints::{RowOutcome, Settlement, StagedCommit};
+use git2::Oid;
+use slog::{Logger, info};
+
+use super::{Trouble, run_job};
+use crate::board::SkippedFile;
+use crate::messages::{
+    CountUnsettled, LookAtWaiting, RootSeen, Settle, Stage, TakeBatch, Unstage, WaitingNow,
+};
+use crate::queue::Queue;
+use crate::seat::{RepositorySeat, now_ms};
+use crate::supervision::ExitHandle;
+
+/// Findings that one commit of a walk takes at most: more than a batch of single changes, because the walk has
+/// them at hand, and few enough that protection grows while a first backup runs.
+const WALK_FINDINGS: usize = 10_000;
+/// Skipped files listed in status.
+const LISTED_SKIPS: usize = 100;
+
+/// What a cycle came to.
+pub(super) struct CycleEnd {
+    pub(super) now: WaitingNow,
+    pub(super) committed: bool,
+    pub(super) tip: Option<Oid>,
+    /// Every change up to this is in a commit or listed as skipped.
+    pub(super) settled_up_to: Option<u64>,
+    pub(super) unavailable: Option<String>,
+    pub(super) has_skips: bool,
+    pub(super) look_again: Option<Duration>,
+}
+
+/// One look at the queue, and one commit if it is time.
+pub(super) struct Cycle {
+    pub(super) seat: Arc<RepositorySeat>,
+    pub(super) exit: ExitHandle,
+    pub(super) queue: Addr<Queue>,
+    pub(super) log: Logger,
+    pub(super) eager: bool,
+    pub(super) list_skips: bool,
+    pub(super) lowest_waiter: Option<u64>,
+}
+
+impl Cycle {
+    pub(super) async fn run(self) -> std::result::Result<CycleEnd, Trouble> {
+        let repository = self.seat.settings.name.clone();
+        let up_to = self.seat.settings.batch.files.max(1);
+        let look = LookAtWaiting { repository: repository.clone(), up_to };
+        let now = self.queue.send(look).await??;
+        let mut end = CycleEnd {
+            committed: false,
+            tip: None,
+            settled_up_to: None,
+            unavailable: None,
+            has_skips: self.list_skips,
+            look_again: None,
+            now,
+        };
+        if end.now.paused_since_ms.is_some() {
+            return Ok(end);
+        }
+        end.look_again = self.pause_before_commit(&end.now);
+        if self.eager || end.look_again.is_some_and(|pause| pause.is_zero()) {
+            self.commit(&mut end).await?;
+            let look = LookAtWaiting { repository: repository.clone(), up_to };
+            end.now = self.queue.send(look).await??;
+            end.look_again = self.pause_before_commit(&end.now);
+        }
+        if let Some(seq) = self.lowest_waiter {
+            let left = self.queue.send(CountUnsettled { repository, up_to: seq }).await??;
+            end.settled_up_to = (left == 0).then_some(seq);
+        }
+        Ok(end)
+    }
+
+    /// How long to wait for more rows; zero: commit now; `None`: nothing waits.
+    fn pause_before_commit(&self, now: &WaitingNow) -> Option<Duration> {
+        let waiting = &now.waiting;
+        let until = |at_ms: i64| Duration::from_millis(u64::try_from(at_ms - now_ms()).unwrap_or(0));
+        let batch = &self.seat.settings.batch;
+        let postponed = waiting.next_ready_ms.map(until);
+        let ready = waiting.oldest_since_ms.map(|since| {
+            if waiting.ready >= batch.files || waiting.deep {
+                return Duration::ZERO;
+            }
+            until(since.saturating_add(i64::try_from(batch.after.as_millis()).unwrap_or(i64::MAX)))
+        });
+        match (ready, postponed) {
+            (Some(ready), Some(postponed)) => Some(ready.min(postponed)),
+            (ready, postponed) => ready.or(postponed),
+        }
+    }
+
+    async fn commit(&self, end: &mut CycleEnd) -> std::result::Result<(), Trouble> {
+        let repository = self.seat.settings.name.clone();
+        let most = self.seat.settings.batch.files.max(WALK_FINDINGS);
+        let take = TakeBatch { repository: repository.clone(), most, eager: self.eager };
+        let rows = self.queue.send(take).await??;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let (seat, log) = (self.seat.clone(), self.log.clone());
+        let built = run_job(&self.exit, "build", move |progress| build(&seat, rows, progress)).await?;
+        let (settlement, summary) = match built {
+            Built::Unchanged(settlement, summary) => (*settlement, summary),
+            Built::Commit(staged, summary) => {
+                let staged = Arc::new(*staged);
+                let stage = Stage { repository: repository.clone(), staged: staged.clone() };
+                self.queue.send(stage).await??;
+                let (seat, publishing) = (self.seat.clone(), staged.clone());
+                let published = run_job(&self.exit, "publish", move |progress| {
+                    let opened = Repository::open(&seat.path)?;
+                    snapshot::publish(&opened, &publishing, progress)
+                })
+                .await;
+                if let Err(Trouble::Failed(error)) = published {
+                    self.undo(staged).await?;
+                    return Err(Trouble::Failed(error));
+                }
+                published?;
+                end.committed = true;
+                end.tip = Some(snapshot::oid(&staged.commit)?);
+                let settlement = staged.settlement.clone();
+                (settlement, summary)
+            }
+        };
+        let found_skips = self.list_skips || settlement.rows.iter().any(is_skip);
+        self.queue.send(Settle { repository: repository.clone(), settlement }).await??;
+        if end.committed {
+            self.seat.activity.add(summary.added + summary.changed, summary.bytes);
+            self.seat.nudge_pushers();
+            info!(log, "committed"; "commit" => end.tip.map(|tip| tip.to_string()), "added" => summary.added,
+                  "changed" => summary.changed, "deleted" => summary.deleted, "bytes" => summary.bytes,
+                  "pack_bytes" => summary.pack_bytes);
+        }
+        end.has_skips = self.report(&summary, found_skips).await?;
+        end.unavailable = summary.unavailable.first().map(|root| root.reason.clone());
+        Ok(())
+    }
+
+    /// A staged commit whose branch did not move is taken back; its rows are all still queued.
+    async fn undo(&self, staged: Arc<StagedCommit>) -> std::result::Result<(), Trouble> {
+        let seat = self.seat.clone();
+        let recovered = run_job(&self.exit, "undo", {
+            let staged = staged.clone();
+            move |_| snapshot::recover(&Repository::open(&seat.path)?, &staged)
+        })
+        .await?;
+        let repository = self.seat.settings.name.clone();
+        match recovered {
+            Recovered::Drop => self.queue.send(Unstage(repository)).await??,
+            Recovered::Settle => {
+                let settlement: Settlement = staged.settlement.clone();
+                self.queue.send(Settle { repository, settlement }).await??;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the watchers what the batch saw of their roots. Returns whether anything is skipped now.
+    async fn report(&self, summary: &Summary, list_skips: bool) -> std::result::Result<bool, Trouble> {
+        let skips = if list_skips {
+            let (reader, name) = (self.seat.common.store.reader(), self.seat.settings.name.clone());
+            Some(run_job(&self.exit, "list skipped", move |_| reader.skipped(&name, usize::MAX)).await?.1)
+        } else {
+            None
+        };
+        for root in self.seat.roots.iter() {
+            let unavailable = summary
+                .unavailable
+                .iter()
+                .find(|unavailable| unavailable.root == root.name)
+                .map(|u| u.reason.clone());
+            let walk = summary.walks.get(&root.name).copied();
+            let skipped = skips.as_ref().map(|all| {
+                let of_root: Vec<_> = all.iter().filter(|skip| skip.root == root.name).collect();
+                let listed = of_root.iter().take(LISTED_SKIPS).map(|skip| SkippedFile {
+                    path: skip.path.to_string(),
+                    path_b64: crate::control::exact_if_lossy(skip.path.as_bytes()),
+                    reason: format!("{}: {}", skip.failure.reason.as_str(), skip.failure.message),
+                });
+                (of_root.len() as u64, listed.collect())
+            });
+            let seen = RootSeen { unavailable, walk, skipped };
+            if let Some(watcher) = self.seat.watchers.get(&root.name).and_then(|place| place.address()) {
+                let _ = watcher.send(seen).await;
+            }
+        }
+        Ok(skips.is_some_and(|skips| !skips.is_empty()))
+    }
+}
+
+fn is_skip(outcome: &RowOutcome) -> bool {
+    matches!(outcome.verdict, RowVerdict::Again { .. })
+}
+
+fn build(seat: &RepositorySeat, rows: Vec<TakenRow>, progress: &Progress) -> Result<Built> {
+    fault::point("actor:committer:job");
+    let repository = Repository::open(&seat.path)?;
+    let reader = seat.common.store.reader();
+    let checkpoint = reader.checkpoint(&seat.settings.name)?;
+    let base = checkpoint.as_ref().map(|checkpoint| snapshot::oid(&checkpoint.commit)).transpose()?;
+    let files = reader.files(&seat.settings.name)?;
+    let branch = seat.branch()?;
+    let batch = Batch {
+        repository: &repository,
+        branch: &branch,
+        base,
+        identity: (&seat.common.identity.name, &seat.common.identity.email),
+        instance: &seat.common.instance,
+        tags: &seat.settings.tags,
+        roots: &seat.roots,
+        rows,
+        files: &files,
+        limit: Limit {
+            findings: seat.settings.batch.files.max(WALK_FINDINGS),
+            bytes: seat.settings.batch.bytes,
+        },
+        number: checkpoint.map_or(0, |checkpoint| checkpoint.batch) + 1,
+        threads: std::thread::available_parallelism().map_or(2, usize::from).min(8),
+    };
+    snapshot::build(&batch, progress)
+}

@@ -1,0 +1,281 @@
+//! The command line: commands, flags, and for every flag its twin in the environment.
+//!
+//! The twin of `--state-dir` is `BACKUPBOT_STATE_DIR`, and so on for every flag of every command: twins are
+//! given to clap as defaults in one place, so a flag on the command line always wins and no flag can lack
+//! one. Commands that later versions have are known by name, to be refused with a reason.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::FalseyValueParser;
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{
+    Arg, ArgAction, ArgMatches, Args, Command as Clap, CommandFactory, FromArgMatches, Parser, Subcommand,
+};
+
+use crate::spans;
+
+/// Every twin of a flag; the configuration knows by this list which variables are not its own.
+pub const TWINS: &[&str] = &[
+    "BACKUPBOT_CONFIG",
+    "BACKUPBOT_STATE_DIR",
+    "BACKUPBOT_JSON",
+    "BACKUPBOT_WATCH",
+    "BACKUPBOT_REMOTE",
+    "BACKUPBOT_REPOSITORY",
+    "BACKUPBOT_WAIT",
+    "BACKUPBOT_RESCAN",
+    "BACKUPBOT_TIMEOUT",
+    #[cfg(feature = "fault-points")]
+    "BACKUPBOT_FAULT",
+    #[cfg(feature = "fault-points")]
+    "BACKUPBOT_FAULT_HANG_AFTER_MS",
+];
+
+/// Commands of the contract that this version does not have yet.
+const UNBUILT: &[&str] = &[
+    "reload",
+    "approve",
+    "alerts",
+    "audit",
+    "snapshots",
+    "ls",
+    "diff",
+    "cat",
+    "restore",
+    "verify",
+    "remote",
+    "roots",
+    "lfs",
+    "keys",
+    "recipe",
+    "report",
+];
+
+/// Watches directories and, within a minute of a change, has it in a Git commit on remotes that you own.
+///
+/// Nothing is ever written into a watched directory and nothing is ever force-pushed. What is backed up can
+/// be read back with plain `git clone`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "backupbot",
+    version,
+    arg_required_else_help = true,
+    after_help = "\
+Is my data safe?     backupbot status
+Is this file safe?   backupbot why PATH
+Push now and wait:   backupbot flush --wait
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 done but some files could not be read,
+4 timed out, 5 the state directory is in use, 6 the supervisor gave up (start it again)."
+)]
+pub struct Cli {
+    /// What every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Global {
+    /// The configuration (.yaml or .toml). Without it: ./backupbot.yaml, then
+    /// $XDG_CONFIG_HOME/backupbot/config.yaml, then /etc/backupbot/config.yaml
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where the state lives: queue, repositories, token. Without it: what the configuration says, else
+    /// /var/lib/backupbot for root and $XDG_STATE_HOME/backupbot for others
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Answer in JSON, for programs
+    #[arg(long, global = true, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    pub json: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch, commit and push until stopped
+    ///
+    /// SIGTERM and Ctrl-C commit and push what is left and stop; a second one stops at once. Nothing is lost
+    /// either way: what was not pushed is pushed after the next start.
+    Run(Target),
+    /// Scan, commit, push, verify, then exit: for cron and Kubernetes jobs
+    ///
+    /// Exits with 1 if a remote cannot be reached (the commits are kept here and pushed next time), with 3 if
+    /// some files could not be read.
+    Once(Once),
+    /// Check the configuration and name every mistake in it
+    Check,
+    /// Show what is protected, what is not, and what to do about it
+    Status(Scope),
+    /// Stop committing and pushing until `resume`; what changes meanwhile is queued
+    Pause(Scope),
+    /// Go on after `pause`, and let halted remotes try again with their present state taken for right
+    Resume(Scope),
+    /// Commit and push everything now, without waiting for quiet files or for backoff
+    Flush(Flush),
+    /// Say whether a file is protected, since when, and if not, why not
+    Why(Why),
+    /// Print a completion script for a shell
+    Completions(Completions),
+}
+
+/// What to back up, if no configuration says it.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Target {
+    /// A directory to watch, instead of a configuration; repeat it for more. In the environment several are
+    /// separated by commas, or stand one a line
+    #[arg(long, value_name = "DIR")]
+    pub watch: Vec<PathBuf>,
+    /// Where to push to, with --watch; repeat it for more. A local path that does not exist becomes a bare
+    /// repository
+    #[arg(long, value_name = "URL")]
+    pub remote: Vec<String>,
+}
+
+/// Flags of `once`.
+#[derive(Debug, Clone, Args)]
+pub struct Once {
+    /// What to back up.
+    #[command(flatten)]
+    pub target: Target,
+    /// Give up after this long, such as 30m (exit code 4). Without it: as long as it takes
+    #[arg(long, value_name = "DURATION", value_parser = spans::parse)]
+    pub timeout: Option<Duration>,
+}
+
+/// Which repositories.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Scope {
+    /// Only this repository. Without it: all
+    #[arg(long, value_name = "NAME")]
+    pub repository: Option<String>,
+}
+
+/// Flags of `flush`.
+#[derive(Debug, Clone, Args)]
+pub struct Flush {
+    /// Which repositories.
+    #[command(flatten)]
+    pub scope: Scope,
+    /// Return only when every change made before is at every remote and was read back
+    #[arg(long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    pub wait: bool,
+    /// Compare every watched directory as a whole first, instead of relying on what the system told
+    #[arg(long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    pub rescan: bool,
+    /// How long to wait, such as 60s or 5m (exit code 4 when it is over)
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = spans::parse)]
+    pub timeout: Duration,
+}
+
+/// Arguments of `why`.
+#[derive(Debug, Clone, Args)]
+pub struct Why {
+    /// The file: its path, or ROOT/PATH with the name of a watched root
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Clone, Args)]
+pub struct Completions {
+    /// For which shell
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+/// A command line that was understood.
+#[derive(Debug)]
+pub struct Invocation {
+    /// The command and its flags, twins included.
+    pub cli: Cli,
+    typed: BTreeSet<&'static str>,
+}
+
+impl Invocation {
+    /// Whether the flag stands on the command line itself.
+    pub fn is_typed(&self, flag: &'static str) -> bool {
+        self.typed.contains(flag)
+    }
+}
+
+/// The name of a flag's twin.
+fn twin_of(flag: &str) -> String {
+    format!("BACKUPBOT_{}", flag.replace('-', "_").to_uppercase())
+}
+
+/// Several values in one variable: one a line if there are lines, else between commas.
+fn values_in(text: &str) -> Vec<OsString> {
+    let separator = if text.contains('\n') { '\n' } else { ',' };
+    text.split(separator).map(str::trim).filter(|part| !part.is_empty()).map(OsString::from).collect()
+}
+
+/// Gives a flag its twin: named in the help, and its default where it is set. An empty one counts as not set.
+fn with_twin(argument: Arg, environment: &BTreeMap<String, String>) -> Arg {
+    let Some(flag) = argument.get_long() else { return argument };
+    let twin = twin_of(flag);
+    let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+    let argument = argument.help(format!("{help} [env: {twin}]"));
+    let Some(value) = environment.get(&twin).filter(|value| !value.is_empty()) else { return argument };
+    let values = match argument.get_action() {
+        ArgAction::Append => values_in(value),
+        _ => vec![OsString::from(value)],
+    };
+    let takes_values = argument.get_action().takes_values();
+    argument.default_values(values).hide_default_value(takes_values)
+}
+
+/// The commands as the help shows them.
+pub fn command() -> Clap {
+    Cli::command()
+}
+
+fn with_twins(mut command: Clap, environment: &BTreeMap<String, String>) -> Clap {
+    command = command.mut_args(|argument| with_twin(argument, environment));
+    let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+    for name in names {
+        command = command.mut_subcommand(name, |sub| with_twins(sub, environment));
+    }
+    command
+}
+
+fn unbuilt(name: &'static str) -> Clap {
+    let anything = Arg::new("anything").num_args(0..).trailing_var_arg(true).allow_hyphen_values(true);
+    Clap::new(name).hide(true).disable_help_flag(true).arg(anything)
+}
+
+/// Reads a command line. Help and version come as errors too, as clap has it.
+pub fn read(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: &BTreeMap<String, String>,
+) -> Result<Invocation, clap::Error> {
+    let mut command =
+        with_twins(command(), environment).subcommands(UNBUILT.iter().map(|name| unbuilt(name)));
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    if let Some(name) = matches.subcommand_name().filter(|name| UNBUILT.contains(name)) {
+        let text = format!(
+            "`backupbot {name}` is not built yet in this version; `backupbot --help` shows what is\n"
+        );
+        return Err(command.error(ErrorKind::InvalidSubcommand, text));
+    }
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    let typed = ["config", "watch", "remote"].into_iter().filter(|flag| is_typed(&matches, flag)).collect();
+    Ok(Invocation { cli, typed })
+}
+
+fn is_typed(matches: &ArgMatches, flag: &str) -> bool {
+    let of_command = matches.subcommand().map(|(_, matches)| matches);
+    [Some(matches), of_command].into_iter().flatten().any(|matches| {
+        matches.try_contains_id(flag).is_ok() && matches.value_source(flag) == Some(ValueSource::CommandLine)
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,30 @@
+//! The commands, one a file; this only leads the way to them.
+
+mod check;
+mod completions;
+mod control;
+mod once;
+mod page;
+mod run;
+mod status;
+mod why;
+
+use crate::cli::{Command, Invocation};
+use crate::exit::{Exit, Failure};
+use crate::settings::World;
+
+/// Does what the command line asks for.
+pub fn obey(world: &World, invocation: &Invocation) -> Result<Exit, Failure> {
+    let global = &invocation.cli.global;
+    match &invocation.cli.command {
+        Command::Run(target) => run::run(world, invocation, target),
+        Command::Once(once) => once::once(world, invocation, once),
+        Command::Check => check::check(world, global),
+        Command::Status(scope) => status::status(world, global, scope),
+        Command::Pause(scope) => control::set_paused(world, global, scope, true),
+        Command::Resume(scope) => control::set_paused(world, global, scope, false),
+        Command::Flush(flush) => control::flush(world, global, flush),
+        Command::Why(why) => why::why(world, global, why),
+        Command::Completions(completions) => completions::completions(completions),
+    }
+}

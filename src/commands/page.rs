@@ -1,0 +1,310 @@
+//! The status page: what a tired person has to know first, first.
+//!
+//! One line says whether everything is protected. Then each repository with its roots and remotes; wherever
+//! something is not as it should be, a line says what to do about it.
+
+use backupbot_actors::board::{Moment, RemoteState, RemoteView};
+
+use crate::spans;
+use crate::status::{RepositoryAnswer, RootAnswer, RootStanding, Severity, StatusAnswer};
+
+/// Skipped files that the page names of each root; `--json` has more.
+const NAMED_SKIPS: usize = 20;
+
+/// Draws the page as of `now`.
+pub fn render(answer: &StatusAnswer, now: Moment) -> String {
+    let mut page = Page::default();
+    let verdict =
+        if is_all_protected(answer) { "everything is protected" } else { "NOT everything is protected" };
+    page.line(0, format!("{verdict} (backupbot {}, instance {})", answer.version, answer.instance));
+    if !answer.daemon {
+        page.line(0, "No daemon is running: changes are not noticed.");
+        page.advice(0, "start it with `backupbot run`, or back up once with `backupbot once`");
+    }
+    for alert in &answer.alerts {
+        let severity = match alert.severity {
+            Severity::Critical => "CRITICAL",
+            Severity::Warning => "warning",
+        };
+        let since = alert.since.map_or(String::new(), |since| format!(" (since {})", ago(since, now)));
+        page.line(0, format!("{severity}: {}{since}", alert.message));
+    }
+    if answer.repositories.is_empty() {
+        page.line(0, "There is no repository yet.");
+    }
+    for repository in &answer.repositories {
+        page.repository(repository, now);
+    }
+    page.0
+}
+
+/// Whether every root is watched and every change of every file is at every remote.
+fn is_all_protected(answer: &StatusAnswer) -> bool {
+    let repository_is = |repository: &RepositoryAnswer| {
+        !repository.status.paused
+            && !repository.remotes.is_empty()
+            && repository.roots.iter().all(|root| root.state == RootStanding::Watching && root.skipped == 0)
+            && repository.remotes.iter().all(|remote| is_protected_at(repository, remote))
+    };
+    answer.daemon && !answer.repositories.is_empty() && answer.repositories.iter().all(repository_is)
+}
+
+fn is_protected_at(repository: &RepositoryAnswer, remote: &RemoteView) -> bool {
+    remote.state != RemoteState::Halted
+        && remote.oldest_unprotected_seconds == 0
+        && repository.status.commit.is_some()
+        && remote.commit == repository.status.commit
+}
+
+fn ago(moment: Moment, now: Moment) -> String {
+    format!("{moment}, {} ago", spans::in_words(now.seconds_since(moment)))
+}
+
+fn short(commit: Option<&str>) -> String {
+    commit.map_or("nothing yet".to_owned(), |commit| commit.chars().take(10).collect())
+}
+
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    fn line(&mut self, depth: usize, text: impl AsRef<str>) {
+        self.0.push_str(&"  ".repeat(depth));
+        self.0.push_str(text.as_ref());
+        self.0.push('\n');
+    }
+
+    fn advice(&mut self, depth: usize, text: impl AsRef<str>) {
+        self.line(depth + 1, format!("-> {}", text.as_ref()));
+    }
+
+    fn repository(&mut self, repository: &RepositoryAnswer, now: Moment) {
+        let name = &repository.status.name;
+        self.line(0, "");
+        let waits = match repository.status.pending {
+            0 => "nothing waits to be committed".to_owned(),
+            1 => "1 path waits to be committed".to_owned(),
+            many => format!("{many} paths wait to be committed"),
+        };
+        self.line(0, format!("{name}: commit {}, {waits}", short(repository.status.commit.as_deref())));
+        if repository.status.paused {
+            self.line(1, "PAUSED: changes are queued, nothing is committed or pushed");
+            self.advice(
+                1,
+                format!("`backupbot resume --repository {}` when you are ready", quoted(name.as_str())),
+            );
+        }
+        for root in &repository.roots {
+            self.root(root);
+        }
+        for remote in &repository.remotes {
+            self.remote(repository, remote, now);
+        }
+        if repository.remotes.is_empty() {
+            self.line(1, "no remote is known");
+        }
+    }
+
+    fn root(&mut self, root: &RootAnswer) {
+        let reason = root.reason.as_deref().map_or(String::new(), |reason| format!(": {reason}"));
+        let standing = match root.state {
+            RootStanding::Starting => format!("not looked at yet{reason}"),
+            RootStanding::Scanning => format!("being compared with the last backup{reason}"),
+            RootStanding::Watching => format!("watched ({}){reason}", root.backend),
+            RootStanding::Unavailable => format!("UNAVAILABLE{reason}"),
+            RootStanding::NotWatched => format!("NOT watched{reason}"),
+        };
+        self.line(1, format!("root {}: {standing}, {} files{}", root.name, root.files, left_out(root)));
+        if root.state == RootStanding::Unavailable {
+            self.advice(1, "mount or restore the directory; until then its last version is kept, nothing counts as deleted");
+        }
+        if root.skipped == 0 {
+            return;
+        }
+        self.line(2, format!("{} NOT protected in their present version:", files(root.skipped)));
+        for skip in root.skipped_files.iter().take(NAMED_SKIPS) {
+            self.line(3, format!("{}: {}", skip.path, skip.reason));
+        }
+        let named = root.skipped_files.len().min(NAMED_SKIPS) as u64;
+        if root.skipped > named {
+            self.line(3, format!("and {} more", root.skipped - named));
+        }
+        self.advice(
+            2,
+            "make them readable for the user that BackupBot runs as, or leave them out with `ignore`",
+        );
+    }
+
+    fn remote(&mut self, repository: &RepositoryAnswer, remote: &RemoteView, now: Moment) {
+        let confirmed = match remote.last_success {
+            Some(at) => format!("last read back {}", ago(at, now)),
+            None => "never reached".to_owned(),
+        };
+        if is_protected_at(repository, remote) {
+            self.line(1, format!("remote {}: has everything, {confirmed}", remote.name));
+            return;
+        }
+        let waiting = match remote.oldest_unprotected_seconds {
+            0 => String::new(),
+            seconds => format!(" for {}", spans::in_words(seconds)),
+        };
+        let doing = match remote.state {
+            RemoteState::Idle => "waiting for the next commit",
+            RemoteState::Pushing => "pushing now",
+            RemoteState::Backoff => "the last push failed",
+            RemoteState::Halted => "HALTED",
+        };
+        let reason = remote.reason.as_deref().map_or(String::new(), |reason| format!(": {reason}"));
+        let has = short(remote.commit.as_deref());
+        self.line(1, format!("remote {}: NOT up to date{waiting}: {doing}{reason}", remote.name));
+        self.line(2, format!("it has {has}, {confirmed}"));
+        match remote.state {
+            RemoteState::Halted => {
+                let name = quoted(repository.status.name.as_str());
+                self.advice(
+                    1,
+                    format!(
+                        "look at the remote; when its state is right, `backupbot resume --repository {name}`"
+                    ),
+                );
+            }
+            RemoteState::Backoff => self.advice(
+                1,
+                "see that it can be reached; it is tried again by itself, \
+                                                    `backupbot flush --wait` tries at once",
+            ),
+            RemoteState::Idle | RemoteState::Pushing => {}
+        }
+    }
+}
+
+fn files(count: u64) -> String {
+    if count == 1 { "1 file is".to_owned() } else { format!("{count} files are") }
+}
+
+fn left_out(root: &RootAnswer) -> String {
+    match (root.excluded_by_rules, root.excluded_by_system) {
+        (0, 0) => String::new(),
+        (rules, 0) => format!(" ({rules} left out by your rules)"),
+        (0, system) => format!(" ({system} left out by the built-in list)"),
+        (rules, system) => format!(" ({rules} left out by your rules, {system} by the built-in list)"),
+    }
+}
+
+fn quoted(name: &str) -> String {
+    if name.contains(' ') { format!("'{name}'") } else { name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::Alert;
+    use crate::status::tests::healthy;
+    use backupbot_actors::board::SkippedFile;
+
+    fn page_of(repository: RepositoryAnswer) -> String {
+        let answer = StatusAnswer {
+            instance: "laptop".to_owned(),
+            version: "0.1.0".to_owned(),
+            daemon: true,
+            repositories: vec![repository],
+            alerts: Vec::new(),
+        };
+        render(&answer, Moment::from_unix_seconds(1_000_300).unwrap())
+    }
+
+    #[test]
+    fn a_healthy_page_says_so_in_its_first_line_and_asks_for_nothing() {
+        let page = page_of(healthy());
+        let expected = "\
+everything is protected (backupbot 0.1.0, instance laptop)
+
+documents: commit c0ffee00c0, nothing waits to be committed
+  root folder1: watched (inotify), 1234 files (3 left out by your rules)
+  remote usb: has everything, last read back 1970-01-12T13:46:40Z, 5 min ago
+";
+        assert_eq!(page, expected);
+    }
+
+    #[test]
+    fn whatever_is_wrong_shows_in_the_first_line_and_in_words() {
+        type Spoil = fn(&mut RepositoryAnswer);
+        let cases: &[(Spoil, &[&str])] = &[
+            (|it| it.status.paused = true, &["PAUSED", "-> `backupbot resume --repository documents`"]),
+            (
+                |it| {
+                    it.roots[0].state = RootStanding::Unavailable;
+                    it.roots[0].reason = Some("it is empty".to_owned());
+                },
+                &["root folder1: UNAVAILABLE: it is empty", "-> mount or restore"],
+            ),
+            (|it| it.roots[0].state = RootStanding::Scanning, &["being compared"]),
+            (
+                |it| {
+                    it.roots[0].skipped = 25;
+                    it.roots[0].skipped_files = vec![SkippedFile {
+                        path: "a\\nb".to_owned(),
+                        path_b64: None,
+                        reason: "unreadable: no".to_owned(),
+                    }];
+                },
+                &[
+                    "25 files are NOT protected",
+                    "a\\nb: unreadable: no",
+                    "and 24 more",
+                    "-> make them readable",
+                ],
+            ),
+            (
+                |it| {
+                    it.remotes[0].state = RemoteState::Backoff;
+                    it.remotes[0].reason = Some("cannot open /mnt".to_owned());
+                    it.remotes[0].commit = None;
+                    it.remotes[0].last_success = None;
+                    it.remotes[0].oldest_unprotected_seconds = 11_100;
+                },
+                &[
+                    "remote usb: NOT up to date for 3 h 5 min: the last push failed: cannot open /mnt",
+                    "it has nothing yet, never reached",
+                    "-> see that it can be reached",
+                ],
+            ),
+            (
+                |it| it.remotes[0].state = RemoteState::Halted,
+                &[
+                    "HALTED",
+                    "-> look at the remote; when its state is right, `backupbot resume --repository documents`",
+                ],
+            ),
+            (
+                |it| it.remotes[0].oldest_unprotected_seconds = 5,
+                &["NOT up to date for 5 s: waiting for the next commit"],
+            ),
+            (|it| it.remotes.clear(), &["no remote is known"]),
+            (|it| it.status.commit = None, &["commit nothing yet"]),
+        ];
+        for (spoil, expected) in cases {
+            let mut repository = healthy();
+            spoil(&mut repository);
+            let page = page_of(repository);
+            assert!(page.starts_with("NOT everything is protected"), "{page}");
+            for text in *expected {
+                assert!(page.contains(text), "{text:?} is missing in:\n{page}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_daemon_nothing_is_called_protected() {
+        let answer = StatusAnswer {
+            instance: "laptop".to_owned(),
+            version: "0.1.0".to_owned(),
+            daemon: false,
+            repositories: vec![healthy()],
+            alerts: vec![Alert::state_recovered("it was damaged")],
+        };
+        let page = render(&answer, Moment::from_unix_seconds(1_000_300).unwrap());
+        assert!(page.starts_with("NOT everything") && page.contains("No daemon is running"), "{page}");
+        assert!(page.contains("warning: it was damaged"), "{page}");
+    }
+}

@@ -1,0 +1,149 @@
+//! `backupbot run`: the daemon. Boots, serves the API, watches over the tree, stops in order.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use actix_web::web::Data;
+use backupbot_actors::board::{Board, Moment};
+use backupbot_actors::control::Control;
+use backupbot_actors::root;
+use backupbot_core::store::Store;
+use slog::{Logger, info, warn};
+
+use crate::boot;
+use crate::cli::{Invocation, Target};
+use crate::daemon::{self, Daemon};
+use crate::exit::{Exit, Failure};
+use crate::http::{self, Door, Inside};
+use crate::logging;
+use crate::meter::{self, Meter};
+use crate::press;
+use crate::race::{First, first};
+use crate::settings::{self, Settings, World};
+use crate::shutdown::{self, End, Signals};
+use crate::status::VERSION;
+
+/// How often the moving line moves.
+const METER_PAUSE: Duration = Duration::from_millis(250);
+
+pub fn run(world: &World, invocation: &Invocation, target: &Target) -> Result<Exit, Failure> {
+    boot::keep_files_private();
+    let settings = settings::for_work(world, invocation, target)?;
+    let meter = Meter::default();
+    let (log, guard) = logging::start(&settings.config.log, &meter)?;
+    boot::log_panics(&log);
+    let outcome = daemon(world, &settings, &meter, &log);
+    meter.hide();
+    // What is still in the channel is written before the process ends.
+    drop((log, guard));
+    outcome
+}
+
+fn daemon(world: &World, settings: &Settings, meter: &Meter, log: &Logger) -> Result<Exit, Failure> {
+    let ground = boot::prepare(settings, "run", &world.host, log)?;
+    let listener = boot::bind(&settings.config.admin, log)?;
+    boot::make_token(&settings.config, log)?;
+    let recovery = ground.recovery.as_ref().map(boot::recovered);
+    let system = actix_rt::System::new();
+    let end = system.block_on(serve(settings, ground.store, recovery, listener, meter, log));
+    // Dropping the system would wait for a job that hangs on a dead file system; the process just ends.
+    std::mem::forget(system);
+    // Only now may another process start.
+    drop(ground.lock);
+    match end? {
+        End::Stopped => Ok(Exit::Done),
+        End::GaveUp(reason) => Err(Failure::new(Exit::GaveUp, format!("the supervisor gave up: {reason}"))),
+    }
+}
+
+async fn serve(
+    settings: &Settings,
+    store: Store,
+    recovery: Option<String>,
+    listener: TcpListener,
+    meter: &Meter,
+    log: &Logger,
+) -> Result<End, Failure> {
+    let config = &settings.config;
+    let mut signals =
+        Signals::install(log).map_err(|error| Failure::io("cannot listen for signals", error))?;
+    let address = listener.local_addr().map_err(|error| Failure::io("cannot listen", error))?;
+    let mut door = Door::new(
+        config.instance.clone(),
+        config.alerts.clone(),
+        config.admin.allowed_hosts.clone(),
+        boot::token_file(config),
+        log.clone(),
+    );
+    door.recovery = recovery;
+    let door = Data::new(door);
+
+    let (tree, control) = root::start(config, &store, &Board::new(), log);
+    let reader = store.reader();
+    door.open(Inside { control: control.clone(), reader: reader.clone() });
+    let server = http::serve(listener, door.clone())
+        .map_err(|error| Failure::io("cannot start the admin interface", error))?;
+    daemon::announce(
+        &config.state_dir,
+        &Daemon {
+            address: daemon::reachable(address),
+            pid: std::process::id(),
+            version: VERSION.to_owned(),
+            started: Moment::now().to_string(),
+            token_file: boot::token_file(config),
+        },
+    )?;
+    info!(log, "watching"; "admin" => %address);
+    let first_backup = actix_rt::spawn(show_first_backup(control.clone(), meter.clone()));
+
+    let end = shutdown::watch_over(tree, &control, &reader, &mut signals, config.shutdown_grace, log).await;
+    first_backup.abort();
+    let _ = first_backup.await;
+    meter.hide();
+    if let Err(failure) = daemon::withdraw(&config.state_dir) {
+        warn!(log, "{}", failure.lines.join("; "));
+    }
+    door.close();
+    server.stop(false).await;
+    if end == End::Stopped {
+        shutdown::mark_stopped(&store, log);
+    }
+    Ok(end)
+}
+
+/// A moving line until everything was compared once.
+async fn show_first_backup(control: Control, meter: Meter) {
+    if !meter.show() {
+        return;
+    }
+    first(press::compared(&control), keep_showing(&control, &meter)).await;
+    meter.hide();
+}
+
+/// Keeps the moving line up to date for as long as it is polled.
+pub async fn keep_showing(control: &Control, meter: &Meter) {
+    loop {
+        let done = control.seats().iter().map(|seat| seat.activity.done());
+        let (files, bytes) = done.fold((0, 0), |sum, done| (sum.0 + done.0, sum.1 + done.1));
+        meter.say(meter::done_so_far(files, bytes));
+        actix_rt::time::sleep(METER_PAUSE).await;
+    }
+}
+
+/// Runs `work` beside the moving line.
+pub async fn beside_meter<T>(control: &Control, meter: &Meter, work: impl Future<Output = T>) -> T {
+    let is_shown = meter.show();
+    let showing = async {
+        if is_shown {
+            keep_showing(control, meter).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let done = match first(work, showing).await {
+        First::Left(done) => done,
+        // It never completes.
+        First::Right(()) => std::future::pending().await,
+    };
+    meter.hide();
+    done
+}

@@ -1,0 +1,125 @@
+//! `backupbot why PATH`: is this file protected, since when, and if not, why not.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use backupbot_core::protection::PathReport;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::Value;
+
+use crate::cli::{Global, Why};
+use crate::client::{self, Reach};
+use crate::exit::{Exit, Failure};
+use crate::offline;
+use crate::output;
+use crate::settings::World;
+
+pub fn why(world: &World, global: &Global, arguments: &Why) -> Result<Exit, Failure> {
+    let meanings = meanings(&world.current_dir, &arguments.path);
+    let found = match client::reach(world, global)? {
+        Reach::Daemon(client) => {
+            let mut found = None;
+            for path in &meanings {
+                let exact = URL_SAFE_NO_PAD.encode(path.as_os_str().as_bytes());
+                let answer = client.get("/why", &[("path_b64", exact.as_str())])?;
+                if answer.status != 404 {
+                    found = Some(answer.ok()?);
+                    break;
+                }
+            }
+            found
+        }
+        Reach::Nobody(asking) => {
+            let offline = offline::open(world, *asking, "why", false)?;
+            let mut found = None;
+            for path in &meanings {
+                if let Some(report) = offline.why(path.as_os_str().as_bytes())? {
+                    found = Some(serde_json::to_value(&report).unwrap_or_default());
+                    break;
+                }
+            }
+            found
+        }
+    };
+    let Some(report) = found else {
+        let path = crate::files::shown(&arguments.path);
+        return Err(Failure::failed(format!(
+            "{path}: NOT protected: it is below none of the watched directories"
+        )));
+    };
+    if global.json {
+        output::json(&report)?;
+    } else {
+        output::answer(&render(report)?)?;
+    }
+    Ok(Exit::Done)
+}
+
+/// What a path can mean, the most literal first: as given (absolute, or `<root>/rel`), from the working
+/// directory, and with symbolic links above it resolved.
+fn meanings(current_dir: &Path, given: &Path) -> Vec<PathBuf> {
+    let absolute = current_dir.join(given);
+    let mut meanings = vec![given.to_path_buf(), absolute.components().collect()];
+    if let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name())
+        && let Ok(parent) = parent.canonicalize()
+    {
+        meanings.push(parent.join(name));
+    }
+    meanings.extend(absolute.canonicalize());
+    let mut seen = Vec::new();
+    meanings.retain(|path| {
+        let is_new = !seen.contains(path);
+        seen.push(path.clone());
+        is_new
+    });
+    meanings
+}
+
+fn render(report: Value) -> Result<String, Failure> {
+    let report: PathReport = serde_json::from_value(report).map_err(|error| {
+        Failure::io("the daemon's answer is not understood; is it another version?", error)
+    })?;
+    let verdict = if report.protected { "protected" } else { "NOT protected in its present version" };
+    let place =
+        if report.path.is_empty() { report.root.clone() } else { format!("{}/{}", report.root, report.path) };
+    let mut lines = vec![format!("{place}: {verdict}: {}", report.explanation)];
+    lines.push(format!(
+        "  repository {}, {}",
+        report.repository,
+        match &report.commit {
+            Some(commit) => format!("latest commit {commit}"),
+            None => "nothing committed yet".to_owned(),
+        }
+    ));
+    match &report.stored {
+        Some(stored) => lines.push(format!("  stored as {stored}")),
+        None => lines.push("  no version of it is stored".to_owned()),
+    }
+    for remote in &report.remotes {
+        let has_it =
+            if remote.has_it { "has the stored version" } else { "does NOT have the stored version" };
+        let reason = remote.reason.as_deref().map_or(String::new(), |reason| format!(": {reason}"));
+        lines.push(format!("  remote {}: {has_it}{reason}", remote.name));
+    }
+    Ok(lines.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_taken_literally_first_and_from_the_working_directory_then() {
+        let scratch = tempfile::tempdir().unwrap();
+        let real = scratch.path().canonicalize().unwrap();
+        std::fs::create_dir(real.join("data")).unwrap();
+        std::os::unix::fs::symlink(real.join("data"), real.join("link")).unwrap();
+        let found = meanings(&real, Path::new("link/gone.txt"));
+        assert_eq!(
+            found,
+            [PathBuf::from("link/gone.txt"), real.join("link/gone.txt"), real.join("data/gone.txt")]
+        );
+        assert_eq!(meanings(&real, &real.join("data/./x")).last(), Some(&real.join("data/x")));
+    }
+}

@@ -1,0 +1,167 @@
+//! Reading what a client sends: a small JSON body in reasonable time, and the query of an address.
+
+use std::time::Duration;
+
+use actix_web::HttpRequest;
+use actix_web::http::{StatusCode, header};
+use actix_web::web::Payload;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use serde::de::DeserializeOwned;
+
+use super::problem::Problem;
+
+/// Larger than any request needs to be.
+pub const LIMIT: usize = 64 * 1024;
+/// A client that is slower is no client.
+const WITHIN: Duration = Duration::from_secs(10);
+
+/// Reads a JSON body; nothing at all counts as `{}`.
+pub async fn json<T: DeserializeOwned>(request: &HttpRequest, payload: Payload) -> Result<T, Problem> {
+    let announced =
+        request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|length: usize| length > LIMIT) {
+        return Err(too_large());
+    }
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    if content_type.is_some_and(|value| !value.to_str().is_ok_and(is_json)) {
+        return Err(not_json());
+    }
+    let read = actix_web::rt::time::timeout(WITHIN, payload.to_bytes_limited(LIMIT)).await;
+    let body = match read {
+        Err(_) => return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
+        Ok(Err(_)) => return Err(too_large()),
+        Ok(Ok(Err(error))) => {
+            return Err(Problem::new(StatusCode::BAD_REQUEST, format!("the body broke off: {error}")));
+        }
+        Ok(Ok(Ok(body))) => body,
+    };
+    if !body.is_empty() && content_type.is_none() {
+        return Err(not_json());
+    }
+    parse(if body.is_empty() { b"{}" } else { &body })
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| {
+        let status = match error.classify() {
+            serde_json::error::Category::Data => StatusCode::UNPROCESSABLE_ENTITY,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Problem::new(status, format!("the body cannot be obeyed: {error}"))
+    })
+}
+
+fn too_large() -> Problem {
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a body has at most {LIMIT} bytes"))
+}
+
+fn not_json() -> Problem {
+    Problem::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "send JSON with the header `Content-Type: application/json`",
+    )
+}
+
+fn is_json(content_type: &str) -> bool {
+    content_type
+        .split(';')
+        .next()
+        .is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
+}
+
+/// The path that `?path=` (percent-encoded bytes, `+` for a space) or `?path_b64=` (base64) means.
+pub fn path_of_query(query: &str) -> Result<Vec<u8>, Problem> {
+    let wrong = |detail: &str| Err(Problem::new(StatusCode::BAD_REQUEST, detail));
+    let mut found = Vec::new();
+    for pair in query.split('&') {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let Some(value) = percent_decoded(value) else {
+            return wrong("the query is not percent-encoded soundly");
+        };
+        match name {
+            "path" => found.push(value),
+            "path_b64" => match from_base64(&value) {
+                Some(path) => found.push(path),
+                None => return wrong("path_b64 is not base64"),
+            },
+            _ => {}
+        }
+    }
+    match (found.pop(), found.is_empty()) {
+        (Some(path), true) if !path.is_empty() => Ok(path),
+        _ => wrong("give one path, as ?path= or as ?path_b64="),
+    }
+}
+
+fn percent_decoded(text: &str) -> Option<Vec<u8>> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        rest = tail;
+        match first {
+            b'+' => decoded.push(b' '),
+            b'%' => {
+                let (digits, tail) = tail.split_at_checked(2)?;
+                // from_str_radix would also take a sign.
+                if !digits.iter().all(u8::is_ascii_hexdigit) {
+                    return None;
+                }
+                decoded.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+                rest = tail;
+            }
+            other => decoded.push(*other),
+        }
+    }
+    Some(decoded)
+}
+
+/// Both alphabets, and a `+` that arrived as a space.
+fn from_base64(text: &[u8]) -> Option<Vec<u8>> {
+    let text: Vec<u8> = text.iter().map(|byte| if *byte == b' ' { b'+' } else { *byte }).collect();
+    let unpadded = text.strip_suffix(b"==").or(text.strip_suffix(b"=")).unwrap_or(&text);
+    STANDARD.decode(&text).or_else(|_| URL_SAFE_NO_PAD.decode(unpadded)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::ResponseError;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Wish {
+        #[serde(default)]
+        wait: bool,
+    }
+
+    #[test]
+    fn what_is_no_json_and_what_is_the_wrong_json_have_different_answers() {
+        assert!(parse::<Wish>(b"{\"wait\": true}").unwrap().wait);
+        assert!(!parse::<Wish>(b"{}").unwrap().wait);
+        let status = |body: &[u8]| parse::<Wish>(body).unwrap_err().status_code().as_u16();
+        assert_eq!(status(b"{\"wait\": "), 400);
+        assert_eq!(status(b"wait=true"), 400);
+        assert_eq!(status(b"{\"wait\": \"yes\"}"), 422);
+        assert_eq!(status(b"{\"wiat\": true}"), 422);
+    }
+
+    #[test]
+    fn json_is_json_with_any_parameters() {
+        assert!(is_json("application/json") && is_json("Application/JSON; charset=utf-8"));
+        assert!(!is_json("text/plain") && !is_json("application/x-www-form-urlencoded") && !is_json(""));
+    }
+
+    #[test]
+    fn a_path_arrives_byte_for_byte() {
+        let path = |query: &str| path_of_query(query).ok();
+        assert_eq!(path("path=/a%20b%ff%2B+c").unwrap(), b"/a b\xff+ c");
+        assert_eq!(path("x=1&path=r/a").unwrap(), b"r/a");
+        assert_eq!(path("path_b64=L2H/").unwrap(), b"/a\xff");
+        assert_eq!(path("path_b64=L2H_").unwrap(), b"/a\xff");
+        assert_eq!(path("path_b64=YQ%3D%3D").unwrap(), b"a");
+        for wrong in ["", "path=", "path=%f", "path=%+f", "path=a&path=b", "path_b64=*", "paths=a"] {
+            assert_eq!(path(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The end: signals, a last flush, the tree stopped in order, all within the grace that was configured.
+//!
+//! Nothing depends on an orderly end: a kill at any moment loses nothing. The last flush only shortens the
+//! time for which something is unprotected, so it is given up when it leads nowhere, and a second signal
+//! skips it.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use backupbot_actors::control::Control;
+use backupbot_actors::root::Root;
+use backupbot_actors::supervision::Spawned;
+use backupbot_core::store::{Store, StoreReader};
+use slog::{Logger, error, info, warn};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::press::{self, Pressed};
+use crate::race::{First, first};
+
+/// The tree has this long even when the flush took all the grace, and after a second signal.
+const AT_LEAST: Duration = Duration::from_secs(1);
+
+/// The signals that concern us.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+    log: Logger,
+}
+
+impl Signals {
+    /// From now on these signals do not end the process by themselves. Must be called within the system.
+    pub fn install(log: &Logger) -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+            log: log.clone(),
+        })
+    }
+
+    /// Completes at the next signal that asks for a stop, with its name.
+    pub async fn stop_asked(&mut self) -> &'static str {
+        poll_fn(|cx| {
+            while let Poll::Ready(Some(())) = self.hang_up.poll_recv(cx) {
+                warn!(self.log, "SIGHUP: reload is not built yet in this version; restart to have a new configuration obeyed");
+            }
+            if self.terminate.poll_recv(cx).is_ready() {
+                return Poll::Ready("SIGTERM");
+            }
+            self.interrupt.poll_recv(cx).map(|_| "SIGINT")
+        })
+        .await
+    }
+}
+
+/// How the tree ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was stopped.
+    Stopped,
+    /// It gave up by itself, for this reason.
+    GaveUp(String),
+}
+
+/// Watches over the tree until it is asked to stop, then flushes and stops it within `grace`.
+pub async fn watch_over(
+    mut root: Spawned<Root>,
+    control: &Control,
+    reader: &StoreReader,
+    signals: &mut Signals,
+    grace: Duration,
+    log: &Logger,
+) -> End {
+    match first(signals.stop_asked(), &mut root.ended).await {
+        First::Right(reason) => return gave_up(reason.to_string(), log),
+        First::Left(name) => info!(log, "stopping: pushing what is left"; "signal" => name),
+    }
+    let deadline = Instant::now() + grace;
+    let flush = press::press(control, reader, grace * 3 / 4);
+    match first(first(signals.stop_asked(), &mut root.ended), flush).await {
+        First::Left(First::Left(name)) => {
+            info!(log, "stopping at once; what is left is pushed after the next start"; "signal" => name);
+            return stop(root, AT_LEAST, log).await;
+        }
+        First::Left(First::Right(reason)) => return gave_up(reason.to_string(), log),
+        First::Right(pressed) => log_flush(&pressed, log),
+    }
+    let rest = deadline.saturating_duration_since(Instant::now()).max(AT_LEAST);
+    match first(stop(root, rest, log), signals.stop_asked()).await {
+        First::Left(end) => end,
+        First::Right(_) => End::Stopped,
+    }
+}
+
+fn log_flush(pressed: &Pressed, log: &Logger) {
+    const LATER: &str = "what is left is pushed after the next start";
+    match pressed {
+        Pressed::Done => info!(log, "everything is at every remote"),
+        Pressed::Refused(reason) => warn!(log, "not everything was pushed; {LATER}"; "reason" => reason),
+        Pressed::OutOfReach(remotes) => {
+            warn!(log, "not everything was pushed; {LATER}"; "reason" => remotes.join("; "))
+        }
+        Pressed::Broken(reason) => warn!(log, "not everything was pushed; {LATER}"; "reason" => reason),
+        Pressed::TimedOut => warn!(log, "not everything was pushed in time; {LATER}"),
+        Pressed::Failed(reason) => error!(log, "not everything was pushed; {LATER}"; "error" => %reason),
+    }
+}
+
+fn gave_up(reason: String, log: &Logger) -> End {
+    error!(log, "the supervisor gave up; whatever started this process is to start it again"; "reason" => &reason);
+    End::GaveUp(reason)
+}
+
+/// Stops the tree; who does not stop in time is left to itself.
+pub async fn stop(root: Spawned<Root>, within: Duration, log: &Logger) -> End {
+    match root.stop(within).await {
+        Ok(_) => info!(log, "stopped"),
+        Err(still) => {
+            warn!(log, "stopped with work left to itself; nothing is lost by that"; "work" => %still)
+        }
+    }
+    End::Stopped
+}
+
+/// Notes the orderly end, so that the next start need not check the whole database.
+pub fn mark_stopped(store: &Store, log: &Logger) {
+    if let Err(error) = store.mark_stopped() {
+        warn!(log, "the orderly stop could not be noted; the next start checks the database"; "error" => %error);
+    }
+}

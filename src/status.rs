@@ -1,0 +1,363 @@
+//! The status answer: what the API sends, what `status --json` prints, and what the page is drawn from.
+//!
+//! It is put together from what the actors published on the board, or, when no daemon runs, from the store.
+//! Every configured repository, root and remote is in it, also one that has not said anything yet.
+
+use backupbot_actors::board::{
+    Moment, RemoteState, RemoteStatus, RemoteView, RepositoryStatus, RepositoryView, RootState, RootStatus,
+    SkippedFile,
+};
+use backupbot_actors::control::{Control, ControlError};
+use backupbot_actors::seat::RepositorySeat;
+use backupbot_core::config::Alerts;
+use backupbot_core::error::Result;
+use backupbot_core::names::{RemoteName, RepositoryName};
+use backupbot_core::protection::StateCounts;
+use backupbot_core::store::StoreReader;
+use serde::{Deserialize, Serialize};
+
+use crate::spans;
+
+/// This program's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// How everything stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusAnswer {
+    /// Who backs up.
+    pub instance: String,
+    /// The version that answers.
+    pub version: String,
+    /// Whether a daemon answered; if not, nobody watches.
+    pub daemon: bool,
+    /// By configuration order.
+    pub repositories: Vec<RepositoryAnswer>,
+    /// What somebody should look at, critical first.
+    pub alerts: Vec<Alert>,
+}
+
+/// A repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositoryAnswer {
+    /// Its own words.
+    #[serde(flatten)]
+    pub status: RepositoryStatus,
+    /// Paths by how far they are on their way.
+    pub states: StateCounts,
+    /// Its roots.
+    pub roots: Vec<RootAnswer>,
+    /// Its remotes.
+    pub remotes: Vec<RemoteView>,
+}
+
+/// What a root is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RootStanding {
+    /// Not looked at yet.
+    Starting,
+    /// Being compared with what is recorded.
+    Scanning,
+    /// Compared, and changes are noticed as they come.
+    Watching,
+    /// Missing, empty where it was not, or another file system.
+    Unavailable,
+    /// No daemon runs.
+    NotWatched,
+}
+
+impl From<RootState> for RootStanding {
+    fn from(state: RootState) -> Self {
+        match state {
+            RootState::Starting => RootStanding::Starting,
+            RootState::Scanning => RootStanding::Scanning,
+            RootState::Watching => RootStanding::Watching,
+            RootState::Unavailable => RootStanding::Unavailable,
+        }
+    }
+}
+
+/// A root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootAnswer {
+    /// Its name.
+    pub name: String,
+    /// What it is doing.
+    pub state: RootStanding,
+    /// Why, where the state does not speak for itself.
+    pub reason: Option<String>,
+    /// How changes are noticed.
+    pub backend: String,
+    /// Files at the last scan.
+    pub files: u64,
+    /// Entries left out by patterns and ignore files; a directory counts once.
+    pub excluded_by_rules: u64,
+    /// Entries left out by the built-in list.
+    pub excluded_by_system: u64,
+    /// Files that are not protected in their present version.
+    pub skipped: u64,
+    /// The first hundred of those.
+    pub skipped_files: Vec<SkippedFile>,
+}
+
+impl From<RootStatus> for RootAnswer {
+    fn from(root: RootStatus) -> Self {
+        Self {
+            name: root.name.to_string(),
+            state: root.state.into(),
+            reason: root.reason,
+            backend: root.backend,
+            files: root.files,
+            excluded_by_rules: root.excluded_by_rules,
+            excluded_by_system: root.excluded_by_system,
+            skipped: root.skipped,
+            skipped_files: root.skipped_files,
+        }
+    }
+}
+
+/// How urgent an alert is; the order is that of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Something is not protected, or will not be.
+    Critical,
+    /// It may become so.
+    Warning,
+}
+
+/// Something to look at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alert {
+    /// The kind, the same word each time.
+    pub name: String,
+    /// How urgent.
+    pub severity: Severity,
+    /// Since when, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Moment>,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl Alert {
+    fn new(name: &str, severity: Severity, message: String) -> Self {
+        Self { name: name.to_owned(), severity, since: None, message }
+    }
+
+    fn since(self, since: Option<Moment>) -> Self {
+        Self { since, ..self }
+    }
+
+    /// The state database was damaged and made anew.
+    pub fn state_recovered(words: &str) -> Self {
+        Self::new("state_recovered", Severity::Warning, words.to_owned())
+    }
+}
+
+/// What the running daemon knows of each repository.
+pub fn of_daemon(control: &Control) -> std::result::Result<Vec<RepositoryAnswer>, ControlError> {
+    let mut views = control.status()?;
+    Ok(control
+        .seats()
+        .iter()
+        .map(|seat| {
+            let at = views.iter().position(|view| view.repository.name == seat.settings.name);
+            complete(seat, at.map(|at| views.swap_remove(at)), control)
+        })
+        .collect())
+}
+
+/// Who has not said anything yet is starting.
+fn complete(seat: &RepositorySeat, view: Option<RepositoryView>, control: &Control) -> RepositoryAnswer {
+    let name = &seat.settings.name;
+    let (status, states, mut roots, mut remotes) = match view {
+        Some(view) => (view.repository, view.states, view.roots, view.remotes),
+        None => {
+            let status = RepositoryStatus { name: name.clone(), paused: false, pending: 0, commit: None };
+            let remotes =
+                control.board().remotes(name).iter().map(|remote| remote.view(Moment::now())).collect();
+            (status, StateCounts::default(), control.board().roots(name), remotes)
+        }
+    };
+    let roots =
+        seat.roots.iter().map(|root| match roots.iter().position(|status| status.name == root.name) {
+            Some(at) => roots.swap_remove(at).into(),
+            None => RootAnswer {
+                name: root.name.to_string(),
+                state: RootStanding::Starting,
+                reason: None,
+                backend: String::new(),
+                files: 0,
+                excluded_by_rules: 0,
+                excluded_by_system: 0,
+                skipped: 0,
+                skipped_files: Vec::new(),
+            },
+        });
+    let roots = roots.collect();
+    let remotes = seat.settings.remotes.iter().map(|remote| {
+        match remotes.iter().position(|view| view.name == remote.name) {
+            Some(at) => remotes.swap_remove(at),
+            None => unheard_of(remote.name.clone()).view(Moment::now()),
+        }
+    });
+    RepositoryAnswer { status, states, roots, remotes: remotes.collect() }
+}
+
+/// A remote of which nothing is known.
+pub fn unheard_of(name: RemoteName) -> RemoteStatus {
+    RemoteStatus {
+        name,
+        state: RemoteState::Idle,
+        reason: None,
+        commit: None,
+        last_success: None,
+        unprotected_since: None,
+    }
+}
+
+/// Since when a remote is halted.
+pub fn halted_since(
+    reader: &StoreReader,
+    repository: &RepositoryName,
+    remote: &RemoteName,
+) -> Result<Option<Moment>> {
+    let halt = reader.remote(repository, remote)?.and_then(|record| record.halted);
+    Ok(halt.and_then(|halt| Moment::from_unix_seconds(halt.since_ms / 1000)))
+}
+
+/// What somebody should look at. `halted_since` is asked for halted remotes only.
+pub fn alerts(
+    repositories: &[RepositoryAnswer],
+    limits: &Alerts,
+    now: Moment,
+    halted_since: impl Fn(&RepositoryName, &RemoteName) -> Option<Moment>,
+) -> Vec<Alert> {
+    let mut alerts = Vec::new();
+    for repository in repositories {
+        let name = &repository.status.name;
+        for root in repository.roots.iter().filter(|root| root.state == RootStanding::Unavailable) {
+            let reason = root.reason.as_deref().unwrap_or("it cannot be looked at");
+            let text = format!("{name}: root {} is unavailable: {reason}", root.name);
+            alerts.push(Alert::new("root_unavailable", Severity::Critical, text));
+        }
+        for remote in &repository.remotes {
+            if remote.state == RemoteState::Halted {
+                let reason = remote.reason.as_deref().unwrap_or("it waits for somebody");
+                let text = format!("{name}: remote {} is halted: {reason}", remote.name);
+                let since = halted_since(name, &remote.name);
+                alerts.push(Alert::new("remote_halted", Severity::Critical, text).since(since));
+            }
+            let waits = remote.oldest_unprotected_seconds;
+            if waits > limits.stale_after.as_secs() {
+                let text = format!(
+                    "{name}: remote {} lacks changes that are {} old",
+                    remote.name,
+                    spans::in_words(waits)
+                );
+                let since = i64::try_from(waits)
+                    .ok()
+                    .and_then(|waits| Moment::from_unix_seconds(now.unix_seconds() - waits));
+                alerts.push(Alert::new("remote_stale", Severity::Critical, text).since(since));
+            }
+        }
+        if repository.remotes.is_empty() {
+            let text = format!("{name}: no remote is configured, so nothing leaves this machine");
+            alerts.push(Alert::new("no_remote", Severity::Warning, text));
+        }
+        if repository.status.pending > limits.backlog {
+            let text = format!("{name}: {} paths wait to be committed", repository.status.pending);
+            alerts.push(Alert::new("backlog", Severity::Warning, text));
+        }
+    }
+    alerts.sort_by_key(|alert| alert.severity);
+    alerts
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// A repository in which everything is as it should be.
+    pub fn healthy() -> RepositoryAnswer {
+        RepositoryAnswer {
+            status: RepositoryStatus {
+                name: RepositoryName::new("documents").unwrap(),
+                paused: false,
+                pending: 0,
+                commit: Some("c0ffee00".repeat(5)),
+            },
+            states: StateCounts { watched: 1234, pushed: 1234, ..StateCounts::default() },
+            roots: vec![RootAnswer {
+                name: "folder1".to_owned(),
+                state: RootStanding::Watching,
+                reason: None,
+                backend: "inotify".to_owned(),
+                files: 1234,
+                excluded_by_rules: 3,
+                excluded_by_system: 0,
+                skipped: 0,
+                skipped_files: Vec::new(),
+            }],
+            remotes: vec![RemoteView {
+                name: RemoteName::new("usb").unwrap(),
+                state: RemoteState::Idle,
+                reason: None,
+                commit: Some("c0ffee00".repeat(5)),
+                last_success: Moment::from_unix_seconds(1_000_000),
+                oldest_unprotected_seconds: 0,
+            }],
+        }
+    }
+
+    fn names(repository: RepositoryAnswer) -> Vec<String> {
+        let now = Moment::from_unix_seconds(1_100_000).unwrap();
+        let halted = |_: &RepositoryName, _: &RemoteName| Moment::from_unix_seconds(7);
+        let found = alerts(&[repository], &Alerts::default(), now, halted);
+        found.into_iter().map(|alert| alert.name).collect()
+    }
+
+    #[test]
+    fn what_is_well_raises_nothing() {
+        assert!(names(healthy()).is_empty());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_critical_things_first() {
+        let mut repository = healthy();
+        repository.status.pending = 10_001;
+        repository.roots[0].state = RootStanding::Unavailable;
+        repository.remotes[0].state = RemoteState::Halted;
+        repository.remotes[0].oldest_unprotected_seconds = 6 * 3600 + 1;
+        assert_eq!(names(repository), ["root_unavailable", "remote_halted", "remote_stale", "backlog"]);
+        assert_eq!(names(RepositoryAnswer { remotes: Vec::new(), ..healthy() }), ["no_remote"]);
+    }
+
+    #[test]
+    fn a_remote_is_stale_only_after_the_time_given() {
+        let mut repository = healthy();
+        repository.remotes[0].state = RemoteState::Backoff;
+        repository.remotes[0].oldest_unprotected_seconds = 6 * 3600;
+        assert!(names(repository).is_empty());
+    }
+
+    #[test]
+    fn the_json_has_the_fields_of_the_contract() {
+        let answer = StatusAnswer {
+            instance: "laptop".to_owned(),
+            version: VERSION.to_owned(),
+            daemon: true,
+            repositories: vec![healthy()],
+            alerts: Vec::new(),
+        };
+        let json = serde_json::to_value(&answer).unwrap();
+        let repository = &json["repositories"][0];
+        for field in ["name", "paused", "pending", "commit", "states", "roots", "remotes"] {
+            assert!(repository.get(field).is_some(), "{field}");
+        }
+        assert_eq!(repository["roots"][0]["state"], "watching");
+        assert_eq!(repository["remotes"][0]["state"], "idle");
+        assert_eq!(serde_json::from_value::<StatusAnswer>(json).unwrap(), answer);
+    }
+}

@@ -1,0 +1,29 @@
+//! Black-box tests: the built program as a user runs it, judged by plain `git` and by what is on disk.
+//!
+//! Each test has directories of its own, starts the program on a port of its own, and waits for conditions
+//! with a deadline, never for a time. `support` is the harness; the other modules are topics. What needs the
+//! feature `fault-points` is compiled only with it; the long tier runs with `BACKUPBOT_TEST_LONG=1`
+//! (`tests/run --long`).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::type_complexity,
+    reason = "a harness fails by panicking, which the lints allow in test functions only; cases stand in tables"
+)]
+
+mod support;
+
+mod api;
+mod cli;
+#[cfg(feature = "fault-points")]
+mod crash;
+mod crash_random;
+mod lifecycle;
+mod main_job;
+mod names;
+mod remotes;
+mod scale;
+mod supervision;
