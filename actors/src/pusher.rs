@@ -196,7 +196,8 @@ impl Pusher {
     }
 
     fn log_change(&self, delivery: &Delivery) {
-        if let Some(sent) = delivery.sent {
+        // A remote that was only read, and is as it should be, is no news.
+        if let Some(sent) = delivery.sent.filter(|sent| sent.objects > 0) {
             info!(self.log, "pushed"; "commit" => delivery.confirmed.map(|oid| oid.to_string()),
                   "objects" => sent.objects, "bytes" => sent.bytes);
         }
