@@ -1,6 +1,6 @@
 //! Moving a reference: by compare-and-swap, durably, under Git's own lock.
 //!
-//! The new value goes into `<ref>.lock`, is synced, and is renamed over the reference, after the present value
+//! The new value is synced and linked as `<ref>.lock`, and is renamed over the reference, after the present value
 //! was seen to be the expected one while the lock was held. Every Git tool takes the same lock, so concurrent
 //! writers and readers see the old value or the new one. (libgit2 does the same without syncing.)
 
@@ -14,6 +14,9 @@ use git2::Oid;
 use super::repository::{Repository, sync_directory};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
+
+/// Drafts of locks, in the repository's directory, are called so; the rest is the process that wrote it.
+const DRAFT_PREFIX: &str = "backupbot-lock-";
 
 /// Moves `name` (in full) from `expected` (`None`: it must not exist) to `new`.
 ///
@@ -35,11 +38,11 @@ pub fn move_reference_over(
     let path = reference_path(repository, name)?;
     let directory = path.parent().unwrap_or(repository.path()).to_path_buf();
     let made = create_directories(repository.path(), &directory)?;
-    let lock = match Lock::take(&path, new) {
+    let lock = match Lock::take(repository, &path, new) {
         Err(error) if error.kind() == Kind::RefMoved && left_by_us(&path, is_ours) => {
             let stale = lock_path(&path);
             fs::remove_file(&stale).map_err(|error| Error::io("remove the stale", &stale, error))?;
-            Lock::take(&path, new)?
+            Lock::take(repository, &path, new)?
         }
         taken => taken?,
     };
@@ -115,11 +118,10 @@ struct Lock {
 
 impl Lock {
     /// Takes the lock with the new value in it already, so that a lock whose holder died tells whose it was.
-    fn take(reference: &Path, new: Oid) -> Result<Self> {
+    fn take(repository: &Repository, reference: &Path, new: Oid) -> Result<Self> {
         let path = lock_path(reference);
-        let mut draft = path.as_os_str().to_os_string();
-        draft.push(format!("-{}", std::process::id()));
-        let draft = PathBuf::from(draft);
+        // Not below refs/: a draft that a killed process leaves there would be a branch to every Git tool.
+        let draft = repository.path().join(format!("{DRAFT_PREFIX}{}", std::process::id()));
         let text = format!("{new}\n");
         write_synced(&draft, &text)?;
         let linked = fs::hard_link(&draft, &path);
@@ -169,11 +171,6 @@ fn lock_path(reference: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// A lock, or the draft of one.
-fn is_lock_ending(ending: &std::ffi::OsStr) -> bool {
-    ending == "lock" || ending.as_encoded_bytes().starts_with(b"lock-")
-}
-
 /// Removes lock files below the repository's references (and of HEAD and packed-refs) that are older than `age`.
 /// In our own repositories every lock found at a start is stale (`age` zero); elsewhere only old ones are.
 /// Returns the removed ones.
@@ -186,11 +183,18 @@ pub fn sweep_stale_locks(repository: &Path, age: Duration, now: SystemTime) -> V
         for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => directories.push(entry.path()),
-                Ok(kind) if kind.is_file() && entry.path().extension().is_some_and(is_lock_ending) => {
+                Ok(kind)
+                    if kind.is_file() && entry.path().extension().is_some_and(|ending| ending == "lock") =>
+                {
                     candidates.push(entry.path());
                 }
                 _ => {}
             }
+        }
+    }
+    for entry in fs::read_dir(repository).into_iter().flatten().flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(DRAFT_PREFIX.as_bytes()) {
+            candidates.push(entry.path());
         }
     }
     for path in candidates {
