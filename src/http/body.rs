@@ -43,8 +43,13 @@ pub async fn json<T: DeserializeOwned>(request: &HttpRequest, payload: Payload) 
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body)
-        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("the body cannot be obeyed: {error}")))
+    let wrong =
+        |why: String| Problem::new(StatusCode::BAD_REQUEST, format!("the body cannot be obeyed: {why}"));
+    // serde would take a list of the members' values, too.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(wrong("it is no JSON object".to_owned()));
+    }
+    serde_json::from_slice(body).map_err(|error| wrong(error.to_string()))
 }
 
 fn too_large() -> Problem {

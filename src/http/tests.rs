@@ -119,7 +119,7 @@ async fn bodies_are_small_json_with_known_fields() {
     assert_eq!(status_of(flush().insert_header(json).set_payload(large)).await, 413);
     assert_eq!(
         status_of(post("/api/v1/pause").insert_header(json).set_payload("{\"remote\": \"usb\"}")).await,
-        422
+        400
     );
     assert_eq!(status_of(known(get("/api/v1/why"))).await, 400);
 }
