@@ -113,7 +113,8 @@ impl Page {
     fn repository(&mut self, repository: &RepositoryAnswer, now: Moment) {
         let name = &repository.status.name;
         self.line(0, "");
-        let waits = match repository.status.pending.saturating_add(repository.states.detected) {
+        let readable = repository.status.pending.saturating_sub(skipped(repository));
+        let waits = match readable.saturating_add(repository.states.detected) {
             0 => "nothing waits to be committed".to_owned(),
             1 => "1 path waits to be committed".to_owned(),
             many => format!("{many} paths wait to be committed"),
@@ -146,14 +147,14 @@ impl Page {
             RootStanding::Unavailable => format!("UNAVAILABLE{reason}"),
             RootStanding::NotWatched => format!("NOT watched{reason}"),
         };
-        self.line(1, format!("root {}: {standing}, {} files{}", root.name, root.files, left_out(root)));
+        self.line(1, format!("root {}: {standing}, {}{}", root.name, files(root.files), left_out(root)));
         if root.state == RootStanding::Unavailable {
             self.advice(1, "mount or restore the directory; until then its last version is kept, nothing counts as deleted");
         }
         if root.skipped == 0 {
             return;
         }
-        self.line(2, format!("{} NOT protected in their present version:", files(root.skipped)));
+        self.line(2, format!("{} NOT protected in the present version:", files(root.skipped)));
         for skip in root.skipped_files.iter().take(NAMED_SKIPS) {
             self.line(3, format!("{}: {}", skip.path, skip.reason));
         }
@@ -174,6 +175,10 @@ impl Page {
         };
         if is_protected_at(repository, remote) {
             self.line(1, format!("remote {}: has everything, {confirmed}", remote.name));
+            return;
+        }
+        if has_all_readable(repository, remote) {
+            self.line(1, format!("remote {}: has everything that could be read, {confirmed}", remote.name));
             return;
         }
         let waiting = match remote.oldest_unprotected_seconds {
@@ -211,7 +216,22 @@ impl Page {
 }
 
 fn files(count: u64) -> String {
-    if count == 1 { "1 file is".to_owned() } else { format!("{count} files are") }
+    if count == 1 { "1 file".to_owned() } else { format!("{count} files") }
+}
+
+/// Files that cannot be stored; they are pending, too.
+fn skipped(repository: &RepositoryAnswer) -> u64 {
+    repository.roots.iter().map(|root| root.skipped).sum()
+}
+
+/// What is missing there is only what could not be read here.
+fn has_all_readable(repository: &RepositoryAnswer, remote: &RemoteView) -> bool {
+    let skipped = skipped(repository);
+    remote.state == RemoteState::Idle
+        && skipped > 0
+        && repository.status.pending <= skipped
+        && remote.commit.is_some()
+        && remote.commit == repository.status.commit
 }
 
 fn left_out(root: &RootAnswer) -> String {
@@ -274,6 +294,8 @@ documents: commit c0ffee00c0, nothing waits to be committed
             (
                 |it| {
                     it.roots[0].skipped = 25;
+                    it.status.pending = 25;
+                    it.remotes[0].oldest_unprotected_seconds = 100_000;
                     it.roots[0].skipped_files = vec![SkippedFile {
                         path: "a\\nb".to_owned(),
                         path_b64: None,
@@ -281,9 +303,11 @@ documents: commit c0ffee00c0, nothing waits to be committed
                     }];
                 },
                 &[
-                    "25 files are NOT protected",
+                    "25 files NOT protected",
                     "a\\nb: unreadable: no",
                     "and 24 more",
+                    "nothing waits to be committed",
+                    "has everything that could be read",
                     "-> make them readable",
                 ],
             ),
