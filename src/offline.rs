@@ -59,7 +59,8 @@ pub fn open(world: &World, asking: Asking<'_>, command: &str, may_create: bool) 
     boot::keep_files_private();
     let state_dir = asking.state_dir.clone();
     let settings = asking.configuration()?;
-    if !state_dir.join(FILE_NAME).exists() {
+    let is_there = state_dir.join(FILE_NAME).try_exists();
+    if !is_there.map_err(|error| Failure::io(format!("cannot look into {}", shown(&state_dir)), error))? {
         if !may_create || settings.is_none() {
             return Err(Failure::failed(format!(
                 "there is no state in {}: nothing was backed up with it yet; start `backupbot run`, or name the \
@@ -104,7 +105,7 @@ impl Offline {
         let Some(wanted) = wanted else { return Ok(names) };
         names.retain(|name| name.as_str() == wanted);
         if names.is_empty() {
-            return Err(Failure::usage(format!("there is no repository {wanted:?}")));
+            return Err(Failure::failed(format!("there is no repository {wanted:?}")));
         }
         Ok(names)
     }

@@ -16,6 +16,8 @@ use crate::race::{First, first};
 
 /// How often the board is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// A flush has found and committed what there is within this, as a rule.
+const NOT_BEFORE: Duration = Duration::from_secs(1);
 /// For those who set no time: longer than any backup.
 pub const WITHOUT_END: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
@@ -39,7 +41,7 @@ pub enum Pressed {
 /// Commits and pushes everything, `within` at most.
 pub async fn press(control: &Control, reader: &StoreReader, within: Duration) -> Pressed {
     let since_ms = now_ms();
-    let hopeless = until(|| {
+    let is_hopeless = || {
         if let Some(broken) = parked(control) {
             return Some(Ok(Pressed::Broken(broken)));
         }
@@ -48,7 +50,12 @@ pub async fn press(control: &Control, reader: &StoreReader, within: Duration) ->
             Ok(Some(remotes)) => Some(Ok(Pressed::OutOfReach(remotes))),
             Err(error) => Some(Err(error)),
         }
-    });
+    };
+    let hopeless = async {
+        // An attempt of the pusher's own may fail before the flush has committed the latest changes.
+        actix_rt::time::sleep(NOT_BEFORE).await;
+        until(is_hopeless).await
+    };
     match first(control.flush(None, true, within), hopeless).await {
         First::Left(Ok(_)) => Pressed::Done,
         First::Left(Err(ControlError::TimedOut(_))) => Pressed::TimedOut,
