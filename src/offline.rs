@@ -186,6 +186,7 @@ impl Offline {
             paused: reader.paused_since(name)?.is_some(),
             pending,
             commit,
+            trouble: None,
         };
         let failed = count as u64;
         let states = StateCounts {

@@ -174,7 +174,13 @@ fn complete(seat: &RepositorySeat, view: Option<RepositoryView>, control: &Contr
     let (status, states, mut roots, mut remotes) = match view {
         Some(view) => (view.repository, view.states, view.roots, view.remotes),
         None => {
-            let status = RepositoryStatus { name: name.clone(), paused: false, pending: 0, commit: None };
+            let status = RepositoryStatus {
+                name: name.clone(),
+                paused: false,
+                pending: 0,
+                commit: None,
+                trouble: None,
+            };
             let remotes =
                 control.board().remotes(name).iter().map(|remote| remote.view(Moment::now())).collect();
             (status, StateCounts::default(), control.board().roots(name), remotes)
@@ -262,6 +268,10 @@ pub fn alerts(
                 alerts.push(Alert::new("remote_stale", Severity::Critical, text).since(since));
             }
         }
+        if let Some(trouble) = &repository.status.trouble {
+            let text = format!("{name}: no commit can be made: {trouble}");
+            alerts.push(Alert::new("commit_failed", Severity::Critical, text));
+        }
         if repository.remotes.is_empty() {
             let text = format!("{name}: no remote is configured, so nothing leaves this machine");
             alerts.push(Alert::new("no_remote", Severity::Warning, text));
@@ -287,6 +297,7 @@ pub mod tests {
                 paused: false,
                 pending: 0,
                 commit: Some("c0ffee00".repeat(5)),
+                trouble: None,
             },
             states: StateCounts { watched: 1234, pushed: 1234, ..StateCounts::default() },
             roots: vec![RootAnswer {

@@ -3,8 +3,8 @@
 //! Nudged by whoever queues, it commits when enough rows wait, when the oldest has waited long enough, when a
 //! walk is to be done, or when somebody asks. A batch goes: take rows (queue) → build a pack (job) → stage
 //! (queue, durable) → publish (job: pack in place, branch moved) → settle (queue, durable) → nudge the
-//! pushers ([`cycle`]). It starts by finishing or undoing what a crash left, before anything reads the repository
-//! ([`start`]).
+//! pushers (`cycle.rs`). It starts by finishing or undoing what a crash left, before anything reads the repository
+//! (`start.rs`).
 
 mod cycle;
 mod start;
@@ -34,6 +34,9 @@ use crate::supervision::ExitHandle;
 /// The pause after a failed batch, doubled each time up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Failed batches in a row after which nobody is kept waiting for the next.
+const PATIENCE: u32 = 4;
+
 struct Waiter {
     seq: u64,
     /// Whether a batch was taken after it came: what was postponed before has had its second chance.
@@ -53,6 +56,9 @@ pub struct Committer {
     paused: bool,
     tip: Option<Oid>,
     failures: u32,
+    /// Why the last batch failed, if it did.
+    trouble: Option<String>,
+    last_look: WaitingNow,
     alarm: Option<SpawnHandle>,
     waiters: Vec<Waiter>,
     skips_listed: bool,
@@ -76,6 +82,8 @@ impl Committer {
             paused: false,
             tip: None,
             failures: 0,
+            trouble: None,
+            last_look: WaitingNow::default(),
             alarm: None,
             waiters: Vec::new(),
             skips_listed: true,
@@ -114,6 +122,8 @@ impl Committer {
         match end {
             Ok(end) => {
                 self.failures = 0;
+                self.trouble = None;
+                self.last_look = end.now.clone();
                 self.skips_listed = end.has_skips;
                 if end.tip.is_some() {
                     self.tip = end.tip;
@@ -151,6 +161,13 @@ impl Committer {
                     self.exit.failed(error.to_string());
                     ctx.stop();
                     return;
+                }
+                self.trouble = Some(error.to_string());
+                self.publish(&self.last_look.clone());
+                if fate != Fate::Retry || self.failures >= PATIENCE {
+                    for waiter in self.waiters.drain(..) {
+                        let _ = waiter.answer.send(Err(Refusal::NoCommit(error.to_string())));
+                    }
                 }
                 self.wake_after(pause, ctx);
             }
@@ -205,6 +222,7 @@ impl Committer {
             paused: now.paused_since_ms.is_some(),
             pending: now.waiting.rows as u64,
             commit: self.tip.map(|tip| tip.to_string()),
+            trouble: self.trouble.clone(),
         });
     }
 }

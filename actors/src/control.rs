@@ -371,6 +371,7 @@ fn explain(refusal: &Refusal) -> String {
         Refusal::Paused => "it is paused; resume it first".to_owned(),
         Refusal::RootUnavailable(why) => format!("a root is unavailable: {why}"),
         Refusal::Halted(why) => format!("a remote is halted: {why}"),
+        Refusal::NoCommit(why) => format!("no commit can be made: {why}"),
         Refusal::NotRunning(why) => why.clone(),
     }
 }

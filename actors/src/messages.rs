@@ -183,6 +183,8 @@ pub enum Refusal {
     RootUnavailable(String),
     /// A remote waits for somebody.
     Halted(String),
+    /// No commit can be made now.
+    NoCommit(String),
     /// The actor that would do it is not running.
     NotRunning(String),
 }

@@ -2,7 +2,7 @@
 //!
 //! A [`RootDirectory`] holds a descriptor of the root; every look and every open goes through it, component by
 //! component, never through a symbolic link and never through a path that could lead outside. Nothing here
-//! writes. [`open`] has the one way in.
+//! writes. `open.rs` has the one way in.
 
 pub(crate) mod open;
 

@@ -1,6 +1,6 @@
 //! What BackupBot does and how it does it, without actors, HTTP or a terminal.
 //!
-//! Arrows point downwards only: verbs ([`snapshot`], [`push`], [`scan`], [`recover`]) use nouns ([`git`],
+//! Arrows point downwards only: verbs ([`snapshot`], [`push`], [`scan`], [`adopt`]) use nouns ([`git`],
 //! [`store`], [`watch`], [`metadata`], [`tree`], [`config`], [`ignore`]), and both stand on the ground
 //! ([`path`], [`names`], [`error`], [`progress`], [`fault`]). Nothing here logs, prints, reads a home
 //! directory or panics on input: a function takes what it needs and returns what happened.

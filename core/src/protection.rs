@@ -175,19 +175,21 @@ pub fn locate<'r>(roots: &'r [WatchedRoot], path: &[u8]) -> Option<(&'r WatchedR
 /// Looks at disk, queue, branch and remotes.
 pub fn report(subject: &Subject<'_>, reader: &StoreReader) -> Result<PathReport> {
     let root = subject.root;
-    let repository = Repository::open(subject.git_directory)?;
-    let tip = repository.reference(subject.branch)?;
+    // Before the first commit there may be no repository yet.
+    let repository =
+        if subject.git_directory.exists() { Some(Repository::open(subject.git_directory)?) } else { None };
+    let tip = match &repository {
+        Some(repository) => repository.reference(subject.branch)?,
+        None => None,
+    };
     let recorded = reader.files(subject.repository)?.get(&root.name, subject.path)?;
     let row = reader.covering_change(subject.repository, &root.name, subject.path)?;
     let staged = reader.staged(subject.repository)?;
-    let remotes = remotes(subject, reader, &repository, tip, recorded.is_some())?;
+    let remotes = remotes(subject, reader, repository.as_ref(), tip, recorded.is_some())?;
     let everywhere = remotes.iter().all(|remote| remote.has_it);
-    let stored_entry = match tip {
-        Some(tip) => {
-            let git_path = subject.path.to_git_path(&root.name);
-            tree::lookup(&repository.objects()?, repository.tree_of(tip)?, &git_path)?
-        }
-        None => None,
+    let stored_entry = match (&repository, tip) {
+        (Some(repository), Some(tip)) => entry_at(repository, tip, subject)?,
+        _ => None,
     };
     let (is_directory, on_disk) = match RootDirectory::open(&root.path).map(|open| open.look_at(subject.path))
     {
@@ -259,22 +261,22 @@ fn stand(everywhere: bool, remotes: &[RemoteProtection]) -> (ProtectionState, St
 fn remotes(
     subject: &Subject<'_>,
     reader: &StoreReader,
-    repository: &Repository,
+    repository: Option<&Repository>,
     tip: Option<git2::Oid>,
     is_recorded: bool,
 ) -> Result<Vec<RemoteProtection>> {
     let mut found = Vec::new();
-    let wanted = match tip {
-        Some(tip) => entry_at(repository, tip, subject)?,
-        None => None,
+    let wanted = match (repository, tip) {
+        (Some(repository), Some(tip)) => entry_at(repository, tip, subject)?,
+        _ => None,
     };
     for name in subject.remotes {
         let record = reader.remote(subject.repository, name)?.unwrap_or_default();
         let confirmed = record.confirmed.as_ref().map(oid).transpose()?;
         // The remote may lag behind the tip and still have this very version.
-        let has_it = match confirmed {
-            Some(confirmed) if Some(confirmed) == tip => is_recorded || wanted.is_some(),
-            Some(confirmed) if repository.has_commit(confirmed) => {
+        let has_it = match (repository, confirmed) {
+            (_, Some(confirmed)) if Some(confirmed) == tip => is_recorded || wanted.is_some(),
+            (Some(repository), Some(confirmed)) if repository.has_commit(confirmed) => {
                 wanted.is_some() && entry_at(repository, confirmed, subject)? == wanted
             }
             _ => false,

@@ -68,6 +68,7 @@ fn verdict_of(repository: &RepositoryAnswer) -> Verdict {
             && remote.oldest_unprotected_seconds <= PROMISED_SECONDS
     };
     let needs_somebody = repository.status.paused
+        || repository.status.trouble.is_some()
         || repository.remotes.is_empty()
         || !repository.roots.iter().all(is_watched)
         || !repository.remotes.iter().all(is_served);
@@ -126,6 +127,10 @@ impl Page {
                 1,
                 format!("`backupbot resume --repository {}` when you are ready", quoted(name.as_str())),
             );
+        }
+        if let Some(trouble) = &repository.status.trouble {
+            self.line(1, format!("NO COMMIT can be made: {trouble}"));
+            self.advice(1, "the changes are queued; it is tried again by itself when the cause is gone");
         }
         for root in &repository.roots {
             self.root(root);
@@ -282,6 +287,7 @@ documents: commit c0ffee00c0, nothing waits to be committed
     fn whatever_is_wrong_shows_in_the_first_line_and_in_words() {
         type Spoil = fn(&mut RepositoryAnswer);
         let cases: &[(Spoil, &[&str])] = &[
+            (|it| it.status.trouble = Some("disk full".into()), &["NO COMMIT", "disk full", "tried again"]),
             (|it| it.status.paused = true, &["PAUSED", "-> `backupbot resume --repository documents`"]),
             (
                 |it| {

@@ -262,6 +262,9 @@ pub struct RepositoryStatus {
     pub pending: u64,
     /// The tip of its branch.
     pub commit: Option<String>,
+    /// Why no commit could be made the last time, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// A repository in an answer, with what belongs to it.

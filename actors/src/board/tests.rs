@@ -7,7 +7,13 @@ fn documents() -> RepositoryName {
 }
 
 fn repository(pending: u64) -> RepositoryStatus {
-    RepositoryStatus { name: documents(), paused: false, pending, commit: Some("c0ffee".into()) }
+    RepositoryStatus {
+        name: documents(),
+        paused: false,
+        pending,
+        commit: Some("c0ffee".into()),
+        trouble: None,
+    }
 }
 
 fn remote(unprotected_since: Option<Moment>) -> RemoteStatus {

@@ -505,7 +505,9 @@ impl StoreReader {
                 let (root, path) = place.value();
                 let Some(value) = changes.get((repository.as_str(), root, path))? else { continue };
                 let row: ChangeRow = decode(value.value())?;
-                oldest = Some(oldest.map_or(row.since_ms, |since| since.min(row.since_ms)));
+                if row.failure.is_none() {
+                    oldest = Some(oldest.map_or(row.since_ms, |since| since.min(row.since_ms)));
+                }
             }
             Ok(oldest)
         })
