@@ -175,7 +175,7 @@ pub fn leftovers(directory: &Path) -> Vec<PathBuf> {
                 || name.starts_with("bb_tmp");
             let in_packs = entry.path().parent().is_some_and(|parent| parent.ends_with("objects/pack"));
             let is_stranger = in_packs
-                && !["pack", "idx", "rev"]
+                && !["pack", "idx", "rev", "bitmap"]
                     .iter()
                     .any(|end| entry.path().extension() == Some(OsStr::new(end)));
             if is_half || is_stranger {
