@@ -27,6 +27,7 @@ pub const TWINS: &[&str] = &[
     "BACKUPBOT_REMOTE",
     "BACKUPBOT_REPOSITORY",
     "BACKUPBOT_WAIT",
+    "BACKUPBOT_RESCAN",
     "BACKUPBOT_TIMEOUT",
     #[cfg(feature = "fault-points")]
     "BACKUPBOT_FAULT",
@@ -166,6 +167,9 @@ pub struct Flush {
     /// Return only when every change made before is at every remote and was read back
     #[arg(long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     pub wait: bool,
+    /// Compare every watched directory as a whole first, instead of relying on what the system told
+    #[arg(long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    pub rescan: bool,
     /// How long to wait, such as 60s or 5m (exit code 4 when it is over)
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = spans::parse)]
     pub timeout: Duration,
@@ -224,7 +228,8 @@ fn with_twin(argument: Arg, environment: &BTreeMap<String, String>) -> Arg {
         ArgAction::Append => values_in(value),
         _ => vec![OsString::from(value)],
     };
-    argument.default_values(values).hide_default_value(true)
+    let takes_values = argument.get_action().takes_values();
+    argument.default_values(values).hide_default_value(takes_values)
 }
 
 /// The commands as the help shows them.

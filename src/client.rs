@@ -27,7 +27,7 @@ pub enum Reach<'w> {
     /// The daemon.
     Daemon(Client),
     /// Nobody: whoever asks looks for itself.
-    Nobody(Asking<'w>),
+    Nobody(Box<Asking<'w>>),
 }
 
 /// Looks for the daemon of the state directory.
@@ -37,7 +37,7 @@ pub fn reach<'w>(world: &'w World, global: &'w Global) -> Result<Reach<'w>, Fail
     loop {
         match daemon::find(&asking.state_dir)? {
             Presence::Daemon(daemon) => return Client::new(&daemon).map(Reach::Daemon),
-            Presence::Nobody => return Ok(Reach::Nobody(asking)),
+            Presence::Nobody => return Ok(Reach::Nobody(Box::new(asking))),
             Presence::Other(holder) => {
                 let starts = holder.as_ref().is_some_and(|holder| holder.command == "run");
                 if !starts || Instant::now() >= deadline {

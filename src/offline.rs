@@ -16,7 +16,7 @@ use backupbot_core::error::Result as CoreResult;
 use backupbot_core::git::repository::Repository;
 use backupbot_core::ignore::IgnoreRules;
 use backupbot_core::names::{RemoteName, RepositoryName};
-use backupbot_core::protection::{self, PathReport, Subject};
+use backupbot_core::protection::{self, PathReport, StateCounts, Subject};
 use backupbot_core::scan::WatchedRoot;
 use backupbot_core::snapshot;
 use backupbot_core::store::changes::Skipped;
@@ -178,14 +178,46 @@ impl Offline {
                 remotes.push(view);
             }
         }
-        // Skipped paths are pending, too, as the daemon counts; other rows cannot be told by repository here.
-        let pending = if self.repositories().len() == 1 { reader.total_rows()? } else { count as u64 };
-        let paused = reader.paused_since(name)?.is_some();
-        Ok(RepositoryAnswer {
-            status: RepositoryStatus { name: name.clone(), paused, pending, commit },
-            roots,
-            remotes,
-        })
+        // Nobody else asks for the queue while we hold the lock.
+        let pending = self.store.queue()?.row_count(name) as u64;
+        let status = RepositoryStatus {
+            name: name.clone(),
+            paused: reader.paused_since(name)?.is_some(),
+            pending,
+            commit,
+        };
+        let failed = count as u64;
+        let states = StateCounts {
+            watched: roots.iter().map(|root| root.files).sum(),
+            queued: pending.saturating_sub(failed),
+            staged: reader.staged(name)?.map_or(0, |staged| staged.settlement.rows.len() as u64),
+            failed,
+            ..StateCounts::default()
+        };
+        let states = match configured.filter(|_| tip.is_some()) {
+            Some(settings) => self.with_delivery(states, settings, &directory, reader)?,
+            None => states,
+        };
+        Ok(RepositoryAnswer { status, states, roots, remotes })
+    }
+
+    /// The counts that depend on what the remotes have.
+    fn with_delivery(
+        &self,
+        states: StateCounts,
+        settings: &RepositorySettings,
+        directory: &Path,
+        reader: &StoreReader,
+    ) -> CoreResult<StateCounts> {
+        let mut committed = 0;
+        for remote in &settings.remotes {
+            let confirmed = reader.remote(&settings.name, &remote.name)?.and_then(|record| record.confirmed);
+            let confirmed = confirmed.as_ref().map(snapshot::oid).transpose()?;
+            let lacks = protection::count_unconfirmed(directory, &self.branch(settings)?, confirmed)?;
+            committed = committed.max(lacks);
+        }
+        let pushed = states.watched.saturating_sub(committed.saturating_add(states.failed));
+        Ok(StateCounts { committed, pushed, ..states })
     }
 
     fn branch(&self, settings: &RepositorySettings) -> CoreResult<String> {
@@ -284,6 +316,8 @@ fn root_answer(name: &str, files: u64, skipped: &[Skipped]) -> RootAnswer {
         reason: Some("no daemon is running".to_owned()),
         backend: String::new(),
         files,
+        excluded_by_rules: 0,
+        excluded_by_system: 0,
         skipped: of_root.len() as u64,
         skipped_files: listed.collect(),
     }
@@ -299,7 +333,7 @@ fn oldest_missing(repository: &Repository, tip: &str, confirmed: Option<&[u8; 20
     {
         walk.hide(confirmed).ok()?;
     }
-    let oldest = walk.take(LOOK_BACK).filter_map(std::result::Result::ok).last()?;
+    let oldest = walk.take(LOOK_BACK).filter_map(Result::ok).last()?;
     Moment::from_unix_seconds(git.find_commit(oldest).ok()?.time().seconds())
 }
 

@@ -23,7 +23,7 @@ pub const WITHOUT_END: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 #[derive(Debug)]
 pub enum Pressed {
     /// Everything is at every remote.
-    Done(Box<Flushed>),
+    Done,
     /// Somebody has to do something first.
     Refused(String),
     /// These remotes were tried in vain; all else is done.
@@ -50,7 +50,7 @@ pub async fn press(control: &Control, reader: &StoreReader, within: Duration) ->
         }
     });
     match first(control.flush(None, true, within), hopeless).await {
-        First::Left(Ok(flushed)) => Pressed::Done(Box::new(flushed)),
+        First::Left(Ok(_)) => Pressed::Done,
         First::Left(Err(ControlError::TimedOut(_))) => Pressed::TimedOut,
         First::Left(Err(ControlError::Failed(error))) | First::Right(Err(error)) => Pressed::Failed(error),
         First::Left(Err(ControlError::Refused(reason) | ControlError::Unknown(reason))) => {

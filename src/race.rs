@@ -30,7 +30,7 @@ mod tests {
     use super::*;
     use std::future::{pending, ready};
 
-    #[actix_rt::test]
+    #[actix_web::test]
     async fn the_first_one_counts_and_the_left_one_if_both_are_ready() {
         assert_eq!(first(ready(1), pending::<u8>()).await, First::Left(1));
         assert_eq!(first(pending::<u8>(), ready(2)).await, First::Right(2));

@@ -315,11 +315,11 @@ pub fn for_asking<'w>(world: &'w World, global: &'w Global) -> Result<Asking<'w>
 impl Asking<'_> {
     /// The configuration that was last in force there, as far as it can be known; a named one always wins.
     pub fn configuration(self) -> Result<Option<Settings>, Failure> {
-        if self.global.config.is_none() {
-            if let Some(flags) = last_flags(&self.state_dir)? {
-                let global = Global { state_dir: Some(self.state_dir), ..self.global.clone() };
-                return from_flags(self.world, &global, flags).map(Some);
-            }
+        if self.global.config.is_none()
+            && let Some(flags) = last_flags(&self.state_dir)?
+        {
+            let global = Global { state_dir: Some(self.state_dir), ..self.global.clone() };
+            return from_flags(self.world, &global, flags).map(Some);
         }
         match (self.loaded, find_file(self.world, self.global)) {
             (Some(settings), _) => Ok(Some(settings)),

@@ -98,7 +98,7 @@ pub async fn watch_over(
 fn log_flush(pressed: &Pressed, log: &Logger) {
     const LATER: &str = "what is left is pushed after the next start";
     match pressed {
-        Pressed::Done(_) => info!(log, "everything is at every remote"),
+        Pressed::Done => info!(log, "everything is at every remote"),
         Pressed::Refused(reason) => warn!(log, "not everything was pushed; {LATER}"; "reason" => reason),
         Pressed::OutOfReach(remotes) => {
             warn!(log, "not everything was pushed; {LATER}"; "reason" => remotes.join("; "))

@@ -12,6 +12,7 @@ use backupbot_actors::seat::RepositorySeat;
 use backupbot_core::config::Alerts;
 use backupbot_core::error::Result;
 use backupbot_core::names::{RemoteName, RepositoryName};
+use backupbot_core::protection::StateCounts;
 use backupbot_core::store::StoreReader;
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +42,8 @@ pub struct RepositoryAnswer {
     /// Its own words.
     #[serde(flatten)]
     pub status: RepositoryStatus,
+    /// Paths by how far they are on their way.
+    pub states: StateCounts,
     /// Its roots.
     pub roots: Vec<RootAnswer>,
     /// Its remotes.
@@ -87,6 +90,10 @@ pub struct RootAnswer {
     pub backend: String,
     /// Files at the last scan.
     pub files: u64,
+    /// Entries left out by patterns and ignore files; a directory counts once.
+    pub excluded_by_rules: u64,
+    /// Entries left out by the built-in list.
+    pub excluded_by_system: u64,
     /// Files that are not protected in their present version.
     pub skipped: u64,
     /// The first hundred of those.
@@ -101,6 +108,8 @@ impl From<RootStatus> for RootAnswer {
             reason: root.reason,
             backend: root.backend,
             files: root.files,
+            excluded_by_rules: root.excluded_by_rules,
+            excluded_by_system: root.excluded_by_system,
             skipped: root.skipped,
             skipped_files: root.skipped_files,
         }
@@ -162,13 +171,13 @@ pub fn of_daemon(control: &Control) -> std::result::Result<Vec<RepositoryAnswer>
 /// Who has not said anything yet is starting.
 fn complete(seat: &RepositorySeat, view: Option<RepositoryView>, control: &Control) -> RepositoryAnswer {
     let name = &seat.settings.name;
-    let (status, mut roots, mut remotes) = match view {
-        Some(view) => (view.repository, view.roots, view.remotes),
+    let (status, states, mut roots, mut remotes) = match view {
+        Some(view) => (view.repository, view.states, view.roots, view.remotes),
         None => {
             let status = RepositoryStatus { name: name.clone(), paused: false, pending: 0, commit: None };
             let remotes =
                 control.board().remotes(name).iter().map(|remote| remote.view(Moment::now())).collect();
-            (status, control.board().roots(name), remotes)
+            (status, StateCounts::default(), control.board().roots(name), remotes)
         }
     };
     let roots =
@@ -180,6 +189,8 @@ fn complete(seat: &RepositorySeat, view: Option<RepositoryView>, control: &Contr
                 reason: None,
                 backend: String::new(),
                 files: 0,
+                excluded_by_rules: 0,
+                excluded_by_system: 0,
                 skipped: 0,
                 skipped_files: Vec::new(),
             },
@@ -191,7 +202,7 @@ fn complete(seat: &RepositorySeat, view: Option<RepositoryView>, control: &Contr
             None => unheard_of(remote.name.clone()).view(Moment::now()),
         }
     });
-    RepositoryAnswer { status, roots, remotes: remotes.collect() }
+    RepositoryAnswer { status, states, roots, remotes: remotes.collect() }
 }
 
 /// A remote of which nothing is known.
@@ -277,12 +288,15 @@ pub mod tests {
                 pending: 0,
                 commit: Some("c0ffee00".repeat(5)),
             },
+            states: StateCounts { watched: 1234, pushed: 1234, ..StateCounts::default() },
             roots: vec![RootAnswer {
                 name: "folder1".to_owned(),
                 state: RootStanding::Watching,
                 reason: None,
                 backend: "inotify".to_owned(),
                 files: 1234,
+                excluded_by_rules: 3,
+                excluded_by_system: 0,
                 skipped: 0,
                 skipped_files: Vec::new(),
             }],
@@ -339,7 +353,7 @@ pub mod tests {
         };
         let json = serde_json::to_value(&answer).unwrap();
         let repository = &json["repositories"][0];
-        for field in ["name", "paused", "pending", "commit", "roots", "remotes"] {
+        for field in ["name", "paused", "pending", "commit", "states", "roots", "remotes"] {
             assert!(repository.get(field).is_some(), "{field}");
         }
         assert_eq!(repository["roots"][0]["state"], "watching");

@@ -21,7 +21,7 @@ pub fn set_paused(world: &World, global: &Global, scope: &Scope, paused: bool) -
             (client.post(path, &wish, Duration::ZERO)?.ok()?, true)
         }
         Reach::Nobody(asking) => {
-            let offline = offline::open(world, asking, if paused { "pause" } else { "resume" }, true)?;
+            let offline = offline::open(world, *asking, if paused { "pause" } else { "resume" }, true)?;
             let names = offline.set_paused(scope.repository.as_deref(), paused)?;
             (paused_answer(names.iter().map(|name| name.as_str()), paused), false)
         }
@@ -55,6 +55,7 @@ pub fn flush(world: &World, global: &Global, flush: &Flush) -> Result<Exit, Fail
     let wish = json!({
         "repository": flush.scope.repository,
         "wait": flush.wait,
+        "rescan": flush.rescan,
         "timeout": format!("{}ms", flush.timeout.as_millis()),
     });
     let patience = if flush.wait { flush.timeout } else { Duration::ZERO };

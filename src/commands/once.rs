@@ -48,10 +48,10 @@ pub fn once(world: &World, invocation: &Invocation, once: &Once) -> Result<Exit,
     let outcome = work(world, &settings, once.timeout, &meter, &log);
     meter.hide();
     drop((log, guard));
-    tell(outcome?, invocation.cli.global.json)
+    tell(&outcome?, invocation.cli.global.json)
 }
 
-fn tell(outcome: Outcome, as_json: bool) -> Result<Exit, Failure> {
+fn tell(outcome: &Outcome, as_json: bool) -> Result<Exit, Failure> {
     let mut exit = outcome.exit;
     if let Some(reached) = &outcome.reached {
         if as_json {
@@ -152,7 +152,7 @@ async fn flush_what_can_be(
 
 fn verdict(pressed: Pressed, others: &[String], timeout: Option<Duration>) -> (Exit, Vec<String>) {
     let (exit, mut why) = match pressed {
-        Pressed::Done(_) => (Exit::Done, Vec::new()),
+        Pressed::Done => (Exit::Done, Vec::new()),
         Pressed::Refused(reason) => (Exit::Failed, vec![format!("not everything is protected: {reason}")]),
         Pressed::OutOfReach(remotes) => {
             let kept = "the commits are kept here and pushed next time";
@@ -180,9 +180,8 @@ mod tests {
 
     #[test]
     fn each_end_has_its_exit_code_and_says_why() {
-        let done = Pressed::Done(Box::new(Flushed { repositories: Vec::new() }));
         let cases = [
-            (done, Exit::Done, ""),
+            (Pressed::Done, Exit::Done, ""),
             (Pressed::Refused("documents: it is paused".into()), Exit::Failed, "it is paused"),
             (
                 Pressed::OutOfReach(vec!["documents: remote usb: gone".into()]),

@@ -114,7 +114,7 @@ impl Page {
             RootStanding::Unavailable => format!("UNAVAILABLE{reason}"),
             RootStanding::NotWatched => format!("NOT watched{reason}"),
         };
-        self.line(1, format!("root {}: {standing}, {} files", root.name, root.files));
+        self.line(1, format!("root {}: {standing}, {} files{}", root.name, root.files, left_out(root)));
         if root.state == RootStanding::Unavailable {
             self.advice(1, "mount or restore the directory; until then its last version is kept, nothing counts as deleted");
         }
@@ -182,6 +182,15 @@ fn files(count: u64) -> String {
     if count == 1 { "1 file is".to_owned() } else { format!("{count} files are") }
 }
 
+fn left_out(root: &RootAnswer) -> String {
+    match (root.excluded_by_rules, root.excluded_by_system) {
+        (0, 0) => String::new(),
+        (rules, 0) => format!(" ({rules} left out by your rules)"),
+        (0, system) => format!(" ({system} left out by the built-in list)"),
+        (rules, system) => format!(" ({rules} left out by your rules, {system} by the built-in list)"),
+    }
+}
+
 fn quoted(name: &str) -> String {
     if name.contains(' ') { format!("'{name}'") } else { name.to_owned() }
 }
@@ -211,7 +220,7 @@ mod tests {
 everything is protected (backupbot 0.1.0, instance laptop)
 
 documents: commit c0ffee00c0, nothing waits to be committed
-  root folder1: watched (inotify), 1234 files
+  root folder1: watched (inotify), 1234 files (3 left out by your rules)
   remote usb: has everything, last read back 1970-01-12T13:46:40Z, 5 min ago
 ";
         assert_eq!(page, expected);

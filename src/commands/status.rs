@@ -19,7 +19,7 @@ pub fn status(world: &World, global: &Global, scope: &Scope) -> Result<Exit, Fai
                 Failure::io("the daemon's answer is not understood; is it another version?", error)
             })?
         }
-        Reach::Nobody(asking) => offline::open(world, asking, "status", false)?.status()?,
+        Reach::Nobody(asking) => offline::open(world, *asking, "status", false)?.status()?,
     };
     if let Some(wanted) = &scope.repository {
         answer.repositories.retain(|repository| repository.status.name.as_str() == wanted);

@@ -31,7 +31,7 @@ pub fn why(world: &World, global: &Global, arguments: &Why) -> Result<Exit, Fail
             found
         }
         Reach::Nobody(asking) => {
-            let offline = offline::open(world, asking, "why", false)?;
+            let offline = offline::open(world, *asking, "why", false)?;
             let mut found = None;
             for path in &meanings {
                 if let Some(report) = offline.why(path.as_os_str().as_bytes())? {

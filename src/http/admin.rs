@@ -134,6 +134,9 @@ struct FlushWish {
     wait: bool,
     #[serde(default)]
     timeout: Option<String>,
+    /// Compare every root as a whole first, whatever events told.
+    #[serde(default)]
+    rescan: bool,
 }
 
 /// `POST /api/v1/flush`: 200 when everything is at every remote, 202 if not asked to wait.
@@ -149,7 +152,8 @@ pub async fn flush(door: Data<Door>, request: HttpRequest, payload: Payload) -> 
     let inside = door.enter()?;
     info!(door.log, "asked over HTTP"; "to" => "flush", "repository" => &wish.repository, "wait" => wish.wait,
           "by" => peer(&request));
-    let flushed = inside.control.flush(wish.repository.as_deref(), wish.wait, timeout).await;
+    let flushed =
+        inside.control.flush_after(wish.repository.as_deref(), wish.wait, timeout, wish.rescan).await;
     let flushed = flushed.map_err(|error| Problem::of_control(error, StatusCode::CONFLICT))?;
     if wish.wait { Ok(answer(&flushed)) } else { Ok(HttpResponse::Accepted().json(&flushed)) }
 }

@@ -13,7 +13,7 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::{StatusCode, header};
 use actix_web::middleware::Next;
-use actix_web::web;
+use actix_web::{ResponseError, web};
 use subtle::ConstantTimeEq;
 
 use super::Door;
@@ -30,10 +30,13 @@ const TOKEN_BYTES: usize = 32;
 pub async fn gate(
     door: web::Data<Door>,
     request: ServiceRequest,
-    next: Next<impl MessageBody>,
+    next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
-    check(&door, &request).await?;
-    next.call(request).await
+    // Answered, not failed: an error here would pass by whatever else is wrapped around the routes.
+    match check(&door, &request).await {
+        Ok(()) => next.call(request).await.map(ServiceResponse::map_into_left_body),
+        Err(problem) => Ok(request.into_response(problem.error_response()).map_into_right_body()),
+    }
 }
 
 async fn check(door: &web::Data<Door>, request: &ServiceRequest) -> Result<(), Problem> {

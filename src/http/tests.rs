@@ -58,14 +58,14 @@ async fn status_of(request: TestRequest) -> u16 {
     answered.status
 }
 
-#[actix_rt::test]
+#[actix_web::test]
 async fn the_probes_ask_for_neither_token_nor_host() {
     let live = ask(TestRequest::get().uri("/livez").insert_header(("Host", "anything.example.org"))).await;
     assert_eq!((live.status, live.body.as_str()), (200, Some("ok")));
     assert_eq!(status_of(TestRequest::get().uri("/readyz")).await, 503);
 }
 
-#[actix_rt::test]
+#[actix_web::test]
 async fn a_known_token_passes_and_finds_the_door_closed() {
     for path in ["/api/v1/status", "/api/v1/children", "/api/v1/why?path=/a"] {
         assert_eq!(status_of(known(get(path))).await, 503, "{path}");
@@ -76,7 +76,7 @@ async fn a_known_token_passes_and_finds_the_door_closed() {
     assert_eq!(status_of(get("/api/v1/unknown")).await, 401, "who is unknown learns nothing");
 }
 
-#[actix_rt::test]
+#[actix_web::test]
 async fn foreign_hosts_and_origins_are_refused_even_with_the_token() {
     let with =
         |name: &'static str, value: &'static str| known(get("/api/v1/status")).insert_header((name, value));
@@ -88,7 +88,7 @@ async fn foreign_hosts_and_origins_are_refused_even_with_the_token() {
     assert_eq!(status_of(known(TestRequest::get().uri("/api/v1/status"))).await, 403, "no host at all");
 }
 
-#[actix_rt::test]
+#[actix_web::test]
 async fn wrong_methods_and_addresses_are_told_apart() {
     let answered = ask(post("/api/v1/status")).await;
     assert_eq!((answered.status, answered.allow.as_deref()), (405, Some("GET")));
@@ -101,7 +101,7 @@ async fn wrong_methods_and_addresses_are_told_apart() {
     assert_eq!(status_of(get("/")).await, 404);
 }
 
-#[actix_rt::test]
+#[actix_web::test]
 async fn bodies_are_small_json_with_known_fields() {
     let json = ("Content-Type", "application/json");
     let flush = || post("/api/v1/flush");
@@ -124,7 +124,7 @@ async fn bodies_are_small_json_with_known_fields() {
     assert_eq!(status_of(known(get("/api/v1/why"))).await, 400);
 }
 
-#[actix_rt::test]
+#[actix_web::test]
 async fn a_changed_token_counts_at_once_and_a_missing_one_lets_nobody_in() {
     let scratch = tempfile::tempdir().unwrap();
     let token_file = scratch.path().join("admin.token");
