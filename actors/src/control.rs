@@ -11,15 +11,17 @@ use actix::Addr;
 use backupbot_core::error::Error;
 use backupbot_core::names::{RemoteName, RepositoryName};
 use backupbot_core::protection::{self, PathReport, StateCounts};
+use backupbot_core::push::delivery;
 use backupbot_core::scan::WatchedRoot;
 use backupbot_core::snapshot;
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 
-use crate::board::{Board, Moment, RepositoryView};
+use crate::board::{Board, ChildState, Moment, RemoteState, RemoteView, RepositoryView};
 use crate::committer::Committer;
 use crate::messages::{BarrierReached, CommitUpTo, PauseChanged, PushUpTo, Refusal, ResumeRemote, SetPaused};
 use crate::seat::{Common, RepositorySeat};
+use crate::supervision::ChildId;
 
 /// The exact bytes in base64, where the text for people had to lose something.
 pub fn exact_if_lossy(bytes: &[u8]) -> Option<String> {
@@ -136,10 +138,42 @@ impl Control {
                 .map(|since| now.seconds_since(since));
             view.states = self.count_states(view)?;
             for remote in &mut view.remotes {
+                self.correct_remote(&view.repository.name, remote, now)?;
                 remote.oldest_unprotected_seconds = remote.oldest_unprotected_seconds.max(waits.unwrap_or(0));
             }
         }
         Ok(views)
+    }
+
+    /// A pusher that is down, or has not come to its first attempt, cannot say that it lags: the store can.
+    fn correct_remote(
+        &self,
+        repository: &RepositoryName,
+        remote: &mut RemoteView,
+        now: Moment,
+    ) -> Result<(), ControlError> {
+        let child = ChildId(format!("repository {repository}/pusher {}", remote.name));
+        if let Some(child) = self.common.board.child(&child)
+            && matches!(
+                child.state,
+                ChildState::Backoff { .. } | ChildState::Parked { .. } | ChildState::Stopped
+            )
+        {
+            remote.state = RemoteState::Backoff;
+            let why = child.last_exit.map_or_else(String::new, |exit| format!(": {}", exit.reason));
+            remote.reason = Some(format!("its pusher is down{why}"));
+        }
+        let Some(seat) = self.seats.iter().find(|seat| seat.settings.name == *repository) else {
+            return Ok(());
+        };
+        let record = self.common.store.reader().remote(repository, &remote.name)?.unwrap_or_default();
+        let confirmed = record.confirmed.as_ref().map(snapshot::oid).transpose()?;
+        let since = delivery::unconfirmed_since_ms(&seat.path, &seat.branch()?, confirmed)?;
+        if let Some(since) = since.and_then(|ms| Moment::from_unix_seconds(ms / 1000)) {
+            let seconds = now.seconds_since(since);
+            remote.oldest_unprotected_seconds = remote.oldest_unprotected_seconds.max(seconds);
+        }
+        Ok(())
     }
 
     fn count_states(&self, view: &RepositoryView) -> Result<StateCounts, ControlError> {
@@ -313,8 +347,7 @@ impl Control {
     }
 }
 
-fn state_word(state: crate::board::RemoteState) -> &'static str {
-    use crate::board::RemoteState;
+fn state_word(state: RemoteState) -> &'static str {
     match state {
         RemoteState::Idle => "idle",
         RemoteState::Pushing => "pushing",
@@ -364,9 +397,11 @@ async fn flush_repository(seat: &RepositorySeat, rescan: bool) -> Result<(), Ref
                     seq = seq.max(reached);
                     break;
                 }
-                Ok(Err(why)) => return Err(Refusal::RootUnavailable(why)),
                 // It went away while we waited: the next run is asked again.
-                Err(_) => actix_rt::time::sleep(Duration::from_millis(50)).await,
+                Ok(Err(Refusal::NotRunning(_))) | Err(_) => {
+                    actix_rt::time::sleep(Duration::from_millis(50)).await
+                }
+                Ok(Err(refusal)) => return Err(refusal),
             }
         }
     }

@@ -148,7 +148,7 @@ pub struct CountUnsettled {
 /// Asks a watcher to hint and queue everything that happened before now. The answer is the sequence number
 /// up to which the queue must be settled, or why the root cannot be looked at.
 #[derive(Debug, Message)]
-#[rtype(result = "Result<u64, String>")]
+#[rtype(result = "Result<u64, Refusal>")]
 pub struct BarrierReached {
     /// Also compare the whole root, for who does not want to rely on events.
     pub rescan: bool,

@@ -25,7 +25,7 @@ use slog::{Logger, info, o, warn};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::board::{RootState, RootStatus, SkippedFile};
-use crate::messages::{BarrierReached, Enqueue, RootSeen};
+use crate::messages::{BarrierReached, Enqueue, Refusal, RootSeen};
 use crate::queue::Queue;
 use crate::seat::RepositorySeat;
 use crate::supervision::ExitHandle;
@@ -50,7 +50,7 @@ enum Told {
 
 struct BarrierWaiter {
     token: Option<u64>,
-    answer: oneshot::Sender<std::result::Result<u64, String>>,
+    answer: oneshot::Sender<std::result::Result<u64, Refusal>>,
 }
 
 /// The actor.
@@ -191,7 +191,7 @@ impl Watcher {
         self.control = None;
         let reason = reason.unwrap_or_else(|| "it was deleted, moved away or unmounted".to_owned());
         for waiter in self.barriers.drain(..) {
-            let _ = waiter.answer.send(Err(reason.clone()));
+            let _ = waiter.answer.send(Err(Refusal::RootUnavailable(reason.clone())));
         }
         self.set_state(RootState::Unavailable, Some(reason));
         ctx.run_later(LOOK_AGAIN, |actor, ctx| actor.start_thread(ctx));
@@ -397,14 +397,14 @@ impl Handler<FromThread> for Watcher {
 }
 
 impl Handler<BarrierReached> for Watcher {
-    type Result = ResponseFuture<std::result::Result<u64, String>>;
+    type Result = ResponseFuture<std::result::Result<u64, Refusal>>;
 
     fn handle(&mut self, message: BarrierReached, ctx: &mut Self::Context) -> Self::Result {
         let (answer, answered) = oneshot::channel();
         match (&self.control, self.status.state) {
             (None, RootState::Unavailable) => {
                 let reason = self.status.reason.clone().unwrap_or_default();
-                return Box::pin(async move { Err(reason) });
+                return Box::pin(async move { Err(Refusal::RootUnavailable(reason)) });
             }
             (None, _) => self.barriers.push(BarrierWaiter { token: None, answer }),
             (Some(control), _) => {
@@ -418,9 +418,11 @@ impl Handler<BarrierReached> for Watcher {
                 }
             }
         }
-        Box::pin(
-            async move { answered.await.unwrap_or_else(|_| Err("the watcher was restarted".to_owned())) },
-        )
+        Box::pin(async move {
+            answered
+                .await
+                .unwrap_or_else(|_| Err(Refusal::NotRunning("the watcher was restarted".to_owned())))
+        })
     }
 }
 

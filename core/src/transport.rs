@@ -7,6 +7,7 @@
 pub mod local;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use git2::Oid;
 
@@ -64,11 +65,12 @@ pub trait Transport {
     fn fetch(&mut self, target: &Repository, want: Oid, progress: &Progress) -> Result<()>;
 }
 
-/// Connects to a remote. A local path that does not exist becomes a bare repository with HEAD at `branch`.
-pub fn connect(url: &RemoteUrl, branch: &str) -> Result<(Box<dyn Transport>, Origin)> {
+/// Connects to a remote for `repository`. A local path that does not exist becomes a bare repository with HEAD
+/// at `branch`.
+pub fn connect(url: &RemoteUrl, branch: &str, repository: &Path) -> Result<(Box<dyn Transport>, Origin)> {
     match url {
         RemoteUrl::Local(path) => {
-            let (transport, origin) = local::LocalTransport::open(path, branch)?;
+            let (transport, origin) = local::LocalTransport::open(path, branch, repository)?;
             Ok((Box::new(transport), origin))
         }
         other => Err(Error::new(Kind::Config, format!("{other}: remotes over a network are not built yet"))),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use actix::Addr;
 use backupbot_core::adopt;
-use backupbot_core::error::Result;
+use backupbot_core::error::{Error, Result};
 use backupbot_core::fault;
 use backupbot_core::git::pack;
 use backupbot_core::git::refs;
@@ -15,15 +15,17 @@ use backupbot_core::names::RootName;
 use backupbot_core::progress::Progress;
 use backupbot_core::snapshot::{self, Recovered};
 use backupbot_core::store::StoreReader;
-use backupbot_core::store::checkpoints::StagedCommit;
+use backupbot_core::store::checkpoints::{Checkpoint, Settlement, StagedCommit};
+use backupbot_core::store::files::FileDelta;
 use backupbot_core::transport;
 use git2::Oid;
 use slog::{Logger, info, warn};
+use tokio::sync::mpsc;
 
 use super::{Trouble, run_job};
 use crate::messages::{DistrustFiles, Settle, Unstage};
 use crate::queue::Queue;
-use crate::seat::RepositorySeat;
+use crate::seat::{RepositorySeat, now_ms};
 use crate::supervision::ExitHandle;
 
 /// The first steps of a committer's life: the repository exists, and no crash's half is left in it.
@@ -62,17 +64,55 @@ impl Start {
                 "the cache of known files does not belong to this history; everything is read again"
             );
             self.queue.send(DistrustFiles(name)).await??;
+            if let Some(tip) = tip {
+                self.rebuild_cache(tip).await?;
+            }
         }
         Ok(tip)
     }
+
+    /// Fills the stat cache from the tip, in parts, the checkpoint last: a start that finds no checkpoint begins
+    /// again.
+    async fn rebuild_cache(&self, tip: Oid) -> std::result::Result<(), Trouble> {
+        let (tell, mut parts) = mpsc::channel(2);
+        let (seat, exit) = (self.seat.clone(), self.exit.clone());
+        let job = actix_rt::spawn(async move {
+            run_job(&exit, "rebuild", move |progress| rebuild(&seat, tip, &tell, progress)).await
+        });
+        let repository = self.seat.settings.name.clone();
+        while let Some(files) = parts.recv().await {
+            let settlement = Settlement { files: vec![files], ..Settlement::default() };
+            self.queue.send(Settle { repository: repository.clone(), settlement }).await??;
+        }
+        let batch = match job.await {
+            Ok(batch) => batch?,
+            Err(error) => return Err(Trouble::Panicked(error.to_string())),
+        };
+        let checkpoint = Some(Checkpoint { commit: snapshot::raw(tip), at_ms: now_ms(), batch });
+        let settlement = Settlement { checkpoint, ..Settlement::default() };
+        self.queue.send(Settle { repository, settlement }).await??;
+        Ok(())
+    }
+}
+
+type Part = (RootName, Vec<FileDelta>);
+
+/// Hands over what the tip holds of each root; returns the number of the batch that made it.
+fn rebuild(seat: &RepositorySeat, tip: Oid, tell: &mpsc::Sender<Part>, progress: &Progress) -> Result<u64> {
+    let repository = Repository::open(&seat.path)?;
+    for root in seat.roots.iter() {
+        snapshot::rebuild_files(&repository, tip, &root.name, progress, &mut |deltas| {
+            tell.blocking_send((root.name.clone(), deltas)).map_err(|_| Error::cancelled())
+        })?;
+        fault::point("rebuild:root-handed-over");
+    }
+    snapshot::batch_of(&repository, tip)
 }
 
 /// Opens or makes the repository, sweeps leftovers, and finishes or undoes a staged commit on disk.
 fn recover(seat: &RepositorySeat, reader: &StoreReader) -> Result<Option<(Recovered, StagedCommit)>> {
     fault::point("actor:committer:job");
-    if let Some(parent) = seat.path.parent() {
-        sweep_unfinished(parent)?;
-    }
+    sweep_unfinished(&seat.path)?;
     let (repository, _) = Repository::open_or_create(&seat.path, &seat.branch()?, "state")?;
     refs::sweep_stale_locks(&seat.path, Duration::ZERO, std::time::SystemTime::now());
     let staged = reader.staged(&seat.settings.name)?;
@@ -95,7 +135,7 @@ fn adopt_history(seat: &RepositorySeat, log: &Logger, progress: &Progress) -> Re
     let roots: Vec<RootName> = seat.roots.iter().map(|root| root.name.clone()).collect();
     let mut offers = Vec::new();
     for remote in &seat.settings.remotes {
-        let asked = transport::connect(&remote.url, &branch).and_then(|(mut transport, _)| {
+        let asked = transport::connect(&remote.url, &branch, &seat.path).and_then(|(mut transport, _)| {
             adopt::ask(&remote.name, transport.as_mut(), &branch, &seat.common.instance, &roots)
         });
         match asked {
@@ -112,7 +152,7 @@ fn adopt_history(seat: &RepositorySeat, log: &Logger, progress: &Progress) -> Re
     };
     info!(log, "the state is new here and a remote has our history: continuing it"; "remote" => %remote.name,
           "commit" => %offer.tip);
-    let (mut transport, _) = transport::connect(&remote.url, &branch)?;
+    let (mut transport, _) = transport::connect(&remote.url, &branch, &seat.path)?;
     adopt::take_over(&repository, &branch, transport.as_mut(), offer, progress)
 }
 
@@ -121,12 +161,8 @@ fn check_cache(seat: &RepositorySeat, reader: &StoreReader) -> Result<(Option<Oi
     let repository = Repository::open(&seat.path)?;
     let tip = repository.reference(&seat.branch()?)?;
     let Some(checkpoint) = reader.checkpoint(&seat.settings.name)? else {
-        let files = reader.files(&seat.settings.name)?;
-        let mut any = false;
-        for root in seat.roots.iter() {
-            any |= files.has_any(&root.name)?;
-        }
-        return Ok((tip, !any));
+        // Without a checkpoint the cache is empty or half made; only an empty branch needs none.
+        return Ok((tip, tip.is_none() && !has_any_file(seat, reader)?));
     };
     let commit = snapshot::oid(&checkpoint.commit)?;
     let trusted = match tip {
@@ -135,4 +171,14 @@ fn check_cache(seat: &RepositorySeat, reader: &StoreReader) -> Result<(Option<Oi
         None => repository.has_commit(commit),
     };
     Ok((tip.or(Some(commit).filter(|_| trusted)), trusted))
+}
+
+fn has_any_file(seat: &RepositorySeat, reader: &StoreReader) -> Result<bool> {
+    let files = reader.files(&seat.settings.name)?;
+    for root in seat.roots.iter() {
+        if files.has_any(&root.name)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -107,7 +107,11 @@ impl<'c> Cleaner<'c> {
         }
         let former = recorded.filter(|record| record.look.kind == EntryKind::File);
         let read = if before.size <= WHOLE_BYTES {
-            self.store_whole(&mut file, &before, former)?
+            match self.read_whole(&mut file, &before) {
+                // Nothing of a torn read may reach the pack.
+                Ok(()) => self.store_whole(former)?,
+                Err(capture) => return Ok(capture),
+            }
         } else {
             self.store_stream(&mut file, &before, former, progress)?
         };
@@ -125,15 +129,20 @@ impl<'c> Cleaner<'c> {
         }
     }
 
-    fn store_whole(&mut self, file: &mut File, look: &Look, former: Option<&FileRecord>) -> Result<Reading> {
+    /// Reads a small file into the buffer, if it stays as it was meanwhile.
+    fn read_whole(&mut self, file: &mut File, look: &Look) -> std::result::Result<(), Capture> {
         self.buffer.clear();
         // One byte more than the size tells a growing file from a finished one.
-        if let Err(error) = file.take(look.size + 1).read_to_end(&mut self.buffer) {
-            return Ok(Reading::Failed(unreadable(&error)));
+        let read = Read::take(&mut *file, look.size + 1).read_to_end(&mut self.buffer);
+        read.map_err(|error| unreadable(&error))?;
+        let after = beneath::look_at_open(file.as_fd()).map_err(capture_of)?;
+        if self.buffer.len() as u64 != look.size || after != *look {
+            return Err(changing());
         }
-        if self.buffer.len() as u64 != look.size {
-            return Ok(Reading::Failed(changing()));
-        }
+        Ok(())
+    }
+
+    fn store_whole(&mut self, former: Option<&FileRecord>) -> Result<Reading> {
         let checksum = *blake3::hash(&self.buffer).as_bytes();
         if let Some(former) = former.filter(|former| former.checksum == checksum) {
             return Ok(Reading::Done(oid_of(&former.stored)?, checksum));

@@ -20,10 +20,29 @@ use crate::fault;
 /// # Errors
 /// [`Kind::RefMoved`] when it stands elsewhere or somebody else holds its lock; the reference is then as it was.
 pub fn move_reference(repository: &Repository, name: &str, expected: Option<Oid>, new: Oid) -> Result<()> {
+    move_reference_over(repository, name, expected, new, &|_| false)
+}
+
+/// As [`move_reference`], where a lock that stands there already and holds a commit that is ours (`is_ours`) is
+/// known to be left over from a process of ours that died, and is removed.
+pub fn move_reference_over(
+    repository: &Repository,
+    name: &str,
+    expected: Option<Oid>,
+    new: Oid,
+    is_ours: &dyn Fn(Oid) -> bool,
+) -> Result<()> {
     let path = reference_path(repository, name)?;
     let directory = path.parent().unwrap_or(repository.path()).to_path_buf();
     let made = create_directories(repository.path(), &directory)?;
-    let lock = Lock::take(&path)?;
+    let lock = match Lock::take(&path, new) {
+        Err(error) if error.kind() == Kind::RefMoved && left_by_us(&path, is_ours) => {
+            let stale = lock_path(&path);
+            fs::remove_file(&stale).map_err(|error| Error::io("remove the stale", &stale, error))?;
+            Lock::take(&path, new)?
+        }
+        taken => taken?,
+    };
     let present = repository.reference(name)?;
     if present != expected {
         let text = format!(
@@ -34,7 +53,6 @@ pub fn move_reference(repository: &Repository, name: &str, expected: Option<Oid>
         );
         return Err(Error::new(Kind::RefMoved, text));
     }
-    lock.write(&format!("{new}\n"))?;
     fault::point("ref:locked-not-moved");
     lock.commit(&path)?;
     sync_directory(&directory)?;
@@ -85,41 +103,61 @@ fn create_directories(base: &Path, directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(missing.iter().filter_map(|path| path.parent().map(Path::to_path_buf)).collect())
 }
 
+fn left_by_us(reference: &Path, is_ours: &dyn Fn(Oid) -> bool) -> bool {
+    let text = fs::read_to_string(lock_path(reference)).unwrap_or_default();
+    Oid::from_str(text.trim()).is_ok_and(is_ours)
+}
+
 struct Lock {
     path: PathBuf,
-    file: Option<File>,
+    held: bool,
 }
 
 impl Lock {
-    fn take(reference: &Path) -> Result<Self> {
+    /// Takes the lock with the new value in it already, so that a lock whose holder died tells whose it was.
+    fn take(reference: &Path, new: Oid) -> Result<Self> {
         let path = lock_path(reference);
-        match OpenOptions::new().write(true).create_new(true).open(&path) {
-            Ok(file) => Ok(Self { path, file: Some(file) }),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                let text =
-                    format!("{} exists: another Git process is at work there, or one died", path.display());
-                Err(Error::new(Kind::RefMoved, text))
-            }
-            Err(error) => Err(Error::io("create", &path, error)),
+        let mut draft = path.as_os_str().to_os_string();
+        draft.push(format!("-{}", std::process::id()));
+        let draft = PathBuf::from(draft);
+        let text = format!("{new}\n");
+        write_synced(&draft, &text)?;
+        let linked = fs::hard_link(&draft, &path);
+        let _ = fs::remove_file(&draft);
+        match linked {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Err(held(&path)),
+            // A file system without hard links: the lock is empty for a moment.
+            Err(_) => match OpenOptions::new().write(true).create_new(true).open(&path) {
+                Ok(_) => write_synced(&path, &text)?,
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Err(held(&path)),
+                Err(error) => return Err(Error::io("create", &path, error)),
+            },
         }
-    }
-
-    fn write(&self, text: &str) -> Result<()> {
-        let Some(mut file) = self.file.as_ref() else { return Ok(()) };
-        file.write_all(text.as_bytes()).map_err(|error| Error::io("write", &self.path, error))?;
-        file.sync_all().map_err(|error| Error::io("sync", &self.path, error))
+        Ok(Self { path, held: true })
     }
 
     fn commit(mut self, reference: &Path) -> Result<()> {
         fs::rename(&self.path, reference).map_err(|error| Error::io("move into place", &self.path, error))?;
-        self.file = None;
+        self.held = false;
         Ok(())
     }
 }
 
+fn held(lock: &Path) -> Error {
+    let text = format!("{} exists: another Git process is at work there, or one died", lock.display());
+    Error::new(Kind::RefMoved, text)
+}
+
+fn write_synced(path: &Path, text: &str) -> Result<()> {
+    let mut file = File::create(path).map_err(|error| Error::io("create", path, error))?;
+    file.write_all(text.as_bytes()).map_err(|error| Error::io("write", path, error))?;
+    file.sync_all().map_err(|error| Error::io("sync", path, error))
+}
+
 impl Drop for Lock {
     fn drop(&mut self) {
-        if self.file.take().is_some() {
+        if self.held {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -129,6 +167,11 @@ fn lock_path(reference: &Path) -> PathBuf {
     let mut name = reference.as_os_str().to_os_string();
     name.push(".lock");
     PathBuf::from(name)
+}
+
+/// A lock, or the draft of one.
+fn is_lock_ending(ending: &std::ffi::OsStr) -> bool {
+    ending == "lock" || ending.as_encoded_bytes().starts_with(b"lock-")
 }
 
 /// Removes lock files below the repository's references (and of HEAD and packed-refs) that are older than `age`.
@@ -143,7 +186,7 @@ pub fn sweep_stale_locks(repository: &Path, age: Duration, now: SystemTime) -> V
         for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => directories.push(entry.path()),
-                Ok(kind) if kind.is_file() && entry.path().extension().is_some_and(|end| end == "lock") => {
+                Ok(kind) if kind.is_file() && entry.path().extension().is_some_and(is_lock_ending) => {
                     candidates.push(entry.path());
                 }
                 _ => {}
@@ -214,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_held_lock_is_respected_and_a_stale_one_swept() {
-        let (_scratch, repository, one, _) = scratch();
+        let (_scratch, repository, one, two) = scratch();
         let lock = repository.path().join("refs/heads/main.lock");
         fs::write(&lock, "").unwrap();
         assert_eq!(
@@ -223,7 +266,15 @@ mod tests {
         );
         assert!(sweep_stale_locks(repository.path(), Duration::from_secs(600), SystemTime::now()).is_empty());
         assert_eq!(sweep_stale_locks(repository.path(), Duration::ZERO, SystemTime::now()), [lock]);
-        move_reference(&repository, "refs/heads/main", None, one).unwrap();
+        fs::write(repository.path().join("refs/heads/main.lock"), format!("{one}\n")).unwrap();
+        assert!(move_reference_over(&repository, "refs/heads/main", None, two, &|oid| oid == two).is_err());
+        move_reference_over(&repository, "refs/heads/main", None, two, &|oid| oid == one).unwrap();
+        assert_eq!(repository.reference("refs/heads/main").unwrap(), Some(two));
+        assert_eq!(
+            fs::read_dir(repository.path().join("refs/heads")).unwrap().count(),
+            1,
+            "no draft is left"
+        );
     }
 
     #[test]

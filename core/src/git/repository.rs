@@ -135,6 +135,14 @@ impl Repository {
             .map_err(|error| git_error(&format!("read commit {commit} of"), &self.path, error))
     }
 
+    /// The message of a commit, lossy.
+    pub fn message_of(&self, commit: Oid) -> Result<String> {
+        let found = self.inner.find_commit(commit);
+        let found =
+            found.map_err(|error| git_error(&format!("read commit {commit} of"), &self.path, error))?;
+        Ok(String::from_utf8_lossy(found.message_bytes()).into_owned())
+    }
+
     /// Whether `ancestor` is `descendant` or in its history; false when either is not here.
     pub fn is_ancestor(&self, ancestor: Oid, descendant: Oid) -> Result<bool> {
         if ancestor == descendant {
@@ -221,12 +229,17 @@ fn create_whole(path: &Path, branch: &str, origin: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes what a crash left of repositories in the making in `directory`. Returns how many.
-pub fn sweep_unfinished(directory: &Path) -> Result<usize> {
+/// Removes what a crash left of the repository at `path` in the making: directories beside it that are named
+/// after it. Returns how many.
+pub fn sweep_unfinished(path: &Path) -> Result<usize> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(0) };
+    let prefix = [name.as_encoded_bytes(), b"-"].concat();
     let mut swept = 0;
-    let Ok(entries) = fs::read_dir(directory) else { return Ok(0) };
+    let Ok(entries) = fs::read_dir(parent) else { return Ok(0) };
     for entry in entries.flatten() {
-        if entry.file_name().as_encoded_bytes().ends_with(UNFINISHED_SUFFIX.as_bytes()) {
+        let candidate = entry.file_name();
+        let candidate = candidate.as_encoded_bytes();
+        if candidate.starts_with(&prefix) && candidate.ends_with(UNFINISHED_SUFFIX.as_bytes()) {
             remove_if_there(&entry.path())?;
             swept += 1;
         }
@@ -316,8 +329,8 @@ mod tests {
     fn unfinished_repositories_are_swept() {
         let scratch = tempfile::tempdir().unwrap();
         fs::create_dir_all(scratch.path().join("x.git-99.unfinished/objects")).unwrap();
-        fs::create_dir_all(scratch.path().join("y.git")).unwrap();
-        assert_eq!(sweep_unfinished(scratch.path()).unwrap(), 1);
-        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1);
+        fs::create_dir_all(scratch.path().join("y.git-7.unfinished")).unwrap();
+        assert_eq!(sweep_unfinished(&scratch.path().join("x.git")).unwrap(), 1);
+        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1, "the neighbour's is the neighbour's");
     }
 }

@@ -131,7 +131,7 @@ fn attempt(
     tip: Oid,
     progress: &Progress,
 ) -> Result<Outcome> {
-    let (mut transport, _) = transport::connect(&wanted.remote.url, wanted.branch)?;
+    let (mut transport, _) = transport::connect(&wanted.remote.url, wanted.branch, wanted.repository)?;
     let new_rescue_branch = rescue_branch(wanted.instance, wanted.now_ms);
     let rescue_branch = record.halted.as_ref().map(|halt| halt.rescue_branch.as_str());
     let request = Request {
@@ -262,6 +262,19 @@ fn stand(
     let waits = record.halted.is_some() || record.failures > 0;
     let next_try_ms = waits.then_some(record.retry_at_ms);
     Ok(Delivery { confirmed, is_complete, attempted, sent, unprotected_since_ms, next_try_ms, record })
+}
+
+/// Unix milliseconds of the oldest commit on `branch` that is not in the history of `confirmed`; `None` if there
+/// is none.
+pub fn unconfirmed_since_ms(repository: &Path, branch: &str, confirmed: Option<Oid>) -> Result<Option<i64>> {
+    if !repository.exists() {
+        return Ok(None);
+    }
+    let repository = Repository::open(repository)?;
+    match repository.reference(branch)? {
+        Some(tip) if confirmed != Some(tip) => oldest_missing(&repository, tip, confirmed),
+        _ => Ok(None),
+    }
 }
 
 /// When the oldest commit was made that is in `tip`'s history and not in `confirmed`'s, Unix milliseconds.

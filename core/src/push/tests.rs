@@ -104,7 +104,7 @@ fn packs_with_deltas_and_loose_objects_are_pushed_and_fetched_whole() {
     git(&target.path, &["push", "-q", unpacked.to_str().unwrap(), "main"]);
     let (fresh, _) =
         Repository::open_or_create(&bench.scratch.path().join("fresh.git"), BRANCH, "t").unwrap();
-    let (mut transport, _) = transport::local::LocalTransport::open(&unpacked, BRANCH).unwrap();
+    let (mut transport, _) = transport::local::LocalTransport::open(&unpacked, BRANCH, fresh.path()).unwrap();
     let want = bench.repository.reference(BRANCH).unwrap().unwrap();
     transport.fetch(&fresh, want, &Progress::new()).unwrap();
     assert!(fresh.has_commit(want));
@@ -187,7 +187,7 @@ fn a_lost_state_continues_its_own_history_and_nobody_elses() {
     let target = target(&bench, "remote.git");
     run(&bench, &target, false, false, 1);
     let roots = [RootName::new("folder").unwrap()];
-    let (mut transport, _) = transport::connect(&target.remote.url, BRANCH).unwrap();
+    let (mut transport, _) = transport::connect(&target.remote.url, BRANCH, bench.repository.path()).unwrap();
     let ask = |transport: &mut dyn Transport, instance: &str, roots: &[RootName]| {
         adopt::ask(&target.remote.name, transport, BRANCH, instance, roots).unwrap().unwrap()
     };

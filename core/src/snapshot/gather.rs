@@ -1,6 +1,6 @@
 //! From rows to findings: what has to be stored, recorded or taken away, before anything is read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::beneath::{EntryKind, RootDirectory, Unseen};
 use crate::error::{Kind, Result};
@@ -62,6 +62,7 @@ pub(super) fn gather<'b>(batch: &Batch<'b>, now_ms: i64, progress: &Progress) ->
             let verdict = gatherer.look(row, &mut gathered.walks, progress)?;
             gathered.outcomes.extend(verdict.map(|verdict| outcome(row, verdict)));
         }
+        gatherer.look_at_other_names()?;
         gatherer.touch_parents()?;
         room = gatherer.room;
         let findings = gatherer.findings;
@@ -187,6 +188,35 @@ impl Gatherer<'_, '_> {
             walks.insert(self.watched.name.clone(), (walked.counts, walked.cursor.is_none()));
         }
         Ok(RowVerdict::Walked { cursor: walked.cursor, walk_seq })
+    }
+
+    /// A change through one of a file's names is told for that name only: its other names changed too.
+    fn look_at_other_names(&mut self) -> Result<()> {
+        let mut inodes = HashSet::new();
+        let mut found = HashSet::new();
+        for finding in &self.findings {
+            let Finding::Changed { path, look, recorded } = finding else { continue };
+            let former = recorded.as_ref().map(|record| record.look);
+            let linked = [Some(*look), former].into_iter().flatten();
+            let linked = linked.filter(|look| look.kind == EntryKind::File && look.links > 1);
+            inodes.extend(linked.map(|look| (look.device, look.inode)));
+            found.insert(path.clone());
+        }
+        if inodes.is_empty() {
+            return Ok(());
+        }
+        for path in self.batch.files.names_of(&self.watched.name, &inodes)? {
+            if found.contains(&path) {
+                continue;
+            }
+            let Ok(look) = self.directory.look_at(&path) else { continue };
+            let recorded = self.batch.files.get(&self.watched.name, &path)?;
+            let is_stale = recorded.as_ref().is_some_and(|record| !record.proves_unchanged(&look));
+            if look.kind == EntryKind::File && is_stale {
+                self.changed(&path, look, recorded);
+            }
+        }
+        Ok(())
     }
 
     /// An entry that comes or goes changes its directory's times, of which no event tells.

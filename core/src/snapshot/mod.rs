@@ -8,6 +8,7 @@
 mod gather;
 pub mod message;
 mod publish;
+mod rebuild;
 mod record;
 mod rollback;
 mod store;
@@ -37,6 +38,7 @@ use crate::tree::{self, Edits, Entry, TreeSink};
 
 pub use gather::UnavailableRoot;
 pub use publish::{Recovered, publish, recover};
+pub use rebuild::{batch_of, rebuild_files};
 pub use rollback::take_back;
 
 /// The version of the repository layout that docs/format.md describes.

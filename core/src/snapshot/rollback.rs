@@ -1,6 +1,7 @@
 //! Taking a commit back that no remote has: its changes are queued again before the branch moves.
 //!
-//! Order: every root queued whole, durable → stat cache emptied and checkpoint set back, durable → branch moved
+//! Order: every root queued whole, durable → stat cache made anew from the older commit, its checkpoint
+//! last, durable → branch moved
 //! back. A crash after any step leaves a state that the next batches turn into the same tree: more is read
 //! than had to be, nothing is lost. The commit's pack stays as an unreachable leftover.
 
@@ -13,7 +14,8 @@ use crate::git::refs;
 use crate::git::repository::Repository;
 use crate::names::{RepositoryName, RootName};
 use crate::path::RelPath;
-use crate::snapshot::raw;
+use crate::progress::Progress;
+use crate::snapshot::{batch_of, raw, rebuild_files};
 use crate::store::QueueStore;
 use crate::store::changes::Reach;
 use crate::store::checkpoints::{Checkpoint, Settlement};
@@ -50,7 +52,13 @@ pub fn take_back(
     }
     fault::point("rollback:queued");
     queue.distrust_files(name)?;
-    let batch = queue.reader().checkpoint(name)?.map_or(0, |checkpoint| checkpoint.batch);
+    for root in roots {
+        rebuild_files(repository, to, root, &Progress::new(), &mut |deltas| {
+            let files = vec![(root.clone(), deltas)];
+            queue.settle(name, &Settlement { files, ..Settlement::default() }, now_ms)
+        })?;
+    }
+    let batch = batch_of(repository, to)?;
     let checkpoint = Some(Checkpoint { commit: raw(to), at_ms: now_ms, batch });
     queue.settle(name, &Settlement { checkpoint, ..Settlement::default() }, now_ms)?;
     fault::point("rollback:checkpoint-set");

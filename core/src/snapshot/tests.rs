@@ -468,3 +468,47 @@ fn an_unpushed_commit_can_be_taken_back_and_comes_again() {
     let tip = bench.repository.reference(BRANCH).unwrap().unwrap();
     assert_eq!(bench.repository.tree_of(tip).unwrap(), bench.repository.tree_of(second).unwrap());
 }
+
+#[test]
+fn a_change_through_one_name_reaches_the_other_names_of_the_file() {
+    let mut bench = bench();
+    bench.write("a", "one");
+    fs::create_dir(bench.root().join("d")).unwrap();
+    fs::hard_link(bench.root().join("a"), bench.root().join("d/b")).unwrap();
+    bench.back_up();
+    bench.write("a", "two, through the first name");
+    bench.touch("a", Reach::Exact);
+    assert_eq!(bench.drain(), 1);
+    bench.assert_clone_equals();
+    assert_eq!(bench.back_up(), 0);
+}
+
+#[test]
+fn a_cache_made_from_the_tree_notices_what_is_gone_and_stores_nothing_twice() {
+    let mut bench = bench();
+    bench.write("keep", "one");
+    bench.write("dir/gone", "two");
+    bench.write("gone-dir/x", "three");
+    bench.back_up();
+    let tip = bench.repository.reference(BRANCH).unwrap().unwrap();
+    assert_eq!(batch_of(&bench.repository, tip).unwrap(), 1);
+    bench.queue.distrust_files(&bench.name).unwrap();
+    let root = bench.roots[0].name.clone();
+    let mut parts = Vec::new();
+    rebuild_files(&bench.repository, tip, &root, &Progress::new(), &mut |part| {
+        parts.push(part);
+        Ok(())
+    })
+    .unwrap();
+    for part in parts {
+        let settlement = Settlement { files: vec![(root.clone(), part)], ..Settlement::default() };
+        bench.queue.settle(&bench.name, &settlement, 1).unwrap();
+    }
+    fs::remove_file(bench.root().join("dir/gone")).unwrap();
+    fs::remove_dir_all(bench.root().join("gone-dir")).unwrap();
+    bench.queue.enqueue(&bench.name, &root, &[(RelPath::root(), Reach::Deep)], 1).unwrap();
+    let (commit, summary) = bench.step();
+    assert!(commit.is_some());
+    assert_eq!((summary.added, summary.deleted), (0, 2), "{summary:?}");
+    bench.assert_clone_equals();
+}

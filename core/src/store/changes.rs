@@ -213,8 +213,9 @@ impl QueueStore {
                 };
                 let rows = roots.entry((repository, root)).or_default();
                 rows.rows += 1;
-                if let Scope::Deep { cursor, .. } = row.scope {
-                    rows.deep.insert(path, cursor.is_none());
+                if matches!(row.scope, Scope::Deep { .. }) {
+                    // A batch of the run before may have taken it: then its walk has passed places by now.
+                    rows.deep.insert(path, false);
                 }
             }
             Ok((highest + 1, roots))
@@ -400,10 +401,13 @@ impl QueueStore {
         Ok(())
     }
 
-    /// Empties the repository's stat cache, because its checkpoint is not in the branch's history.
+    /// Empties the repository's stat cache, because its checkpoint is not in the branch's history, and forgets
+    /// the checkpoint, so that a start that finds none knows that the cache is not complete.
     pub fn distrust_files(&mut self, repository: &RepositoryName) -> Result<()> {
-        self.store
-            .write(|transaction| files::clear_repository(&mut transaction.open_table(FILES)?, repository))
+        self.store.write(|transaction| {
+            transaction.open_table(CHECKPOINTS)?.remove(repository.as_str())?;
+            files::clear_repository(&mut transaction.open_table(FILES)?, repository)
+        })
     }
 
     /// Pauses or resumes; survives restarts.
@@ -430,12 +434,14 @@ impl QueueStore {
             let changes = transaction.open_table(CHANGES)?;
             let order = transaction.open_table(ORDER)?;
             let mut count = 0;
-            for entry in order.range((repository.as_str(), 0)..=(repository.as_str(), seq))? {
+            for entry in order.range((repository.as_str(), 0)..=(repository.as_str(), u64::MAX))? {
                 let (_, place) = entry?;
                 let (root, path) = place.value();
                 let Some(value) = changes.get((repository.as_str(), root, path))? else { continue };
                 let row: ChangeRow = decode(value.value())?;
-                count += usize::from(row.failure.is_none());
+                // A row that changed while its batch was out stands at a later place, for the same change.
+                let is_covered = row.order <= seq || row.seq <= seq;
+                count += usize::from(is_covered && row.failure.is_none());
             }
             Ok(count)
         })

@@ -74,9 +74,10 @@ fn a_settled_row_is_gone_and_a_row_that_changed_meanwhile_stays() {
     assert_eq!(bench.take()[0].path, rel("b"));
     assert_eq!(
         bench.queue.unsettled_up_to(&bench.repository, target).unwrap(),
-        0,
-        "it waits behind the target now"
+        1,
+        "its last change is not settled"
     );
+    assert_eq!(bench.queue.unsettled_up_to(&bench.repository, target - 1).unwrap(), 0, "the one before is");
 }
 
 #[test]
@@ -208,4 +209,21 @@ fn removing_a_tree_removes_its_records_and_no_neighbours() {
     assert_eq!(bench.store.reader().checkpoint(&bench.repository).unwrap().unwrap().batch, 1);
     bench.queue.distrust_files(&bench.repository).unwrap();
     assert!(!bench.store.reader().files(&bench.repository).unwrap().has_any(&bench.root).unwrap());
+}
+
+#[test]
+fn a_deep_row_of_an_earlier_run_absorbs_nothing() {
+    let mut bench = bench();
+    bench.add("", Reach::Deep);
+    let taken = bench.take().remove(0);
+    let mut queue = bench.store.queue().unwrap();
+    queue.enqueue(&bench.repository, &bench.root, &[(rel(""), Reach::Deep)], 2000).unwrap();
+    let walk_seq = taken.row.seq;
+    let rows = vec![bench.outcome(&taken, RowVerdict::Walked { cursor: None, walk_seq })];
+    queue.settle(&bench.repository, &Settlement { rows, ..Settlement::default() }, 3000).unwrap();
+    assert_eq!(
+        queue.row_count(&bench.repository),
+        1,
+        "what changed since that walk is still to be looked at"
+    );
 }

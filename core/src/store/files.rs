@@ -4,6 +4,8 @@
 //! otherwise clears the rows. Keys are `repository NUL root NUL directory NUL name`, so the children of one
 //! directory lie together in name order, and a merge with a directory listing needs no memory but that listing.
 
+use std::collections::HashSet;
+
 use redb::ReadOnlyTable;
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +71,13 @@ fn key(repository: &RepositoryName, root: &RootName, path: &RelPath) -> Vec<u8> 
     key.push(0);
     key.extend_from_slice(path.file_name().unwrap_or_default());
     key
+}
+
+/// The path in a key, its prefix taken off.
+fn path_of(rest: &[u8]) -> Option<RelPath> {
+    let cut = rest.iter().position(|b| *b == 0)?;
+    let directory = RelPath::new(&rest[..cut]).ok()?;
+    Some(if rest.len() == cut + 1 { directory } else { directory.join(&rest[cut + 1..]) })
 }
 
 /// The smallest key that is greater than every key with this prefix.
@@ -183,7 +192,25 @@ impl FilesView {
         look().map_err(store_error)
     }
 
-    /// How many entries of the root are recorded below its top.
+    /// The recorded names of the files with these device and inode numbers. Goes through the whole root.
+    pub fn names_of(&self, root: &RootName, inodes: &HashSet<(u64, u64)>) -> Result<Vec<RelPath>> {
+        let from = prefix(&self.repository, root);
+        let to = after(from.clone());
+        let look = || -> Outcome<Vec<RelPath>> {
+            let mut names = Vec::new();
+            for row in self.table.range(from.as_slice()..to.as_slice())? {
+                let (key, value) = row?;
+                let record: FileRecord = decode(value.value())?;
+                if inodes.contains(&(record.look.device, record.look.inode)) {
+                    names.extend(path_of(&key.value()[from.len()..]));
+                }
+            }
+            Ok(names)
+        };
+        look().map_err(store_error)
+    }
+
+    /// Whether anything of the root is recorded below its top.
     pub fn has_any(&self, root: &RootName) -> Result<bool> {
         let from = prefix(&self.repository, root);
         let to = after(from.clone());

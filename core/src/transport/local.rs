@@ -1,10 +1,10 @@
 //! A remote that is a directory here: a disk, a mounted share.
 //!
-//! No git binary takes part. Objects arrive as one pack that is written under a temporary name, synced, kept
+//! No git binary takes part. Objects arrive as one pack that is made and synced in a directory of our own, kept
 //! from any `git gc` by a `.keep` file until the reference has moved, and put in place pack first, index
 //! second; the reference moves under Git's own lock. So a reader or writer of the remote sees the old state or
-//! the new one, and a process killed half way leaves at most temporary files, which the next push sweeps.
-//! Hooks of the remote are not run.
+//! the new one, and what a killed process leaves carries its name, so that the next connection of the same
+//! instance sweeps it at once and nobody else's. Hooks of the remote are not run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,15 +18,20 @@ use crate::fault;
 use crate::git::pack::{self, Copied, EntryKind, ObjectKind, PackSet, PackWriter};
 use crate::git::reachable::new_objects;
 use crate::git::refs;
-use crate::git::repository::{Origin, Repository, git_error};
+use crate::git::repository::{Origin, Repository, git_error, sweep_unfinished};
 use crate::progress::Progress;
 
-/// A lock or temporary file of somebody else is taken for abandoned after this.
+/// A lock of somebody else is taken for abandoned after this.
 const ABANDONED_AFTER: Duration = Duration::from_secs(3600);
+
+/// Directories in which packs are made begin so; the rest of the name is the owner's.
+const WORKSHOP_PREFIX: &str = "tmp_objdir-backupbot-";
 
 /// A bare repository in a directory.
 pub struct LocalTransport {
     remote: Repository,
+    /// Tells what we left there from what others did.
+    owner: String,
 }
 
 impl LocalTransport {
@@ -35,7 +40,10 @@ impl LocalTransport {
     /// # Errors
     /// [`Kind::RemoteUnreachable`] when its place is missing (an unplugged disk), [`Kind::RemoteRefused`] for
     /// what is no bare SHA-1 repository.
-    pub fn open(path: &Path, branch: &str) -> Result<(Self, Origin)> {
+    pub fn open(path: &Path, branch: &str, for_repository: &Path) -> Result<(Self, Origin)> {
+        if let Err(error) = sweep_unfinished(path) {
+            return Err(Error::with_source(Kind::RemoteUnreachable, "the remote cannot be reached", error));
+        }
         let (remote, origin) =
             Repository::open_or_create(path, branch, "remote").map_err(|error| match error.kind() {
                 Kind::Io => {
@@ -43,7 +51,35 @@ impl LocalTransport {
                 }
                 _ => error,
             })?;
-        Ok((Self { remote }, origin))
+        let transport = Self { remote, owner: owner_of(for_repository) };
+        transport.sweep();
+        Ok((transport, origin))
+    }
+
+    /// Where packs are made before they are put in place; nobody else's.
+    fn workshop(&self) -> PathBuf {
+        self.remote.path().join(format!("objects/{WORKSHOP_PREFIX}{}", self.owner))
+    }
+
+    /// Removes what an earlier process of ours left when it was killed: half a pack, a pack without its index,
+    /// the file that keeps a pack. One pusher a remote and one process a state directory make it safe.
+    fn sweep(&self) {
+        let pack_directory = self.remote.pack_directory();
+        let workshop = self.workshop();
+        for name in pack::waiting_in(&workshop) {
+            let index = pack_directory.join(format!("{name}.idx"));
+            if index.symlink_metadata().is_err() {
+                let _ = fs::remove_file(pack_directory.join(format!("{name}.pack")));
+            }
+        }
+        let _ = fs::remove_dir_all(&workshop);
+        for entry in fs::read_dir(&pack_directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let is_keep = path.extension().is_some_and(|ending| ending == "keep");
+            if is_keep && fs::read_to_string(&path).is_ok_and(|text| text == keep_text(&self.owner)) {
+                let _ = fs::remove_file(&path);
+            }
+        }
     }
 }
 
@@ -60,32 +96,34 @@ impl Transport for LocalTransport {
         progress: &Progress,
     ) -> Result<Sent> {
         refs::sweep_stale_locks(self.remote.path(), ABANDONED_AFTER, SystemTime::now());
-        sweep_old_temporaries(&self.remote.pack_directory());
-        let (sent, keep) =
-            match assemble(source, objects, &self.remote.pack_directory(), Trust::Stored, progress)? {
-                None => (Sent::default(), None),
-                Some(finished) => {
-                    let sent = Sent { objects: u64::from(finished.objects()), bytes: finished.bytes() };
-                    let keep = KeepFile::create(&self.remote.pack_directory(), finished.name())?;
-                    fault::point("push:pack-synced");
-                    finished.install()?;
-                    fault::point("push:pack-installed");
-                    (sent, Some(keep))
-                }
-            };
+        let workshop = self.workshop();
+        fs::create_dir_all(&workshop).map_err(|error| Error::io("create", &workshop, error))?;
+        let (sent, keep) = match assemble(source, objects, &workshop, Trust::Stored, progress)? {
+            None => (Sent::default(), None),
+            Some(finished) => {
+                let sent = Sent { objects: u64::from(finished.objects()), bytes: finished.bytes() };
+                let pack_directory = self.remote.pack_directory();
+                let keep = KeepFile::create(&pack_directory, finished.name(), &self.owner)?;
+                fault::point("push:pack-synced");
+                pack::install_from(&workshop, &pack_directory, &finished.into_name())?;
+                fault::point("push:pack-installed");
+                (sent, Some(keep))
+            }
+        };
+        // A lock with a commit that we made is ours, from a process that died.
+        let is_ours =
+            |oid: Oid| source.has_commit(oid) && !self.remote.has_commit(oid) || objects.contains(&oid);
         for update in updates {
-            refs::move_reference(&self.remote, &update.name, update.expected, update.new)?;
+            refs::move_reference_over(&self.remote, &update.name, update.expected, update.new, &is_ours)?;
         }
         fault::point("push:reference-moved");
         drop(keep);
+        let _ = fs::remove_dir(&workshop);
         Ok(sent)
     }
 
     fn commit_message(&mut self, commit: Oid) -> Result<String> {
-        let found = self.remote.git().find_commit(commit);
-        let found =
-            found.map_err(|error| git_error("read the latest commit of", self.remote.path(), error))?;
-        Ok(String::from_utf8_lossy(found.message_bytes()).into_owned())
+        self.remote.message_of(commit)
     }
 
     fn fetch(&mut self, target: &Repository, want: Oid, progress: &Progress) -> Result<()> {
@@ -149,16 +187,17 @@ fn assemble(
     writer.finish(pack::Sync::Durable, progress)
 }
 
-fn sweep_old_temporaries(pack_directory: &Path) {
-    let now = SystemTime::now();
-    for entry in fs::read_dir(pack_directory).into_iter().flatten().flatten() {
-        let ours = entry.file_name().as_encoded_bytes().starts_with(pack::TEMPORARY_PREFIX.as_bytes());
-        let modified = entry.metadata().and_then(|metadata| metadata.modified());
-        let old = modified.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age >= ABANDONED_AFTER));
-        if ours && old {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
+/// Names this machine's repository at `path`, so that two instances never sweep each other's files.
+fn owner_of(path: &Path) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(rustix::system::uname().nodename().to_bytes());
+    hasher.update(&[0]);
+    hasher.update(path.as_os_str().as_encoded_bytes());
+    hasher.finalize().to_hex()[..16].to_owned()
+}
+
+fn keep_text(owner: &str) -> String {
+    format!("backupbot push {owner}\n")
 }
 
 /// Keeps `git gc` and `git repack` of the remote away from a pack that no reference needs yet.
@@ -167,9 +206,9 @@ struct KeepFile {
 }
 
 impl KeepFile {
-    fn create(pack_directory: &Path, pack: &str) -> Result<Self> {
+    fn create(pack_directory: &Path, pack: &str, owner: &str) -> Result<Self> {
         let path = pack_directory.join(format!("{pack}.keep"));
-        fs::write(&path, "backupbot push\n").map_err(|error| Error::io("write", &path, error))?;
+        fs::write(&path, keep_text(owner)).map_err(|error| Error::io("write", &path, error))?;
         Ok(Self { path })
     }
 }

@@ -150,7 +150,7 @@ impl FinishedPack {
     /// Puts pack and index in place, where readers find them, and makes that durable if the pack was finished
     /// so. A pack of that name that is there already has the same bytes and stays.
     pub fn install(self) -> Result<InstalledPack> {
-        install(&self.pack_dir, &self.name, self.sync)
+        install(Places::new(&self.pack_dir, &self.name)?, &self.pack_dir, &self.name, self.sync)
     }
 
     /// Leaves the files under their temporary names, for [`install_by_name`] or [`remove_by_name`].
@@ -194,13 +194,17 @@ struct Places {
 
 impl Places {
     fn new(pack_dir: &Path, name: &str) -> Result<Self> {
+        Self::between(pack_dir, pack_dir, name)
+    }
+
+    fn between(temporary_dir: &Path, pack_dir: &Path, name: &str) -> Result<Self> {
         let hex = name
             .strip_prefix("pack-")
             .filter(|hex| hex.len() == 40 && hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')))
             .ok_or_else(|| Error::new(Kind::Internal, format!("{name:?} is not the name of a pack")))?;
         Ok(Self {
-            temporary_pack: pack_dir.join(format!("{TEMPORARY_PREFIX}{hex}_pack")),
-            temporary_index: pack_dir.join(format!("{TEMPORARY_PREFIX}{hex}_idx")),
+            temporary_pack: temporary_dir.join(format!("{TEMPORARY_PREFIX}{hex}_pack")),
+            temporary_index: temporary_dir.join(format!("{TEMPORARY_PREFIX}{hex}_idx")),
             pack: pack_dir.join(format!("{name}.pack")),
             index: pack_dir.join(format!("{name}.idx")),
         })
@@ -210,11 +214,26 @@ impl Places {
 /// Finishes an installation that may have stopped anywhere, given the name of the pack. Doing it again is
 /// harmless. Fails if pack or index is neither in place nor under its temporary name.
 pub fn install_by_name(pack_dir: &Path, name: &str) -> Result<InstalledPack> {
-    install(pack_dir, name, Sync::Durable)
+    install(Places::new(pack_dir, name)?, pack_dir, name, Sync::Durable)
 }
 
-fn install(pack_dir: &Path, name: &str, sync: Sync) -> Result<InstalledPack> {
-    let places = Places::new(pack_dir, name)?;
+/// As [`install_by_name`] for a pack that was made in another directory of the same file system.
+pub fn install_from(made_in: &Path, pack_dir: &Path, name: &str) -> Result<InstalledPack> {
+    install(Places::between(made_in, pack_dir, name)?, pack_dir, name, Sync::Durable)
+}
+
+/// The names of the packs that wait in `directory` under their temporary names.
+pub fn waiting_in(directory: &Path) -> Vec<String> {
+    let listing = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let names = listing.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let hex = name.strip_prefix(TEMPORARY_PREFIX)?.strip_suffix("_idx")?.to_owned();
+        Some(format!("pack-{hex}"))
+    });
+    names.collect()
+}
+
+fn install(places: Places, pack_dir: &Path, name: &str, sync: Sync) -> Result<InstalledPack> {
     let pack_step = step(&places.temporary_pack, &places.pack)?;
     let index_step = step(&places.temporary_index, &places.index)?;
     let was_there = pack_step != Step::Move && index_step != Step::Move;

@@ -27,8 +27,8 @@ mod tests;
 
 pub use index::{IndexEntry, PackIndex};
 pub use install::{
-    FinishedPack, InstalledPack, TEMPORARY_PREFIX, copy_whole_pack, install_by_name, remove_by_name,
-    sweep_temporary,
+    FinishedPack, InstalledPack, TEMPORARY_PREFIX, copy_whole_pack, install_by_name, install_from,
+    remove_by_name, sweep_temporary, waiting_in,
 };
 pub use object::{Compressor, ObjectHasher, ObjectKind, Prepared, hash_object, prepare, prepare_hashed};
 pub use reader::{EntryKind, PackReader, RawEntry};
