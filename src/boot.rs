@@ -5,7 +5,7 @@
 use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -104,8 +104,14 @@ pub fn make_state_dir(path: &Path, log: &Logger) -> Result<(), Failure> {
     let found = fs::metadata(path).map_err(|error| failed("look at", &error))?;
     let own = rustix::process::geteuid().as_raw();
     if found.uid() != own {
+        // A volume may belong to root and be lent to our group; closing it is not ours to do.
         warn!(log, "the state directory belongs to another user, who can change what is in it";
               "state_dir" => shown(path), "its user" => found.uid(), "own user" => own);
+    } else if found.mode() & 0o077 != 0 {
+        warn!(log, "the state directory was open to other users and is closed to them now";
+              "state_dir" => shown(path), "mode" => format!("{:o}", found.mode() & 0o7777));
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+            .map_err(|error| failed("close", &error))?;
     }
     rustix::fs::access(path, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
         .map_err(|error| failed("write to", &error))
@@ -158,21 +164,20 @@ pub fn bind(admin: &Admin, log: &Logger) -> Result<TcpListener, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     fn log() -> Logger {
         Logger::root(slog::Discard, slog::o!())
     }
 
     #[test]
-    fn the_state_directory_is_made_for_us_alone_and_an_existing_one_is_left_as_it_is() {
+    fn the_state_directory_is_for_us_alone_whether_made_or_found() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("a/b");
         make_state_dir(&path, &log()).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).unwrap();
         make_state_dir(&path, &log()).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o750);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
 
         fs::write(scratch.path().join("file"), "").unwrap();
         let failure = make_state_dir(&scratch.path().join("file"), &log()).unwrap_err();

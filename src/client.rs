@@ -75,7 +75,6 @@ impl Answer {
         let detail = self.body["detail"].as_str().unwrap_or("the daemon gave no reason");
         let exit = match self.status {
             504 => Exit::TimedOut,
-            404 | 422 => Exit::Usage,
             _ => Exit::Failed,
         };
         Err(Failure::new(exit, detail))
@@ -148,7 +147,7 @@ mod tests {
         let codes = [
             (504, Exit::TimedOut),
             (409, Exit::Failed),
-            (404, Exit::Usage),
+            (404, Exit::Failed),
             (401, Exit::Failed),
             (500, Exit::Failed),
         ];

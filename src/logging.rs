@@ -68,10 +68,11 @@ fn now() -> String {
 
 fn json<W: Write + Send + 'static>(writer: W) -> impl Drain<Ok = (), Err = io::Error> + Send + 'static {
     slog_json::Json::new(LineWriter::new(writer))
+        // The last one given is written first.
         .add_key_value(o!(
-            "ts" => FnValue(|_: &Record<'_>| now()),
-            "level" => FnValue(|record: &Record<'_>| record.level().as_str().to_lowercase()),
             "msg" => PushFnValue(|record: &Record<'_>, serializer| serializer.emit(record.msg())),
+            "level" => FnValue(|record: &Record<'_>| record.level().as_str().to_lowercase()),
+            "ts" => FnValue(|_: &Record<'_>| now()),
         ))
         .build()
 }
@@ -195,6 +196,7 @@ mod tests {
         let lines = memory.lines();
         assert_eq!(lines.len(), 2, "{lines:?}");
         let record: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
+        assert!(lines[0].starts_with("{\"ts\":"), "{lines:?}");
         assert_eq!(record["level"], "info");
         assert_eq!(record["path"], "a\nb\u{1b}[2Jc");
         assert_eq!((&record["actor"], &record["n"]), (&"pusher".into(), &3.into()));

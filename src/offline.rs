@@ -104,7 +104,7 @@ impl Offline {
         let Some(wanted) = wanted else { return Ok(names) };
         names.retain(|name| name.as_str() == wanted);
         if names.is_empty() {
-            return Err(Failure::usage(format!("there is no repository {wanted:?}")));
+            return Err(Failure::failed(format!("there is no repository {wanted:?}")));
         }
         Ok(names)
     }

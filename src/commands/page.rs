@@ -10,12 +10,17 @@ use crate::status::{RepositoryAnswer, RootAnswer, RootStanding, Severity, Status
 
 /// Skipped files that the page names of each root; `--json` has more.
 const NAMED_SKIPS: usize = 20;
+/// A change is at every remote within this, or something is wrong.
+const PROMISED_SECONDS: u64 = 60;
 
 /// Draws the page as of `now`.
 pub fn render(answer: &StatusAnswer, now: Moment) -> String {
     let mut page = Page::default();
-    let verdict =
-        if is_all_protected(answer) { "everything is protected" } else { "NOT everything is protected" };
+    let verdict = match verdict(answer) {
+        Verdict::Protected => "everything is protected",
+        Verdict::OnItsWay => "everything is protected but the latest changes, which are on their way",
+        Verdict::Not => "NOT everything is protected",
+    };
     page.line(0, format!("{verdict} (backupbot {}, instance {})", answer.version, answer.instance));
     if !answer.daemon {
         page.line(0, "No daemon is running: changes are not noticed.");
@@ -38,15 +43,42 @@ pub fn render(answer: &StatusAnswer, now: Moment) -> String {
     page.0
 }
 
-/// Whether every root is watched and every change of every file is at every remote.
-fn is_all_protected(answer: &StatusAnswer) -> bool {
-    let repository_is = |repository: &RepositoryAnswer| {
-        !repository.status.paused
-            && !repository.remotes.is_empty()
-            && repository.roots.iter().all(|root| root.state == RootStanding::Watching && root.skipped == 0)
-            && repository.remotes.iter().all(|remote| is_protected_at(repository, remote))
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Verdict {
+    /// Every root is watched and every change of every file is at every remote.
+    Protected,
+    /// But for changes that are younger than the promise allows.
+    OnItsWay,
+    /// Something needs time or somebody.
+    Not,
+}
+
+fn verdict(answer: &StatusAnswer) -> Verdict {
+    if !answer.daemon {
+        return Verdict::Not;
+    }
+    answer.repositories.iter().map(verdict_of).max().unwrap_or(Verdict::Not)
+}
+
+fn verdict_of(repository: &RepositoryAnswer) -> Verdict {
+    let is_watched = |root: &RootAnswer| root.state == RootStanding::Watching && root.skipped == 0;
+    let is_served = |remote: &RemoteView| {
+        remote.commit.is_some()
+            && matches!(remote.state, RemoteState::Idle | RemoteState::Pushing)
+            && remote.oldest_unprotected_seconds <= PROMISED_SECONDS
     };
-    answer.daemon && !answer.repositories.is_empty() && answer.repositories.iter().all(repository_is)
+    let needs_somebody = repository.status.paused
+        || repository.remotes.is_empty()
+        || !repository.roots.iter().all(is_watched)
+        || !repository.remotes.iter().all(is_served);
+    let is_at_rest = repository.status.pending == 0
+        && repository.states.detected == 0
+        && repository.remotes.iter().all(|remote| is_protected_at(repository, remote));
+    match (needs_somebody, is_at_rest) {
+        (true, _) => Verdict::Not,
+        (false, true) => Verdict::Protected,
+        (false, false) => Verdict::OnItsWay,
+    }
 }
 
 fn is_protected_at(repository: &RepositoryAnswer, remote: &RemoteView) -> bool {
@@ -81,7 +113,8 @@ impl Page {
     fn repository(&mut self, repository: &RepositoryAnswer, now: Moment) {
         let name = &repository.status.name;
         self.line(0, "");
-        let waits = match repository.status.pending {
+        let readable = repository.status.pending.saturating_sub(skipped(repository));
+        let waits = match readable.saturating_add(repository.states.detected) {
             0 => "nothing waits to be committed".to_owned(),
             1 => "1 path waits to be committed".to_owned(),
             many => format!("{many} paths wait to be committed"),
@@ -114,14 +147,14 @@ impl Page {
             RootStanding::Unavailable => format!("UNAVAILABLE{reason}"),
             RootStanding::NotWatched => format!("NOT watched{reason}"),
         };
-        self.line(1, format!("root {}: {standing}, {} files{}", root.name, root.files, left_out(root)));
+        self.line(1, format!("root {}: {standing}, {}{}", root.name, files(root.files), left_out(root)));
         if root.state == RootStanding::Unavailable {
             self.advice(1, "mount or restore the directory; until then its last version is kept, nothing counts as deleted");
         }
         if root.skipped == 0 {
             return;
         }
-        self.line(2, format!("{} NOT protected in their present version:", files(root.skipped)));
+        self.line(2, format!("{} NOT protected in the present version:", files(root.skipped)));
         for skip in root.skipped_files.iter().take(NAMED_SKIPS) {
             self.line(3, format!("{}: {}", skip.path, skip.reason));
         }
@@ -142,6 +175,10 @@ impl Page {
         };
         if is_protected_at(repository, remote) {
             self.line(1, format!("remote {}: has everything, {confirmed}", remote.name));
+            return;
+        }
+        if has_all_readable(repository, remote) {
+            self.line(1, format!("remote {}: has everything that could be read, {confirmed}", remote.name));
             return;
         }
         let waiting = match remote.oldest_unprotected_seconds {
@@ -179,7 +216,22 @@ impl Page {
 }
 
 fn files(count: u64) -> String {
-    if count == 1 { "1 file is".to_owned() } else { format!("{count} files are") }
+    if count == 1 { "1 file".to_owned() } else { format!("{count} files") }
+}
+
+/// Files that cannot be stored; they are pending, too.
+fn skipped(repository: &RepositoryAnswer) -> u64 {
+    repository.roots.iter().map(|root| root.skipped).sum()
+}
+
+/// What is missing there is only what could not be read here.
+fn has_all_readable(repository: &RepositoryAnswer, remote: &RemoteView) -> bool {
+    let skipped = skipped(repository);
+    remote.state == RemoteState::Idle
+        && skipped > 0
+        && repository.status.pending <= skipped
+        && remote.commit.is_some()
+        && remote.commit == repository.status.commit
 }
 
 fn left_out(root: &RootAnswer) -> String {
@@ -242,6 +294,8 @@ documents: commit c0ffee00c0, nothing waits to be committed
             (
                 |it| {
                     it.roots[0].skipped = 25;
+                    it.status.pending = 25;
+                    it.remotes[0].oldest_unprotected_seconds = 100_000;
                     it.roots[0].skipped_files = vec![SkippedFile {
                         path: "a\\nb".to_owned(),
                         path_b64: None,
@@ -249,9 +303,11 @@ documents: commit c0ffee00c0, nothing waits to be committed
                     }];
                 },
                 &[
-                    "25 files are NOT protected",
+                    "25 files NOT protected",
                     "a\\nb: unreadable: no",
                     "and 24 more",
+                    "nothing waits to be committed",
+                    "has everything that could be read",
                     "-> make them readable",
                 ],
             ),
@@ -277,11 +333,17 @@ documents: commit c0ffee00c0, nothing waits to be committed
                 ],
             ),
             (
-                |it| it.remotes[0].oldest_unprotected_seconds = 5,
-                &["NOT up to date for 5 s: waiting for the next commit"],
+                |it| it.remotes[0].oldest_unprotected_seconds = 65,
+                &["NOT up to date for 1 min: waiting for the next commit"],
             ),
             (|it| it.remotes.clear(), &["no remote is known"]),
-            (|it| it.status.commit = None, &["commit nothing yet"]),
+            (
+                |it| {
+                    it.status.commit = None;
+                    it.remotes[0].commit = None;
+                },
+                &["commit nothing yet"],
+            ),
         ];
         for (spoil, expected) in cases {
             let mut repository = healthy();
@@ -291,6 +353,25 @@ documents: commit c0ffee00c0, nothing waits to be committed
             for text in *expected {
                 assert!(page.contains(text), "{text:?} is missing in:\n{page}");
             }
+        }
+    }
+
+    #[test]
+    fn changes_of_the_last_minute_are_on_their_way() {
+        let spoils: [fn(&mut RepositoryAnswer); 3] = [
+            |it| it.states.detected = 1,
+            |it| it.status.pending = 1,
+            |it| {
+                it.remotes[0].state = RemoteState::Pushing;
+                it.remotes[0].commit = Some("0dd".to_owned());
+                it.remotes[0].oldest_unprotected_seconds = 5;
+            },
+        ];
+        for spoil in spoils {
+            let mut repository = healthy();
+            spoil(&mut repository);
+            let page = page_of(repository);
+            assert!(page.starts_with("everything is protected but the latest changes"), "{page}");
         }
     }
 

@@ -24,7 +24,7 @@ pub fn status(world: &World, global: &Global, scope: &Scope) -> Result<Exit, Fai
     if let Some(wanted) = &scope.repository {
         answer.repositories.retain(|repository| repository.status.name.as_str() == wanted);
         if answer.repositories.is_empty() {
-            return Err(Failure::usage(format!("there is no repository {wanted:?}")));
+            return Err(Failure::failed(format!("there is no repository {wanted:?}")));
         }
     }
     if global.json {

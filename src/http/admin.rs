@@ -41,24 +41,32 @@ fn answer(value: &impl Serialize) -> HttpResponse {
 
 /// `GET /api/v1/status`
 pub async fn status(door: Data<Door>) -> Answer {
+    Ok(answer(&status_now(door).await?))
+}
+
+/// `GET /api/v1/alerts`
+pub async fn alerts(door: Data<Door>) -> Answer {
+    Ok(answer(&json!({"alerts": status_now(door).await?.alerts})))
+}
+
+async fn status_now(door: Data<Door>) -> Result<StatusAnswer, Problem> {
     let inside = door.enter()?;
-    let asked = door.clone();
-    let answered = blocking(move || {
+    blocking(move || {
         let repositories = status::of_daemon(&inside.control)?;
         let halted_since = |repository: &_, remote: &_| {
             status::halted_since(&inside.reader, repository, remote).ok().flatten()
         };
-        let mut alerts = status::alerts(&repositories, &asked.alerts, Moment::now(), halted_since);
-        alerts.extend(asked.recovery.as_deref().map(status::Alert::state_recovered));
+        let mut alerts = status::alerts(&repositories, &door.alerts, Moment::now(), halted_since);
+        alerts.extend(door.recovery.as_deref().map(status::Alert::state_recovered));
         Ok(StatusAnswer {
-            instance: asked.instance.clone(),
+            instance: door.instance.clone(),
             version: VERSION.to_owned(),
             daemon: true,
             repositories,
             alerts,
         })
-    });
-    Ok(answer(&answered.await?))
+    })
+    .await
 }
 
 /// `GET /api/v1/children`
@@ -98,7 +106,7 @@ pub async fn pause(door: Data<Door>, request: HttpRequest, payload: Payload) -> 
     let wish: PauseWish = body::json(&request, payload).await?;
     if wish.remote.is_some() {
         let detail = "a remote cannot be paused by itself; pause its repository";
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
+        return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
     }
     set_paused(&door, &request, &wish, true).await
 }
@@ -146,7 +154,7 @@ pub async fn flush(door: Data<Door>, request: HttpRequest, payload: Payload) -> 
         None => FLUSH_WITHIN,
         Some(Ok(timeout)) => timeout,
         Some(Err(why)) => {
-            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("timeout: {why}")));
+            return Err(Problem::new(StatusCode::BAD_REQUEST, format!("timeout: {why}")));
         }
     };
     let inside = door.enter()?;

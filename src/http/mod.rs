@@ -3,7 +3,7 @@
 //! | address | method | needs |
 //! |---|---|---|
 //! | `/livez`, `/readyz` | GET, HEAD | nothing |
-//! | `/api/v1/status`, `/api/v1/why`, `/api/v1/children` | GET | token, own host |
+//! | `/api/v1/status`, `/api/v1/alerts`, `/api/v1/why`, `/api/v1/children` | GET | token, own host |
 //! | `/api/v1/pause`, `/api/v1/resume`, `/api/v1/flush` | POST | token, own host |
 //!
 //! Every error is a problem document. There are no CORS headers, so browsers keep other origins out, and an
@@ -115,6 +115,7 @@ fn routes(config: &mut ServiceConfig) {
         .wrap(from_fn(auth::gate))
         .service(web::resource("/status").get(admin::status).default_service(get()))
         .service(web::resource("/why").get(admin::why).default_service(get()))
+        .service(web::resource("/alerts").get(admin::alerts).default_service(get()))
         .service(web::resource("/children").get(admin::children).default_service(get()))
         .service(web::resource("/pause").post(admin::pause).default_service(post()))
         .service(web::resource("/resume").post(admin::resume).default_service(post()))

@@ -67,7 +67,7 @@ async fn the_probes_ask_for_neither_token_nor_host() {
 
 #[actix_web::test]
 async fn a_known_token_passes_and_finds_the_door_closed() {
-    for path in ["/api/v1/status", "/api/v1/children", "/api/v1/why?path=/a"] {
+    for path in ["/api/v1/status", "/api/v1/alerts", "/api/v1/children", "/api/v1/why?path=/a"] {
         assert_eq!(status_of(known(get(path))).await, 503, "{path}");
         assert_eq!(status_of(get(path)).await, 401, "{path}");
     }
@@ -110,8 +110,8 @@ async fn bodies_are_small_json_with_known_fields() {
         status_of(flush().insert_header(json).set_payload("{\"wait\": true, \"timeout\": \"5s\"}")).await,
         503
     );
-    assert_eq!(status_of(flush().insert_header(json).set_payload("{\"wiat\": true}")).await, 422);
-    assert_eq!(status_of(flush().insert_header(json).set_payload("{\"timeout\": \"60\"}")).await, 422);
+    assert_eq!(status_of(flush().insert_header(json).set_payload("{\"wiat\": true}")).await, 400);
+    assert_eq!(status_of(flush().insert_header(json).set_payload("{\"timeout\": \"60\"}")).await, 400);
     assert_eq!(status_of(flush().insert_header(json).set_payload("{")).await, 400);
     assert_eq!(status_of(flush().set_payload("{}")).await, 415);
     assert_eq!(status_of(flush().insert_header(("Content-Type", "text/plain")).set_payload("{}")).await, 415);
@@ -119,7 +119,7 @@ async fn bodies_are_small_json_with_known_fields() {
     assert_eq!(status_of(flush().insert_header(json).set_payload(large)).await, 413);
     assert_eq!(
         status_of(post("/api/v1/pause").insert_header(json).set_payload("{\"remote\": \"usb\"}")).await,
-        422
+        400
     );
     assert_eq!(status_of(known(get("/api/v1/why"))).await, 400);
 }
