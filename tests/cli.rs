@@ -182,7 +182,7 @@ fn status_pause_resume_flush_and_why_speak_to_the_running_program() {
     let output = setup.run(&["flush", "--wait"]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     let output = setup.run(&["pause", "--repository", "nobody"]);
-    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     daemon.stop();
     setup.assert_all_is_well();
 }

@@ -23,6 +23,8 @@ enum Stage {
     AfterStaged,
     /// A start without state where the remote has our history.
     WithoutState,
+    /// A start where the repository is there and its database is not.
+    WithoutDatabase,
 }
 
 /// Every point, how often it is passed there at least, and the stage in which it is.
@@ -56,6 +58,7 @@ const POINTS: &[(&str, &[u32], Stage)] = &[
     ("push:recorded", &[1, 3], Stage::First),
     ("recover:pack-dropped", &[1], Stage::AfterStaged),
     ("adopt:fetched", &[1], Stage::WithoutState),
+    ("rebuild:root-handed-over", &[1], Stage::WithoutDatabase),
 ];
 
 fn die_at(setup: &Setup, point: &str, pass: u32) {
@@ -69,11 +72,15 @@ fn prepare(setup: &Setup, stage: Stage, seed: u64) -> Churn {
     match stage {
         Stage::First => {}
         Stage::AfterStaged => die_at(setup, "snapshot:staged", 1),
-        Stage::WithoutState => {
+        Stage::WithoutState | Stage::WithoutDatabase => {
             let daemon = setup.start();
             daemon.api().flush();
             daemon.stop();
-            fs::remove_dir_all(setup.state()).unwrap();
+            if stage == Stage::WithoutState {
+                fs::remove_dir_all(setup.state()).unwrap();
+            } else {
+                fs::remove_file(setup.state().join("state.redb")).unwrap();
+            }
         }
     }
     Churn::start(&setup.root(), seed, Duration::from_millis(15))
@@ -167,6 +174,7 @@ fn death_while_a_remote_is_written() {
 fn death_while_an_earlier_death_is_made_good() {
     area("recover:");
     area("adopt:");
+    area("rebuild:");
 }
 
 #[test]

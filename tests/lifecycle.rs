@@ -166,16 +166,14 @@ fn the_state_is_for_its_owner_alone() {
 }
 
 #[test]
-fn a_state_directory_that_its_owner_opened_keeps_its_secrets() {
+fn a_state_directory_that_was_open_to_others_is_closed() {
     let setup = Setup::new();
     fs::create_dir(setup.state()).unwrap();
     fs::set_permissions(setup.state(), fs::Permissions::from_mode(0o755)).unwrap();
     write(&setup.root(), "secret", "x");
     let daemon = setup.start();
     daemon.api().flush();
-    for entry in fs::read_dir(setup.state()).unwrap() {
-        assert_eq!(open_to_others(&entry.unwrap().path()), Vec::<String>::new());
-    }
+    assert_eq!(open_to_others(&setup.state()), Vec::<String>::new());
     daemon.stop();
 }
 
