@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 use self::cycle::{Cycle, CycleEnd};
 use self::start::Start;
 use crate::board::RepositoryStatus;
+use crate::housekeeping::{Housekeeper, merge_in_repository};
 use crate::job;
 use crate::messages::{CommitUpTo, PauseChanged, Refusal, WaitingNow, Wake};
 use crate::queue::Queue;
@@ -55,6 +56,7 @@ pub struct Committer {
     alarm: Option<SpawnHandle>,
     waiters: Vec<Waiter>,
     skips_listed: bool,
+    housekeeper: Housekeeper,
 }
 
 impl Committer {
@@ -62,6 +64,7 @@ impl Committer {
     pub fn new(seat: Arc<RepositorySeat>, exit: ExitHandle, queue: Addr<Queue>) -> Self {
         let log =
             seat.common.log.new(o!("actor" => "committer", "repository" => seat.settings.name.to_string()));
+        let housekeeper = Housekeeper::new(&exit, &log);
         Self {
             seat,
             exit,
@@ -76,6 +79,7 @@ impl Committer {
             alarm: None,
             waiters: Vec::new(),
             skips_listed: true,
+            housekeeper,
         }
     }
 
@@ -117,6 +121,9 @@ impl Committer {
                 self.paused = end.now.paused_since_ms.is_some();
                 self.publish(&end.now);
                 self.answer_waiters(&end);
+                if end.committed {
+                    self.keep_house(ctx);
+                }
                 let more =
                     end.committed || self.looked_in_vain || self.waiters.iter().any(|waiter| !waiter.served);
                 let unserved = !self.paused && !self.waiters.is_empty() && end.now.waiting.ready > 0;
@@ -148,6 +155,13 @@ impl Committer {
                 self.wake_after(pause, ctx);
             }
         }
+    }
+
+    /// Every commit makes a pack. Nothing waits for their merging, or a first backup would pile up thousands.
+    fn keep_house(&mut self, ctx: &mut Context<Self>) {
+        let seat = self.seat.clone();
+        let work = move |progress: &Progress| merge_in_repository(&seat, progress);
+        self.housekeeper.begin(ctx, |actor: &mut Self| &mut actor.housekeeper, work);
     }
 
     fn answer_waiters(&mut self, end: &CycleEnd) {
@@ -212,6 +226,7 @@ impl Actor for Committer {
                 actor.ready = true;
                 actor.tip = tip;
                 actor.seat.nudge_pushers();
+                actor.keep_house(ctx);
                 actor.work(ctx);
             }
             Err(trouble) => {

@@ -14,12 +14,14 @@ use backupbot_core::config as model;
 use backupbot_core::error::Result;
 use backupbot_core::fault;
 use backupbot_core::names::RemoteName;
+use backupbot_core::progress::Progress;
 use backupbot_core::push::delivery::{self, Delivery, Wanted};
 use git2::Oid;
 use slog::{Logger, error, info, o, warn};
 use tokio::sync::oneshot;
 
 use crate::board::{Moment, RemoteState, RemoteStatus};
+use crate::housekeeping::{Housekeeper, merge_in_remote};
 use crate::job::{self, JobOutcome};
 use crate::messages::{PushUpTo, Refusal, ResumeRemote, Wake};
 use crate::seat::{RepositorySeat, now_ms};
@@ -44,6 +46,7 @@ pub struct Pusher {
     alarm: Option<SpawnHandle>,
     waiters: Vec<Waiter>,
     status: RemoteStatus,
+    housekeeper: Housekeeper,
 }
 
 impl Pusher {
@@ -60,6 +63,7 @@ impl Pusher {
             last_success: None,
             unprotected_since: None,
         };
+        let housekeeper = Housekeeper::new(&exit, &log);
         Self {
             seat,
             remote,
@@ -71,6 +75,7 @@ impl Pusher {
             alarm: None,
             waiters: Vec::new(),
             status,
+            housekeeper,
         }
     }
 
@@ -168,6 +173,9 @@ impl Pusher {
         };
         self.seat.common.board.publish_remote(&self.seat.settings.name, self.status.clone());
         self.answer_waiters(&delivery);
+        if delivery.sent.is_some_and(|sent| sent.objects > 0) {
+            self.keep_house(ctx);
+        }
         let unserved = self.waiters.iter().any(|waiter| !waiter.served);
         if self.looked_in_vain || unserved || self.resume {
             ctx.notify(Wake);
@@ -180,8 +188,16 @@ impl Pusher {
         }
     }
 
+    /// Every push makes a pack. Where the remote is a directory here and ours, nobody else would merge them.
+    fn keep_house(&mut self, ctx: &mut Context<Self>) {
+        let model::RemoteUrl::Local(path) = self.remote.url.clone() else { return };
+        let work = move |progress: &Progress| merge_in_remote(&path, progress);
+        self.housekeeper.begin(ctx, |actor: &mut Self| &mut actor.housekeeper, work);
+    }
+
     fn log_change(&self, delivery: &Delivery) {
-        if let Some(sent) = delivery.sent {
+        // A remote that was only read, and is as it should be, is no news.
+        if let Some(sent) = delivery.sent.filter(|sent| sent.objects > 0) {
             info!(self.log, "pushed"; "commit" => delivery.confirmed.map(|oid| oid.to_string()),
                   "objects" => sent.objects, "bytes" => sent.bytes);
         }

@@ -180,7 +180,7 @@ pub fn report(subject: &Subject<'_>, reader: &StoreReader) -> Result<PathReport>
     let recorded = reader.files(subject.repository)?.get(&root.name, subject.path)?;
     let row = reader.covering_change(subject.repository, &root.name, subject.path)?;
     let staged = reader.staged(subject.repository)?;
-    let remotes = remotes(subject, reader, &repository, tip)?;
+    let remotes = remotes(subject, reader, &repository, tip, recorded.is_some())?;
     let everywhere = remotes.iter().all(|remote| remote.has_it);
     let stored_entry = match tip {
         Some(tip) => {
@@ -261,6 +261,7 @@ fn remotes(
     reader: &StoreReader,
     repository: &Repository,
     tip: Option<git2::Oid>,
+    is_recorded: bool,
 ) -> Result<Vec<RemoteProtection>> {
     let mut found = Vec::new();
     let wanted = match tip {
@@ -272,7 +273,7 @@ fn remotes(
         let confirmed = record.confirmed.as_ref().map(oid).transpose()?;
         // The remote may lag behind the tip and still have this very version.
         let has_it = match confirmed {
-            Some(confirmed) if Some(confirmed) == tip => true,
+            Some(confirmed) if Some(confirmed) == tip => is_recorded || wanted.is_some(),
             Some(confirmed) if repository.has_commit(confirmed) => {
                 wanted.is_some() && entry_at(repository, confirmed, subject)? == wanted
             }

@@ -1,5 +1,6 @@
 //! Git as a format: packs, trees, references and repositories on disk. No transports, no git binary.
 
+pub mod housekeeping;
 pub mod pack;
 pub mod reachable;
 pub mod refs;

@@ -73,6 +73,7 @@ impl LocalTransport {
             }
         }
         let _ = fs::remove_dir_all(&workshop);
+        sweep_old_temporaries(&pack_directory);
         for entry in fs::read_dir(&pack_directory).into_iter().flatten().flatten() {
             let path = entry.path();
             let is_keep = path.extension().is_some_and(|ending| ending == "keep");
@@ -163,7 +164,7 @@ fn assemble(
         if trust == Trust::Stored
             && let Some((reader, entry)) = packs.find(oid)?
             && matches!(entry.kind, EntryKind::Whole(_))
-            && writer.copy_raw(*oid, &entry, reader)? != Copied::Cyclic
+            && writer.copy_raw_while(*oid, &entry, &reader, progress)? != Copied::Cyclic
         {
             continue;
         }
@@ -185,6 +186,20 @@ fn assemble(
         }
     }
     writer.finish(pack::Sync::Durable, progress)
+}
+
+/// Removes unfinished files of anybody's, such as those of housekeeping that was killed, once they are old.
+fn sweep_old_temporaries(pack_directory: &Path) {
+    let now = SystemTime::now();
+    for entry in fs::read_dir(pack_directory).into_iter().flatten().flatten() {
+        let is_temporary =
+            entry.file_name().as_encoded_bytes().starts_with(pack::TEMPORARY_PREFIX.as_bytes());
+        let modified = entry.metadata().and_then(|metadata| metadata.modified());
+        let old = modified.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age >= ABANDONED_AFTER));
+        if is_temporary && old {
+            let _ = pack::remove_temporary(&entry.path());
+        }
+    }
 }
 
 /// Names this machine's repository at `path`, so that two instances never sweep each other's files.
@@ -216,5 +231,43 @@ impl KeepFile {
 impl Drop for KeepFile {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_push_left_is_swept_by_its_owner_and_nothing_else() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (remote, ours) = (scratch.path().join("remote.git"), scratch.path().join("ours.git"));
+        let branch = "refs/heads/main";
+        let (transport, _) = LocalTransport::open(&remote, branch, &ours).unwrap();
+        let packs = remote.join("objects/pack");
+        let workshop = transport.workshop();
+        fs::create_dir_all(&workshop).unwrap();
+        fs::create_dir_all(scratch.path().join("remote.git-99.unfinished")).unwrap();
+        let hex = "a".repeat(40);
+        fs::write(workshop.join(format!("{}{hex}_idx", pack::TEMPORARY_PREFIX)), "").unwrap();
+        let half = packs.join(format!("pack-{hex}.pack"));
+        let old = SystemTime::now() - 2 * ABANDONED_AFTER;
+        for (path, text, modified) in [
+            (half, String::new(), SystemTime::now()),
+            (packs.join("pack-1.keep"), keep_text(&owner_of(&ours)), SystemTime::now()),
+            (packs.join("pack-2.keep"), keep_text("another"), old),
+            (packs.join("tmp_pack_bb_new_1"), String::new(), old),
+            (packs.join("tmp_pack_bb_new_2"), String::new(), SystemTime::now()),
+            (packs.join("pack-4.pack"), String::new(), old),
+        ] {
+            fs::write(&path, text).unwrap();
+            fs::File::open(&path).unwrap().set_modified(modified).unwrap();
+        }
+        LocalTransport::open(&remote, branch, &ours).unwrap();
+        let mut left: Vec<_> = fs::read_dir(&packs).unwrap().map(|item| item.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["pack-2.keep", "pack-4.pack", "tmp_pack_bb_new_2"]);
+        assert!(!workshop.exists());
+        assert!(!scratch.path().join("remote.git-99.unfinished").exists());
     }
 }

@@ -1,9 +1,9 @@
 //! The index of a pack, version 2: which object stands where.
 //!
 //! In goes the list of entries that a writer made, out comes the file, byte for byte what `git index-pack`
-//! writes; and back: [`PackIndex`] answers by object name or by position in name order, reading a few bytes
-//! a question, so that a million objects cost no memory. Every number in a file is taken for hostile until
-//! checked. Layout: magic and version, fanout (256 × u32), names, CRC-32s, 31-bit offsets, 63-bit offsets
+//! writes; and back: [`PackIndex`] answers by object name or by position in name order. A small one is read
+//! into memory and holds no descriptor, so that many packs cost few; of a large one a few bytes are read a
+//! question, so that a million objects cost no memory. Every number in a file is taken for hostile until checked. Layout: magic and version, fanout (256 × u32), names, CRC-32s, 31-bit offsets, 63-bit offsets
 //! for those that do not fit, the pack's checksum, the checksum of all before it.
 
 use std::fs::File;
@@ -27,6 +27,8 @@ const LARGE: u32 = 1 << 31;
 pub(super) const FIRST_LARGE_OFFSET: u64 = 1 << 31;
 /// When so few names are left to search they are read at once.
 const NAMES_AT_ONCE: u32 = 128;
+/// An index of at most so many bytes (some 37,000 objects) is held in memory.
+pub(super) const IN_MEMORY_BYTES: u64 = 1024 * 1024;
 
 /// One row of an index that is to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,10 +83,16 @@ pub(super) fn write_index(
     out.flush()
 }
 
+#[derive(Debug)]
+enum Content {
+    Memory(Vec<u8>),
+    File(File),
+}
+
 /// The index of one pack, open for questions.
 #[derive(Debug)]
 pub struct PackIndex {
-    file: File,
+    content: Content,
     path: PathBuf,
     /// How many names begin with a byte of at most the row's number.
     fanout: Vec<u32>,
@@ -95,10 +103,23 @@ pub struct PackIndex {
 impl PackIndex {
     /// Opens `path` and checks all that can be checked without reading the tables.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::open_within(path, IN_MEMORY_BYTES)
+    }
+
+    /// As [`PackIndex::open`]; one of at most `in_memory` bytes is held in memory.
+    pub(super) fn open_within(path: &Path, in_memory: u64) -> Result<Self> {
         let file = File::open(path).map_err(|error| Error::io("open the pack index", path, error))?;
         let length = file.metadata().map_err(|error| Error::io("examine the pack index", path, error))?.len();
+        let content = if length <= in_memory {
+            let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+            file.read_exact_at(&mut bytes, 0)
+                .map_err(|error| Error::io("read the pack index", path, error))?;
+            Content::Memory(bytes)
+        } else {
+            Content::File(file)
+        };
         let mut index = Self {
-            file,
+            content,
             path: path.to_owned(),
             fanout: Vec::new(),
             large_rows: 0,
@@ -139,6 +160,14 @@ impl PackIndex {
         self.read(&mut pack_checksum, length - trailer)?;
         self.pack_checksum = pack_checksum;
         Ok(())
+    }
+
+    /// Bytes of memory that the file itself takes: none where a descriptor is held instead.
+    pub(super) fn resident_bytes(&self) -> Option<u64> {
+        match &self.content {
+            Content::Memory(bytes) => Some(bytes.len() as u64),
+            Content::File(_) => None,
+        }
     }
 
     /// How many objects it lists.
@@ -295,9 +324,15 @@ impl PackIndex {
     }
 
     fn read(&self, buffer: &mut [u8], at: u64) -> Result<()> {
-        self.file
-            .read_exact_at(buffer, at)
-            .map_err(|error| Error::io("read the pack index", &self.path, error))
+        let read = match &self.content {
+            Content::File(file) => file.read_exact_at(buffer, at),
+            Content::Memory(bytes) => usize::try_from(at)
+                .ok()
+                .and_then(|from| bytes.get(from..from.checked_add(buffer.len())?))
+                .map(|found| buffer.copy_from_slice(found))
+                .ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into()),
+        };
+        read.map_err(|error| Error::io("read the pack index", &self.path, error))
     }
 
     fn damaged(&self, what: &str) -> Error {
@@ -347,22 +382,28 @@ mod tests {
     #[test]
     fn offsets_beyond_31_bits_are_read_back_as_written() {
         let entries = entries_with_fake_offsets();
-        let (file, _) = written(&entries);
-        let index = PackIndex::open(file.path()).unwrap();
-        assert_eq!(index.len(), 1000);
-        assert_eq!(index.large_rows, 3);
-        assert_eq!(index.pack_checksum(), &[9; 20]);
-        index.verify(&Progress::new()).unwrap();
-        assert_eq!(index.offsets().unwrap(), entries.iter().map(|entry| entry.offset).collect::<Vec<_>>());
-        for (position, entry) in (0..).zip(&entries) {
-            assert_eq!(index.position(&entry.oid).unwrap(), Some(position));
-            assert_eq!(index.oid(position).unwrap(), entry.oid);
-            assert_eq!(index.crc(position).unwrap(), entry.crc);
-            assert_eq!(index.offset(position).unwrap(), entry.offset);
+        let (file, bytes) = written(&entries);
+        for in_memory in [0, u64::MAX] {
+            let index = PackIndex::open_within(file.path(), in_memory).unwrap();
+            assert_eq!(index.resident_bytes(), (in_memory > 0).then_some(bytes.len() as u64));
+            assert_eq!(index.len(), 1000);
+            assert_eq!(index.large_rows, 3);
+            assert_eq!(index.pack_checksum(), &[9; 20]);
+            index.verify(&Progress::new()).unwrap();
+            assert_eq!(
+                index.offsets().unwrap(),
+                entries.iter().map(|entry| entry.offset).collect::<Vec<_>>()
+            );
+            for (position, entry) in (0..).zip(&entries) {
+                assert_eq!(index.position(&entry.oid).unwrap(), Some(position));
+                assert_eq!(index.oid(position).unwrap(), entry.oid);
+                assert_eq!(index.crc(position).unwrap(), entry.crc);
+                assert_eq!(index.offset(position).unwrap(), entry.offset);
+            }
+            assert!(index.oid(1000).is_err() && index.crc(1000).is_err() && index.offset(1000).is_err());
+            assert_eq!(index.position(&Oid::ZERO_SHA1).unwrap(), None);
+            assert_eq!(index.position(&Oid::from_bytes(&[0xff; 20]).unwrap()).unwrap(), None);
         }
-        assert!(index.oid(1000).is_err() && index.crc(1000).is_err() && index.offset(1000).is_err());
-        assert_eq!(index.position(&Oid::ZERO_SHA1).unwrap(), None);
-        assert_eq!(index.position(&Oid::from_bytes(&[0xff; 20]).unwrap()).unwrap(), None);
     }
 
     #[test]
@@ -379,12 +420,14 @@ mod tests {
             })
             .collect();
         let (file, _) = written(&entries);
-        let index = PackIndex::open(file.path()).unwrap();
-        for (position, entry) in (0..).zip(&entries) {
-            assert_eq!(index.position(&entry.oid).unwrap(), Some(position));
-            let mut absent = <[u8; 20]>::try_from(entry.oid.as_bytes()).unwrap();
-            absent[4] |= 1;
-            assert_eq!(index.position(&Oid::from_bytes(&absent).unwrap()).unwrap(), None);
+        for in_memory in [0, u64::MAX] {
+            let index = PackIndex::open_within(file.path(), in_memory).unwrap();
+            for (position, entry) in (0..).zip(&entries) {
+                assert_eq!(index.position(&entry.oid).unwrap(), Some(position));
+                let mut absent = <[u8; 20]>::try_from(entry.oid.as_bytes()).unwrap();
+                absent[4] |= 1;
+                assert_eq!(index.position(&Oid::from_bytes(&absent).unwrap()).unwrap(), None);
+            }
         }
     }
 

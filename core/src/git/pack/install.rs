@@ -198,9 +198,7 @@ impl Places {
     }
 
     fn between(temporary_dir: &Path, pack_dir: &Path, name: &str) -> Result<Self> {
-        let hex = name
-            .strip_prefix("pack-")
-            .filter(|hex| hex.len() == 40 && hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')))
+        let hex = hex_of(name)
             .ok_or_else(|| Error::new(Kind::Internal, format!("{name:?} is not the name of a pack")))?;
         Ok(Self {
             temporary_pack: temporary_dir.join(format!("{TEMPORARY_PREFIX}{hex}_pack")),
@@ -209,6 +207,16 @@ impl Places {
             index: pack_dir.join(format!("{name}.idx")),
         })
     }
+}
+
+fn hex_of(name: &str) -> Option<&str> {
+    name.strip_prefix("pack-")
+        .filter(|hex| hex.len() == 40 && hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')))
+}
+
+/// Whether `name` is `pack-` and 40 hex digits, as everybody names packs.
+pub(in crate::git) fn is_pack_name(name: &str) -> bool {
+    hex_of(name).is_some()
 }
 
 /// Finishes an installation that may have stopped anywhere, given the name of the pack. Doing it again is
@@ -292,15 +300,41 @@ fn length(path: &Path) -> Result<Option<u64>> {
 /// Removes a pack by name, in place or under its temporary names or half of each, and makes that durable.
 /// A pack that does not exist is removed already.
 pub fn remove_by_name(pack_dir: &Path, name: &str) -> Result<()> {
+    remove_files(pack_dir, name)?;
+    sync_directory(pack_dir)
+}
+
+/// As [`remove_by_name`] for many packs: [`sync_directory`] after the last makes it durable. Until the pack is
+/// gone its index stands under its temporary name, by which [`remove_temporary`] knows a half-removed pack.
+pub(in crate::git) fn remove_files(pack_dir: &Path, name: &str) -> Result<()> {
     let places = Places::new(pack_dir, name)?;
-    remove_if_there(&places.index)?;
+    match std::fs::rename(&places.index, &places.temporary_index) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(Error::io("take away the pack index", &places.index, error));
+        }
+        _ => {}
+    }
     for ending in COMPANIONS {
         remove_if_there(&places.pack.with_extension(ending))?;
     }
-    for path in [&places.pack, &places.temporary_index, &places.temporary_pack] {
+    for path in [&places.pack, &places.temporary_pack, &places.temporary_index] {
         remove_if_there(path)?;
     }
-    sync_directory(pack_dir)
+    Ok(())
+}
+
+/// Removes one abandoned temporary file; whether it was there. The index of a pack that was being put in place
+/// or taken away takes along the pack: without an index no reader sees it, so nobody needs it.
+pub fn remove_temporary(path: &Path) -> Result<bool> {
+    let file_name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let hex = file_name.strip_prefix(TEMPORARY_PREFIX).and_then(|rest| rest.strip_suffix("_idx"));
+    if let Some((hex, pack_dir)) = hex.zip(path.parent())
+        && let Ok(places) = Places::new(pack_dir, &format!("pack-{hex}"))
+        && length(&places.index)?.is_none()
+    {
+        remove_if_there(&places.pack)?;
+    }
+    remove_if_there(path)
 }
 
 /// Removes every temporary file in `pack_dir` but those of the pack named `keep`, and tells how many. Only
@@ -320,7 +354,7 @@ pub fn sweep_temporary(pack_dir: &Path, keep: Option<&str>) -> Result<usize> {
         let is_kept =
             kept.as_ref().is_some_and(|kept| path == kept.temporary_pack || path == kept.temporary_index);
         if item.file_name().as_encoded_bytes().starts_with(TEMPORARY_PREFIX.as_bytes()) && !is_kept {
-            removed += usize::from(remove_if_there(&path)?);
+            removed += usize::from(remove_temporary(&path)?);
         }
     }
     Ok(removed)
@@ -368,7 +402,7 @@ fn remove_if_there(path: &Path) -> Result<bool> {
 }
 
 /// Some network and removable file systems cannot sync a directory and say so; there is nothing more to do.
-fn sync_directory(pack_dir: &Path) -> Result<()> {
+pub(in crate::git) fn sync_directory(pack_dir: &Path) -> Result<()> {
     use rustix::io::Errno;
     match File::open(pack_dir).and_then(|directory| directory.sync_all()) {
         Ok(()) => Ok(()),

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use git2::Oid;
 
@@ -67,7 +67,7 @@ struct OffsetOrder {
 pub struct PackReader {
     file: File,
     path: PathBuf,
-    index: PackIndex,
+    index: Arc<PackIndex>,
     /// Where the trailer begins.
     data_end: u64,
     checksum: [u8; HASH_BYTES],
@@ -78,8 +78,13 @@ pub struct PackReader {
 impl PackReader {
     /// Opens a pack by the path of its `.pack` or its `.idx`, and checks that the two belong together.
     pub fn open(path: &Path) -> Result<Self> {
-        let pack_path = path.with_extension("pack");
         let index = PackIndex::open(&path.with_extension("idx"))?;
+        Self::open_with(path, Arc::new(index))
+    }
+
+    /// As [`PackReader::open`] where the index is open already.
+    pub(super) fn open_with(path: &Path, index: Arc<PackIndex>) -> Result<Self> {
+        let pack_path = path.with_extension("pack");
         let file = File::open(&pack_path).map_err(|error| Error::io("open the pack", &pack_path, error))?;
         let length = file.metadata().map_err(|error| Error::io("examine the pack", &pack_path, error))?.len();
         let mut reader = Self {

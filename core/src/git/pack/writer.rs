@@ -168,6 +168,17 @@ impl PackWriter {
     /// Appends the entry of `oid` from another pack as it is compressed there. A delta keeps its base, which
     /// must be in this pack when it is finished. The bytes are checked against the source's CRC.
     pub fn copy_raw(&self, oid: Oid, entry: &RawEntry, source: &PackReader) -> Result<Copied> {
+        self.copy_raw_while(oid, entry, source, &Progress::new())
+    }
+
+    /// As [`PackWriter::copy_raw`], cancelled and watched by `progress`: an entry may be a film.
+    pub fn copy_raw_while(
+        &self,
+        oid: Oid,
+        entry: &RawEntry,
+        source: &PackReader,
+        progress: &Progress,
+    ) -> Result<Copied> {
         let base = source.base_oid(entry)?;
         let header_kind = match (entry.kind, base) {
             (EntryKind::Whole(kind), _) => HeaderKind::Whole(kind),
@@ -188,6 +199,7 @@ impl PackWriter {
         let mut crc = crc32fast::Hasher::new();
         let output = &mut state.output;
         let mut write = |piece: &[u8]| {
+            progress.check()?;
             crc.update(piece);
             output.append(piece)
         };

@@ -49,7 +49,7 @@ fn a_pack_is_invisible_until_it_is_installed() {
     let libgit2 = git2::Repository::open_bare(repository.pack_dir().join("../..")).unwrap();
     assert!(repository.try_git(&["cat-file", "-e", &oid], b"").is_err());
     assert!(!libgit2.odb().unwrap().exists(*objects.keys().next().unwrap()));
-    assert!(PackSet::open(&repository.pack_dir()).unwrap().packs().is_empty());
+    assert!(PackSet::open(&repository.pack_dir()).unwrap().is_empty());
 
     let installed = install_by_name(&repository.pack_dir(), &name).unwrap();
     repository.assert_holds(&objects);
@@ -163,4 +163,24 @@ fn a_whole_pack_is_copied_to_another_repository() {
 
     let missing = to.pack_dir().join("no such directory");
     assert!(copy_whole_pack(&source, &missing, Sync::Relaxed, &Progress::new()).is_err());
+}
+
+#[test]
+fn a_pack_that_was_half_in_place_or_half_removed_is_swept_with_its_index() {
+    let repository = Repository::new();
+    let installed = pack_of(&repository, &[content(1, 100, true)]);
+    let (name, _) = waiting(&repository);
+    let pack = repository.pack_dir().join(&name).with_extension("pack");
+    let hex = name.trim_start_matches("pack-");
+    std::fs::rename(repository.pack_dir().join(format!("{TEMPORARY_PREFIX}{hex}_pack")), &pack).unwrap();
+    assert_eq!(sweep_temporary(&repository.pack_dir(), Some(&name)).unwrap(), 0);
+    assert!(pack.exists());
+    assert_eq!(sweep_temporary(&repository.pack_dir(), None).unwrap(), 1);
+    assert!(!pack.exists());
+    assert!(installed.path.exists());
+    // One that is whole in its place stays, whatever else bears its name.
+    let hex = installed.name.trim_start_matches("pack-");
+    std::fs::write(repository.pack_dir().join(format!("{TEMPORARY_PREFIX}{hex}_idx")), b"x").unwrap();
+    assert_eq!(sweep_temporary(&repository.pack_dir(), None).unwrap(), 1);
+    assert_eq!(repository.pack_files().len(), 2);
 }

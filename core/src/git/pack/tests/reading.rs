@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::error::Kind;
+use crate::git::housekeeping::{Policy, merge_small_packs};
 
 /// A repository with a history of similar files, repacked by Git into one pack of whole objects and deltas.
 /// Its deltas name their base by offset or, if `by_name`, by name.
@@ -188,7 +189,23 @@ fn two_packs_that_delta_the_same_objects_both_ways_do_not_make_a_circle() {
     writer.add(ObjectKind::Blob, &large).unwrap();
     finished(writer).install().unwrap();
     let blob = |data| (ObjectKind::Blob, data);
-    to.assert_holds(&BTreeMap::from([(oids[0], blob(small)), (oids[1], blob(large))]));
+    let objects = BTreeMap::from([(oids[0], blob(small)), (oids[1], blob(large))]);
+    to.assert_holds(&objects);
+
+    let both = Repository::new();
+    for pack in [first.path(), second.path()] {
+        for path in [pack.to_owned(), pack.with_extension("idx")] {
+            std::fs::copy(&path, both.pack_dir().join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    // Of three packs of about one size, none is larger than the two others.
+    pack_of(&both, &[content(9, 9000, true)]);
+    let opened = crate::git::repository::Repository::open(both.directory.path()).unwrap();
+    let policy = Policy { most: 1, reserve: 0, ..Policy::default() };
+    let merged = merge_small_packs(&opened, &policy, None, &Progress::new()).unwrap();
+    assert_eq!((merged.merged, merged.removed, merged.objects), (3, 3, 3));
+    both.assert_holds(&objects);
+    both.git(&["fsck", "--full", "--strict"], b"");
 }
 
 #[test]
@@ -211,8 +228,8 @@ fn a_set_finds_objects_in_all_packs_and_follows_changes() {
     remove_by_name(&repository.pack_dir(), &first.name).unwrap();
     set.refresh().unwrap();
     assert!(!set.contains(&oids[0]).unwrap() && set.contains(&oids[3]).unwrap());
-    assert_eq!((set.packs().len(), set.problems().len()), (1, 0));
-    assert!(PackSet::open(Path::new("/no/such/directory")).unwrap().packs().is_empty());
+    assert_eq!((set.len(), set.problems().len()), (1, 0));
+    assert!(PackSet::open(Path::new("/no/such/directory")).unwrap().is_empty());
 }
 
 #[test]
@@ -252,4 +269,95 @@ fn an_index_of_another_pack_is_refused() {
     let error = PackReader::open(&first.path).unwrap_err();
     assert_eq!(error.kind(), Kind::Git);
     assert!(error.to_string().contains("another pack") && error.to_string().contains(&first.name), "{error}");
+}
+
+/// Descriptors of this process for files below `directory`; those of removed files count.
+#[cfg(target_os = "linux")]
+fn descriptors_below(directory: &Path) -> usize {
+    let open = std::fs::read_dir("/proc/self/fd").unwrap();
+    open.filter_map(|item| std::fs::read_link(item.unwrap().path()).ok())
+        .filter(|target| target.starts_with(directory))
+        .count()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_set_of_any_number_of_packs_holds_few_descriptors() {
+    let repository = Repository::new();
+    let blobs: Vec<Vec<u8>> = (0..300).map(|seed| content(seed, 400, true)).collect();
+    for blob in &blobs {
+        pack_of(&repository, std::slice::from_ref(blob));
+    }
+    let set = PackSet::open(&repository.pack_dir()).unwrap();
+    let directory = repository.pack_dir().canonicalize().unwrap();
+    assert_eq!(descriptors_below(&directory), 0);
+    let set = &set;
+    std::thread::scope(|scope| {
+        for half in blobs.chunks(150) {
+            scope.spawn(move || {
+                for blob in half {
+                    let oid = hash_object(ObjectKind::Blob, blob).unwrap();
+                    let (pack, _) = set.find(&oid).unwrap().unwrap();
+                    assert!(pack.read_object(&oid, 1000).unwrap().unwrap().1 == *blob);
+                }
+            });
+        }
+    });
+    let held = descriptors_below(&directory);
+    assert!((1..=40).contains(&held), "{held} descriptors");
+}
+
+#[test]
+fn large_indexes_are_opened_as_they_are_asked_and_may_be_gone_by_then() {
+    let repository = Repository::new();
+    let blobs: Vec<Vec<u8>> = (0..40).map(|seed| content(seed, 400, true)).collect();
+    let oids: Vec<Oid> = blobs.iter().map(|blob| hash_object(ObjectKind::Blob, blob).unwrap()).collect();
+    let packs: Vec<InstalledPack> =
+        blobs.iter().map(|blob| pack_of(&repository, std::slice::from_ref(blob))).collect();
+    let set = PackSet::open_within(&repository.pack_dir(), 0).unwrap();
+    for oid in &oids {
+        assert!(set.contains(oid).unwrap());
+        assert_eq!(set.find(oid).unwrap().unwrap().0.len(), 1);
+    }
+    #[cfg(target_os = "linux")]
+    assert!(descriptors_below(&repository.pack_dir().canonicalize().unwrap()) <= 40);
+    pack_of(&repository, &blobs[..20]);
+    for pack in &packs[..20] {
+        remove_by_name(&repository.pack_dir(), &pack.name).unwrap();
+    }
+    for oid in &oids {
+        assert!(set.contains(oid).unwrap());
+        assert!(set.find(oid).unwrap().is_some());
+    }
+    assert!(set.find(&Oid::ZERO_SHA1).unwrap().is_none());
+    assert_eq!(set.len(), 21, "it has looked again");
+}
+
+#[test]
+#[ignore = "a measurement: run it with --ignored --nocapture"]
+fn how_long_a_thousand_small_packs_take() {
+    let repository = Repository::new();
+    for seed in 0..1000 {
+        pack_of(&repository, &[content(seed, 300, true), content(seed + 5000, 600, true)]);
+    }
+    let oid = |seed| hash_object(ObjectKind::Blob, &content(seed, 300, true)).unwrap();
+    let timed = |what: &str, work: &mut dyn FnMut()| {
+        let start = std::time::Instant::now();
+        work();
+        println!("{what}: {:?}", start.elapsed());
+    };
+    let mut set = None;
+    timed("open 1000 packs", &mut || set = Some(PackSet::open(&repository.pack_dir()).unwrap()));
+    let set = set.unwrap();
+    timed("1000 objects that are there", &mut || {
+        (0..1000).for_each(|seed| assert!(set.contains(&oid(seed)).unwrap()));
+    });
+    timed("1000 objects that are not", &mut || {
+        (2000..3000).for_each(|seed| assert!(!set.contains(&oid(seed)).unwrap()));
+    });
+    timed("1000 entries", &mut || {
+        (0..1000).for_each(|seed| assert!(set.find(&oid(seed)).unwrap().is_some()))
+    });
+    #[cfg(target_os = "linux")]
+    println!("descriptors: {}", descriptors_below(&repository.pack_dir().canonicalize().unwrap()));
 }
