@@ -23,6 +23,10 @@ enum Stage {
     AfterStaged,
     /// A start without state where the remote has our history.
     WithoutState,
+    /// A start where the repository is there and its database is not.
+    WithoutDatabase,
+    /// A first start that takes a few packs for many.
+    ManyPacks,
 }
 
 /// Every point, how often it is passed there at least, and the stage in which it is.
@@ -56,24 +60,37 @@ const POINTS: &[(&str, &[u32], Stage)] = &[
     ("push:recorded", &[1, 3], Stage::First),
     ("recover:pack-dropped", &[1], Stage::AfterStaged),
     ("adopt:fetched", &[1], Stage::WithoutState),
+    ("rebuild:root-handed-over", &[1], Stage::WithoutDatabase),
+    // In our repository and in the remote, whichever has enough packs first.
+    ("housekeeping:merged-not-installed", &[1, 2, 3], Stage::ManyPacks),
+    ("housekeeping:installed", &[1, 2, 3], Stage::ManyPacks),
+    ("housekeeping:first-removed", &[1, 2, 3], Stage::ManyPacks),
 ];
 
-fn die_at(setup: &Setup, point: &str, pass: u32) {
+fn die_at(setup: &Setup, point: &str, pass: u32, stage: Stage) {
     let fault = format!("{point}=kill@{pass}");
-    setup.launch(&[("BACKUPBOT_FAULT", &fault)]).dies_by_itself(&fault);
+    let mut environment = vec![("BACKUPBOT_FAULT", fault.as_str())];
+    if stage == Stage::ManyPacks {
+        environment.push(("BACKUPBOT_FAULT_MOST_PACKS", "3"));
+    }
+    setup.launch(&environment).dies_by_itself(&fault);
 }
 
 /// The world just before the run that is to die.
 fn prepare(setup: &Setup, stage: Stage, seed: u64) -> Churn {
     corpus(&setup.root(), 60, &mut Random::new(seed));
     match stage {
-        Stage::First => {}
-        Stage::AfterStaged => die_at(setup, "snapshot:staged", 1),
-        Stage::WithoutState => {
+        Stage::First | Stage::ManyPacks => {}
+        Stage::AfterStaged => die_at(setup, "snapshot:staged", 1, stage),
+        Stage::WithoutState | Stage::WithoutDatabase => {
             let daemon = setup.start();
             daemon.api().flush();
             daemon.stop();
-            fs::remove_dir_all(setup.state()).unwrap();
+            if stage == Stage::WithoutState {
+                fs::remove_dir_all(setup.state()).unwrap();
+            } else {
+                fs::remove_file(setup.state().join("state.redb")).unwrap();
+            }
         }
     }
     Churn::start(&setup.root(), seed, Duration::from_millis(15))
@@ -83,7 +100,7 @@ fn dies_and_recovers(point: &str, pass: u32, stage: Stage, seed: u64) {
     let setup = Setup::new();
     let churn = prepare(&setup, stage, seed);
     let complete_before = setup.remote().tip("main");
-    die_at(&setup, point, pass);
+    die_at(&setup, point, pass, stage);
     let complete_after_death = setup.remote().tip("main");
     churn.stop();
     let untouched = fingerprint(&setup.root());
@@ -167,6 +184,12 @@ fn death_while_a_remote_is_written() {
 fn death_while_an_earlier_death_is_made_good() {
     area("recover:");
     area("adopt:");
+    area("rebuild:");
+}
+
+#[test]
+fn death_while_packs_are_merged() {
+    area("housekeeping:");
 }
 
 #[test]
@@ -208,7 +231,7 @@ fn death_while_tags_are_set_leaves_the_tag_to_the_next_start() {
     let mut setup = Setup::new();
     setup.repository()["tags"] = serde_json::json!({"every": "day", "name": "day-%Y"});
     write(&setup.root(), "file", "x");
-    die_at(&setup, "snapshot:branch-moved", 1);
+    die_at(&setup, "snapshot:branch-moved", 1, Stage::First);
     let daemon = setup.start();
     daemon.api().flush();
     let tag = eventually("the tag", SOON, || {

@@ -234,6 +234,7 @@ fn what_git_does_not_keep_stands_in_the_metadata() {
     assert_eq!(record(&records(&clone, "folder1", "empty/inner"), ".")["kind"], "dir");
 
     // A change of nothing but a mode is a change.
+    fs::remove_file(root.join("other-name")).unwrap();
     fs::set_permissions(root.join("file"), fs::Permissions::from_mode(0o600)).unwrap();
     fs::remove_dir(root.join("empty/inner")).unwrap();
     daemon.api().flush();
@@ -242,6 +243,22 @@ fn what_git_does_not_keep_stands_in_the_metadata() {
     setup.remote().clone_to(&again, "main");
     assert_eq!(record(&records(&again, "folder1", ""), "file")["mode"], "0600");
     assert!(!again.join(".backupbot/meta/folder1/empty/inner").exists());
+    setup.assert_all_is_well();
+}
+
+#[test]
+fn a_change_through_one_name_of_a_file_reaches_its_other_names() {
+    let setup = Setup::new();
+    let root = setup.root();
+    write(&root, "a/first-name", "1");
+    fs::create_dir(root.join("b")).unwrap();
+    fs::hard_link(root.join("a/first-name"), root.join("b/second-name")).unwrap();
+    let daemon = setup.start();
+    daemon.api().flush();
+    // The kernel tells of the name that was used, and of no other.
+    fs::write(root.join("a/first-name"), "2").unwrap();
+    daemon.api().flush();
+    daemon.stop();
     setup.assert_all_is_well();
 }
 

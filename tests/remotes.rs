@@ -196,6 +196,7 @@ fn a_diverged_remote_is_halted_and_rescued_while_others_go_on() {
 
     // Somebody takes the foreign commit back: the cause is gone, and a flush looks.
     git(&setup.remote().path, &["update-ref", "refs/heads/main", &ours]);
+    git(&setup.remote().path, &["prune", "--expire=now"]);
     daemon.api().flush();
     daemon.status_when("idle again", |status| remote(status, "usb")["state"] == "idle");
     daemon.stop();

@@ -170,12 +170,12 @@ pub fn leftovers(directory: &Path) -> Vec<PathBuf> {
             let name = entry.file_name().to_string_lossy().into_owned();
             let in_repository = entry.path().to_string_lossy().contains(".git/");
             let is_half = [".new", ".unfinished", ".keep", ".tmp"].iter().any(|end| name.ends_with(end))
-                || (in_repository && name.ends_with(".lock"))
+                || (in_repository && name.contains(".lock"))
                 || name.starts_with("tmp_")
                 || name.starts_with("bb_tmp");
             let in_packs = entry.path().parent().is_some_and(|parent| parent.ends_with("objects/pack"));
             let is_stranger = in_packs
-                && !["pack", "idx", "rev"]
+                && !["pack", "idx", "rev", "bitmap"]
                     .iter()
                     .any(|end| entry.path().extension() == Some(OsStr::new(end)));
             if is_half || is_stranger {

@@ -7,15 +7,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 use super::tree::{Picture, picture, undo_escapes};
+
+/// A file with the few settings that these tests need: repositories of another user are judged too.
+fn settings() -> &'static Path {
+    static FILE: OnceLock<tempfile::NamedTempFile> = OnceLock::new();
+    let make = || {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "[safe]\n\tdirectory = *\n").unwrap();
+        file
+    };
+    FILE.get_or_init(make).path()
+}
 
 /// `git` in `directory`, hearing nobody's settings.
 fn command<S: AsRef<OsStr>>(directory: &Path, arguments: &[S]) -> Command {
     let mut command = Command::new("git");
-    command.current_dir(directory).args(["-c", "safe.directory=*", "-c", "protocol.file.allow=always"]);
-    command.args(arguments);
-    command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null").env("LC_ALL", "C");
+    command.current_dir(directory).args(arguments);
+    command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", settings()).env("LC_ALL", "C");
     for name in ["AUTHOR", "COMMITTER"] {
         command.env(format!("GIT_{name}_NAME"), "Somebody").env(format!("GIT_{name}_EMAIL"), "some@body");
     }
