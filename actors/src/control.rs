@@ -3,6 +3,7 @@
 //! The HTTP API and the process's own shutdown speak to the actors through this. Answers come from the board
 //! and the store, so they are there whatever the actors do; only a flush waits for them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use backupbot_core::push::delivery;
 use backupbot_core::scan::WatchedRoot;
 use backupbot_core::snapshot;
 use base64::Engine as _;
+use git2::Oid;
 use serde::{Deserialize, Serialize};
 
 use crate::board::{Board, ChildState, Moment, RemoteState, RemoteView, RepositoryView};
@@ -286,7 +288,7 @@ impl Control {
                     let _ = flush_repository(&seat, rescan).await;
                 });
             }
-            return self.flushed(&seats, false);
+            return self.flushed(&seats, None);
         }
         let all = async {
             let tasks: Vec<_> = seats
@@ -297,36 +299,49 @@ impl Control {
                 })
                 .collect();
             let _cancel = AbortOnDrop(tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect());
-            let mut refusals = Vec::new();
+            let (mut arrivals, mut refusals) = (Vec::new(), Vec::new());
             for (task, seat) in tasks.into_iter().zip(&seats) {
                 let name = &seat.settings.name;
                 match task.await {
-                    Ok(Ok(())) => {}
+                    Ok(Ok(arrived)) => arrivals.push(arrived),
                     Ok(Err(refusal)) => refusals.push(format!("{name}: {}", explain(&refusal))),
                     Err(_) => refusals.push(format!("{name}: the flush itself broke down")),
                 }
             }
-            refusals
+            (arrivals, refusals)
         };
         match actix_rt::time::timeout(timeout, all).await {
-            Err(_) => Err(ControlError::TimedOut(Box::new(self.flushed(&seats, false)?))),
-            Ok(refusals) if refusals.is_empty() => self.flushed(&seats, true),
-            Ok(refusals) => Err(ControlError::Refused(refusals.join("; "))),
+            Err(_) => Err(ControlError::TimedOut(Box::new(self.flushed(&seats, None)?))),
+            Ok((arrivals, refusals)) if refusals.is_empty() => self.flushed(&seats, Some(&arrivals)),
+            Ok((_, refusals)) => Err(ControlError::Refused(refusals.join("; "))),
         }
     }
 
-    fn flushed(&self, seats: &[Arc<RepositorySeat>], verified: bool) -> Result<Flushed, ControlError> {
+    /// With `arrivals`, one a seat, what the flush waited for; without, how things stand now.
+    fn flushed(
+        &self,
+        seats: &[Arc<RepositorySeat>],
+        arrivals: Option<&[Arrival]>,
+    ) -> Result<Flushed, ControlError> {
         let reader = self.common.store.reader();
         let mut repositories = Vec::new();
-        for seat in seats {
+        for (number, seat) in seats.iter().enumerate() {
             let name = &seat.settings.name;
             let (_, skipped) = reader.skipped(name, 1000)?;
-            let commit = self.common.board.repository(name).and_then(|status| status.commit);
-            let remotes = self.common.board.remotes(name).into_iter().map(|remote| FlushedRemote {
-                verified: verified && remote.commit == commit && commit.is_some(),
-                name: remote.name.to_string(),
-                commit: remote.commit,
-                state: state_word(remote.state).to_owned(),
+            let arrival = arrivals.and_then(|arrivals| arrivals.get(number));
+            let commit = match arrival {
+                Some(arrival) => arrival.commit.map(|commit| commit.to_string()),
+                None => self.common.board.repository(name).and_then(|status| status.commit),
+            };
+            let remotes = self.common.board.remotes(name).into_iter().map(|remote| {
+                // By now a later commit may be on its way: what counts is what was read back for this flush.
+                let read_back = arrival.and_then(|arrival| arrival.read_back.get(&remote.name));
+                FlushedRemote {
+                    verified: read_back.is_some(),
+                    commit: read_back.map(Oid::to_string).or(remote.commit),
+                    name: remote.name.to_string(),
+                    state: state_word(remote.state).to_owned(),
+                }
             });
             repositories.push(FlushedRepository {
                 name: name.to_string(),
@@ -386,7 +401,16 @@ async fn present<A: actix::Actor>(place: &crate::supervision::Place<A>) -> Addr<
     }
 }
 
-async fn flush_repository(seat: &RepositorySeat, rescan: bool) -> Result<(), Refusal> {
+/// What a flush of one repository came to.
+#[derive(Debug, Default)]
+struct Arrival {
+    /// The commit that has every change made before the flush; absent if there is nothing at all.
+    commit: Option<Oid>,
+    /// What was read back from each remote: that commit, or one after it.
+    read_back: BTreeMap<RemoteName, Oid>,
+}
+
+async fn flush_repository(seat: &RepositorySeat, rescan: bool) -> Result<Arrival, Refusal> {
     if seat.common.store.reader().paused_since(&seat.settings.name).ok().flatten().is_some() {
         return Err(Refusal::Paused);
     }
@@ -414,25 +438,30 @@ async fn flush_repository(seat: &RepositorySeat, rescan: bool) -> Result<(), Ref
         }
         actix_rt::time::sleep(Duration::from_millis(50)).await;
     };
-    let Some(commit) = commit else { return Ok(()) };
+    let Some(commit) = commit else { return Ok(Arrival::default()) };
     let mut pushes = Vec::new();
-    for place in seat.pushers.values() {
-        let place = place.clone();
+    for (name, place) in &seat.pushers {
+        let (name, place) = (name.clone(), place.clone());
         pushes.push(actix_rt::spawn(async move {
             loop {
                 match present(&place).await.send(PushUpTo { commit }).await {
                     Ok(Err(Refusal::NotRunning(_))) | Err(_) => {}
-                    Ok(answer) => return answer.map(|_| ()),
+                    Ok(answer) => return answer.map(|read_back| (name, read_back)),
                 }
                 actix_rt::time::sleep(Duration::from_millis(50)).await;
             }
         }));
     }
     let _cancel = AbortOnDrop(pushes.iter().map(tokio::task::JoinHandle::abort_handle).collect());
-    let mut outcome = Ok(());
+    let mut arrival = Arrival { commit: Some(commit), read_back: BTreeMap::new() };
+    let mut refusal = None;
     for push in pushes {
-        outcome = outcome
-            .and(push.await.unwrap_or_else(|_| Err(Refusal::NotRunning("a push broke down".to_owned()))));
+        match push.await.unwrap_or_else(|_| Err(Refusal::NotRunning("a push broke down".to_owned()))) {
+            Ok((name, read_back)) => {
+                arrival.read_back.insert(name, read_back);
+            }
+            Err(why) => refusal = refusal.or(Some(why)),
+        }
     }
-    outcome
+    refusal.map_or(Ok(arrival), Err)
 }

@@ -15,7 +15,7 @@ use super::repository::{Repository, sync_directory};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 
-/// Drafts of locks, in the repository's directory, are called so; the rest is the process that wrote it.
+/// Drafts of locks are called so; the rest is random.
 const DRAFT_PREFIX: &str = "backupbot-lock-";
 
 /// Moves `name` (in full) from `expected` (`None`: it must not exist) to `new`.
@@ -23,26 +23,29 @@ const DRAFT_PREFIX: &str = "backupbot-lock-";
 /// # Errors
 /// [`Kind::RefMoved`] when it stands elsewhere or somebody else holds its lock; the reference is then as it was.
 pub fn move_reference(repository: &Repository, name: &str, expected: Option<Oid>, new: Oid) -> Result<()> {
-    move_reference_over(repository, name, expected, new, &|_| false)
+    move_reference_over(repository, name, expected, new, repository.path(), &|_| false)
 }
 
 /// As [`move_reference`], where a lock that stands there already and holds a commit that is ours (`is_ours`) is
-/// known to be left over from a process of ours that died, and is removed.
+/// known to be left over from a process of ours that died, and is removed. Drafts of locks are written in
+/// `drafts`, a directory on the same file system and not below `refs/`, where a draft that a killed process
+/// leaves would be a branch to every Git tool.
 pub fn move_reference_over(
     repository: &Repository,
     name: &str,
     expected: Option<Oid>,
     new: Oid,
+    drafts: &Path,
     is_ours: &dyn Fn(Oid) -> bool,
 ) -> Result<()> {
     let path = reference_path(repository, name)?;
     let directory = path.parent().unwrap_or(repository.path()).to_path_buf();
     let made = create_directories(repository.path(), &directory)?;
-    let lock = match Lock::take(repository, &path, new) {
+    let lock = match Lock::take(drafts, &path, new) {
         Err(error) if error.kind() == Kind::RefMoved && left_by_us(&path, is_ours) => {
             let stale = lock_path(&path);
             fs::remove_file(&stale).map_err(|error| Error::io("remove the stale", &stale, error))?;
-            Lock::take(repository, &path, new)?
+            Lock::take(drafts, &path, new)?
         }
         taken => taken?,
     };
@@ -118,10 +121,13 @@ struct Lock {
 
 impl Lock {
     /// Takes the lock with the new value in it already, so that a lock whose holder died tells whose it was.
-    fn take(repository: &Repository, reference: &Path, new: Oid) -> Result<Self> {
+    fn take(drafts: &Path, reference: &Path, new: Oid) -> Result<Self> {
         let path = lock_path(reference);
-        // Not below refs/: a draft that a killed process leaves there would be a branch to every Git tool.
-        let draft = repository.path().join(format!("{DRAFT_PREFIX}{}", std::process::id()));
+        let mut random = [0; 8];
+        getrandom::fill(&mut random)
+            .map_err(|error| Error::new(Kind::Io, format!("cannot get random bytes: {error}")))?;
+        // One file for each lock: two that shared a draft would be one inode with one value.
+        let draft = drafts.join(format!("{DRAFT_PREFIX}{:016x}", u64::from_ne_bytes(random)));
         let text = format!("{new}\n");
         write_synced(&draft, &text)?;
         let linked = fs::hard_link(&draft, &path);
@@ -272,8 +278,13 @@ mod tests {
         assert!(sweep_stale_locks(repository.path(), Duration::from_secs(600), SystemTime::now()).is_empty());
         assert_eq!(sweep_stale_locks(repository.path(), Duration::ZERO, SystemTime::now()), [lock]);
         fs::write(repository.path().join("refs/heads/main.lock"), format!("{one}\n")).unwrap();
-        assert!(move_reference_over(&repository, "refs/heads/main", None, two, &|oid| oid == two).is_err());
-        move_reference_over(&repository, "refs/heads/main", None, two, &|oid| oid == one).unwrap();
+        assert!(
+            move_reference_over(&repository, "refs/heads/main", None, two, repository.path(), &|oid| oid
+                == two)
+            .is_err()
+        );
+        move_reference_over(&repository, "refs/heads/main", None, two, repository.path(), &|oid| oid == one)
+            .unwrap();
         assert_eq!(repository.reference("refs/heads/main").unwrap(), Some(two));
         assert_eq!(
             fs::read_dir(repository.path().join("refs/heads")).unwrap().count(),
@@ -294,5 +305,27 @@ mod tests {
         }
         fs::write(repository.path().join("refs/heads/sym"), "ref: refs/heads/main\n").unwrap();
         assert!(move_reference(&repository, "refs/heads/sym", None, one).is_err());
+    }
+
+    #[test]
+    fn moves_at_the_same_time_do_not_mix_up_their_values() {
+        let (_scratch, repository, one, two) = scratch();
+        let path = repository.path().to_path_buf();
+        std::thread::scope(|scope| {
+            for (name, value) in [("refs/heads/a", one), ("refs/heads/b", two)] {
+                let path = &path;
+                scope.spawn(move || {
+                    let repository = Repository::open(path).unwrap();
+                    let other = if value == one { two } else { one };
+                    move_reference(&repository, name, None, value).unwrap();
+                    for _ in 0..50 {
+                        move_reference(&repository, name, Some(value), other).unwrap();
+                        assert_eq!(repository.reference(name).unwrap(), Some(other));
+                        move_reference(&repository, name, Some(other), value).unwrap();
+                        assert_eq!(repository.reference(name).unwrap(), Some(value));
+                    }
+                });
+            }
+        });
     }
 }

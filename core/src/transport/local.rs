@@ -100,7 +100,14 @@ impl Transport for LocalTransport {
         let is_ours =
             |oid: Oid| source.has_commit(oid) && !self.remote.has_commit(oid) || objects.contains(&oid);
         for update in updates {
-            refs::move_reference_over(&self.remote, &update.name, update.expected, update.new, &is_ours)?;
+            refs::move_reference_over(
+                &self.remote,
+                &update.name,
+                update.expected,
+                update.new,
+                &workshop,
+                &is_ours,
+            )?;
         }
         fault::point("push:reference-moved");
         drop(keep);
