@@ -102,6 +102,27 @@ fn several_repositories_roots_and_remotes_run_side_by_side() {
 }
 
 #[test]
+fn two_repositories_make_a_shared_remote_together() {
+    for _ in 0..8 {
+        let mut setup = Setup::new();
+        fs::create_dir(setup.path("second")).unwrap();
+        let mut second = setup.repository().clone();
+        second["name"] = json!("second");
+        second["branch"] = json!("second");
+        second["roots"][0]["name"] = json!("second");
+        second["roots"][0]["path"] = json!(setup.path("second").to_str().unwrap());
+        setup.config["repositories"].as_array_mut().unwrap().push(second);
+        write(&setup.root(), "file", "1");
+        write(&setup.path("second"), "file", "2");
+        let daemon = setup.start();
+        daemon.api().flush();
+        daemon.stop();
+        setup.assert_all_is_well();
+        assert_clone_equals(&setup.remote().path, "second", &[("second", &setup.path("second"))], |_| false);
+    }
+}
+
+#[test]
 fn a_remote_that_cannot_be_reached_is_tried_again_until_it_can() {
     let mut setup = Setup::new();
     let disk = setup.path("disk");
