@@ -11,6 +11,7 @@ use actix::{Actor, Context};
 use backupbot_core::error::{Kind, Result};
 use backupbot_core::git::housekeeping::{self, Housekept, Policy, Skipped};
 use backupbot_core::git::repository::Repository;
+use backupbot_core::git::workshop;
 use backupbot_core::progress::Progress;
 use slog::{Logger, error, info, warn};
 
@@ -94,9 +95,9 @@ pub(crate) fn merge_in_repository(seat: &RepositorySeat, progress: &Progress) ->
     survey.merge(staged.as_ref().map(|staged| staged.pack.as_str()), progress).map(Some)
 }
 
-/// A pusher's job.
-pub(crate) fn merge_in_remote(path: &Path, progress: &Progress) -> Result<Option<Housekept>> {
-    housekeeping::merge_in_remote(path, &policy(), progress)
+/// A pusher's job, for the repository at `own`.
+pub(crate) fn merge_in_remote(path: &Path, own: &Path, progress: &Progress) -> Result<Option<Housekept>> {
+    housekeeping::merge_in_remote(path, &workshop::owner_of(own), &policy(), progress)
 }
 
 /// The test build may ask for more work.

@@ -29,6 +29,7 @@ use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::git::pack::{self, Copied, FinishedPack, ObjectKind, PackReader, PackWriter, RawEntry, Sync};
 use crate::git::repository::{Repository, git_error};
+use crate::git::workshop;
 use crate::progress::Progress;
 
 /// Beside a pack they mean: not to be touched.
@@ -124,12 +125,27 @@ pub fn merge_small_packs(
 }
 
 /// Merges small packs in the remote at `path` if this program made that repository; `None` if it did not.
-pub fn merge_in_remote(path: &Path, policy: &Policy, progress: &Progress) -> Result<Option<Housekept>> {
+/// `owner` tells whose leftovers a killed merge's are ([`workshop`]).
+pub fn merge_in_remote(
+    path: &Path,
+    owner: &str,
+    policy: &Policy,
+    progress: &Progress,
+) -> Result<Option<Housekept>> {
     let remote = Repository::open(path)?;
     let fail = |error| git_error("read the configuration of", path, error);
     let config = remote.git().config().map_err(fail)?;
     match config.get_string("backupbot.origin") {
-        Ok(origin) if origin == "remote" => merge_small_packs(&remote, policy, None, progress).map(Some),
+        Ok(origin) if origin == "remote" => {
+            let Some(mut survey) = survey(&remote, policy)? else {
+                return Ok(Some(skipped(Skipped::NotDue)));
+            };
+            let made_in = workshop::for_merge(path, owner)?;
+            survey.made_in.clone_from(&made_in);
+            let merged = survey.merge(None, progress);
+            let _ = std::fs::remove_dir(&made_in);
+            merged.map(Some)
+        }
         Ok(_) => Ok(None),
         Err(error) if error.code() == git2::ErrorCode::NotFound => Ok(None),
         Err(error) => Err(fail(error)),
@@ -141,13 +157,16 @@ pub fn survey<'r>(repository: &'r Repository, policy: &Policy) -> Result<Option<
     let pack_dir = repository.pack_directory();
     let candidates = candidates(&pack_dir)?;
     let is_due = candidates.len() > policy.most;
-    Ok(is_due.then_some(Survey { repository, pack_dir, policy: *policy, candidates }))
+    let made_in = pack_dir.clone();
+    Ok(is_due.then_some(Survey { repository, pack_dir, made_in, policy: *policy, candidates }))
 }
 
 /// The packs as they stood at one moment: more than there should be.
 pub struct Survey<'r> {
     repository: &'r Repository,
     pack_dir: PathBuf,
+    /// Where the new pack is made, and where the index of a pack that is being removed stands meanwhile.
+    made_in: PathBuf,
     policy: Policy,
     candidates: Vec<Candidate>,
 }
@@ -207,7 +226,7 @@ impl Survey<'_> {
         result.bytes = copy.finished.bytes();
         fault::point("housekeeping:merged-not-installed");
         let sources = copy.sources.clone();
-        let into = put_in_place(copy, progress)?;
+        let into = self.put_in_place(copy, progress)?;
         fault::point("housekeeping:installed");
         result.removed = self.remove(&sources, &into)?;
         result.into = Some(into);
@@ -234,7 +253,7 @@ impl Survey<'_> {
         left_alone: &mut Vec<Error>,
         progress: &Progress,
     ) -> Result<Option<Copy>> {
-        let writer = PackWriter::create(&self.pack_dir)?;
+        let writer = PackWriter::create(&self.made_in)?;
         let mut sources = Vec::new();
         for candidate in chosen {
             let opened = PackReader::open(&candidate.path(&self.pack_dir))
@@ -287,6 +306,17 @@ impl Survey<'_> {
         Err(Error::new(Kind::Git, format!("object {oid} of {place} is damaged: it reads as {stored}")))
     }
 
+    /// Puts the new pack in place; its name.
+    fn put_in_place(&self, copy: Copy, progress: &Progress) -> Result<String> {
+        let name = copy.finished.into_name();
+        let installed = pack::install_from(&self.made_in, &self.pack_dir, &name)?;
+        // A file that stood there under this name takes the place of ours: it must be as good.
+        if installed.was_there && !copy.sources.contains(&installed.name) {
+            PackReader::open(&installed.path)?.verify(progress)?;
+        }
+        Ok(installed.name)
+    }
+
     /// Removes what stands in `into` now. Git removes in the same order: a reader may find a pack without an
     /// index, never an index without its pack.
     fn remove(&self, sources: &[String], into: &str) -> Result<usize> {
@@ -296,7 +326,7 @@ impl Survey<'_> {
             if name == into || is_kept(&self.pack_dir, name) {
                 continue;
             }
-            pack::remove_files(&self.pack_dir, name)?;
+            pack::remove_files(&self.made_in, &self.pack_dir, name)?;
             removed += 1;
             if removed == 1 {
                 fault::point("housekeeping:first-removed");
@@ -305,16 +335,6 @@ impl Survey<'_> {
         pack::sync_directory(&self.pack_dir)?;
         Ok(removed)
     }
-}
-
-/// Puts the new pack in place; its name.
-fn put_in_place(copy: Copy, progress: &Progress) -> Result<String> {
-    let installed = copy.finished.install()?;
-    // A file that stood there under this name takes the place of ours: it must be as good.
-    if installed.was_there && !copy.sources.contains(&installed.name) {
-        PackReader::open(&installed.path)?.verify(progress)?;
-    }
-    Ok(installed.name)
 }
 
 /// A delta stays one only if its base comes along. In a pack that Git would accept it always does.

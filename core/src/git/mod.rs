@@ -5,3 +5,4 @@ pub mod pack;
 pub mod reachable;
 pub mod refs;
 pub mod repository;
+pub mod workshop;

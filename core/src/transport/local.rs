@@ -19,13 +19,11 @@ use crate::git::pack::{self, Copied, EntryKind, ObjectKind, PackSet, PackWriter}
 use crate::git::reachable::new_objects;
 use crate::git::refs;
 use crate::git::repository::{Origin, Repository, git_error, sweep_unfinished};
+use crate::git::workshop;
 use crate::progress::Progress;
 
 /// A lock of somebody else is taken for abandoned after this.
 const ABANDONED_AFTER: Duration = Duration::from_secs(3600);
-
-/// Directories in which packs are made begin so; the rest of the name is the owner's.
-const WORKSHOP_PREFIX: &str = "tmp_objdir-backupbot-";
 
 /// A bare repository in a directory.
 pub struct LocalTransport {
@@ -51,28 +49,16 @@ impl LocalTransport {
                 }
                 _ => error,
             })?;
-        let transport = Self { remote, owner: owner_of(for_repository) };
+        let transport = Self { remote, owner: workshop::owner_of(for_repository) };
         transport.sweep();
         Ok((transport, origin))
-    }
-
-    /// Where packs are made before they are put in place; nobody else's.
-    fn workshop(&self) -> PathBuf {
-        self.remote.path().join(format!("objects/{WORKSHOP_PREFIX}{}", self.owner))
     }
 
     /// Removes what an earlier process of ours left when it was killed: half a pack, a pack without its index,
     /// the file that keeps a pack. One pusher a remote and one process a state directory make it safe.
     fn sweep(&self) {
         let pack_directory = self.remote.pack_directory();
-        let workshop = self.workshop();
-        for name in pack::waiting_in(&workshop) {
-            let index = pack_directory.join(format!("{name}.idx"));
-            if index.symlink_metadata().is_err() {
-                let _ = fs::remove_file(pack_directory.join(format!("{name}.pack")));
-            }
-        }
-        let _ = fs::remove_dir_all(&workshop);
+        workshop::sweep(self.remote.path(), &self.owner);
         sweep_old_temporaries(&pack_directory);
         for entry in fs::read_dir(&pack_directory).into_iter().flatten().flatten() {
             let path = entry.path();
@@ -97,8 +83,7 @@ impl Transport for LocalTransport {
         progress: &Progress,
     ) -> Result<Sent> {
         refs::sweep_stale_locks(self.remote.path(), ABANDONED_AFTER, SystemTime::now());
-        let workshop = self.workshop();
-        fs::create_dir_all(&workshop).map_err(|error| Error::io("create", &workshop, error))?;
+        let workshop = workshop::for_push(self.remote.path(), &self.owner)?;
         let (sent, keep) = match assemble(source, objects, &workshop, Trust::Stored, progress)? {
             None => (Sent::default(), None),
             Some(finished) => {
@@ -202,15 +187,6 @@ fn sweep_old_temporaries(pack_directory: &Path) {
     }
 }
 
-/// Names this machine's repository at `path`, so that two instances never sweep each other's files.
-fn owner_of(path: &Path) -> String {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(rustix::system::uname().nodename().to_bytes());
-    hasher.update(&[0]);
-    hasher.update(path.as_os_str().as_encoded_bytes());
-    hasher.finalize().to_hex()[..16].to_owned()
-}
-
 fn keep_text(owner: &str) -> String {
     format!("backupbot push {owner}\n")
 }
@@ -245,8 +221,7 @@ mod tests {
         let branch = "refs/heads/main";
         let (transport, _) = LocalTransport::open(&remote, branch, &ours).unwrap();
         let packs = remote.join("objects/pack");
-        let workshop = transport.workshop();
-        fs::create_dir_all(&workshop).unwrap();
+        let workshop = workshop::for_push(&remote, &transport.owner).unwrap();
         fs::create_dir_all(scratch.path().join("remote.git-99.unfinished")).unwrap();
         let hex = "a".repeat(40);
         fs::write(workshop.join(format!("{}{hex}_idx", pack::TEMPORARY_PREFIX)), "").unwrap();
@@ -254,7 +229,7 @@ mod tests {
         let old = SystemTime::now() - 2 * ABANDONED_AFTER;
         for (path, text, modified) in [
             (half, String::new(), SystemTime::now()),
-            (packs.join("pack-1.keep"), keep_text(&owner_of(&ours)), SystemTime::now()),
+            (packs.join("pack-1.keep"), keep_text(&transport.owner), SystemTime::now()),
             (packs.join("pack-2.keep"), keep_text("another"), old),
             (packs.join("tmp_pack_bb_new_1"), String::new(), old),
             (packs.join("tmp_pack_bb_new_2"), String::new(), SystemTime::now()),

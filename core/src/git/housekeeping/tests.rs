@@ -321,7 +321,8 @@ fn a_damaged_pack_under_the_new_name_does_not_take_the_place_of_the_others() {
     bytes[100] ^= 1;
     fs::write(bench.place(&name, "pack"), bytes).unwrap();
     fs::copy(&temporary_index, bench.place(&name, "idx")).unwrap();
-    assert!(put_in_place(copy, &Progress::new()).is_err());
+    let survey = survey(&bench.repository, &at_most(1)).unwrap().unwrap();
+    assert!(survey.put_in_place(copy, &Progress::new()).is_err());
     pack::remove_by_name(&bench.repository.pack_directory(), &name).unwrap();
     assert_eq!(bench.objects(), objects);
 }
@@ -391,8 +392,9 @@ fn where_somebody_else_keeps_house_nothing_is_touched() {
 fn only_remotes_that_we_made_are_tidied() {
     let mut bench = bench();
     bench.commits(4);
-    let tidy =
-        |bench: &Bench| merge_in_remote(bench.repository.path(), &at_most(1), &Progress::new()).unwrap();
+    let tidy = |bench: &Bench| {
+        merge_in_remote(bench.repository.path(), "owner", &at_most(1), &Progress::new()).unwrap()
+    };
     assert!(tidy(&bench).is_none(), "its origin is another");
     bench.git(&["config", "--unset", "backupbot.origin"]);
     assert!(tidy(&bench).is_none(), "it has none");

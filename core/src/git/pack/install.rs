@@ -300,14 +300,14 @@ fn length(path: &Path) -> Result<Option<u64>> {
 /// Removes a pack by name, in place or under its temporary names or half of each, and makes that durable.
 /// A pack that does not exist is removed already.
 pub fn remove_by_name(pack_dir: &Path, name: &str) -> Result<()> {
-    remove_files(pack_dir, name)?;
+    remove_files(pack_dir, pack_dir, name)?;
     sync_directory(pack_dir)
 }
 
 /// As [`remove_by_name`] for many packs: [`sync_directory`] after the last makes it durable. Until the pack is
-/// gone its index stands under its temporary name, by which [`remove_temporary`] knows a half-removed pack.
-pub(in crate::git) fn remove_files(pack_dir: &Path, name: &str) -> Result<()> {
-    let places = Places::new(pack_dir, name)?;
+/// gone its index stands under its temporary name in `temporary_dir`, by which [`remove_temporary`] knows a half-removed pack.
+pub(in crate::git) fn remove_files(temporary_dir: &Path, pack_dir: &Path, name: &str) -> Result<()> {
+    let places = Places::between(temporary_dir, pack_dir, name)?;
     match std::fs::rename(&places.index, &places.temporary_index) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             return Err(Error::io("take away the pack index", &places.index, error));
