@@ -10,7 +10,7 @@ use backupbot_core::error::{Error, Result};
 use backupbot_core::fault;
 use backupbot_core::git::pack;
 use backupbot_core::git::refs;
-use backupbot_core::git::repository::{Repository, sweep_unfinished};
+use backupbot_core::git::repository::Repository;
 use backupbot_core::names::RootName;
 use backupbot_core::progress::Progress;
 use backupbot_core::snapshot::{self, Recovered};
@@ -112,8 +112,7 @@ fn rebuild(seat: &RepositorySeat, tip: Oid, tell: &mpsc::Sender<Part>, progress:
 /// Opens or makes the repository, sweeps leftovers, and finishes or undoes a staged commit on disk.
 fn recover(seat: &RepositorySeat, reader: &StoreReader) -> Result<Option<(Recovered, StagedCommit)>> {
     fault::point("actor:committer:job");
-    sweep_unfinished(&seat.path)?;
-    let (repository, _) = Repository::open_or_create(&seat.path, &seat.branch()?, "state")?;
+    let (repository, _) = Repository::open_or_create(&seat.path, &seat.branch()?, "state", "state")?;
     refs::sweep_stale_locks(&seat.path, Duration::ZERO, std::time::SystemTime::now());
     let staged = reader.staged(&seat.settings.name)?;
     let kept = staged.as_ref().map(|staged| staged.pack.as_str());

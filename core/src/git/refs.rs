@@ -216,7 +216,8 @@ mod tests {
     fn scratch() -> (tempfile::TempDir, Repository, Oid, Oid) {
         let scratch = tempfile::tempdir().unwrap();
         let (repository, _) =
-            Repository::open_or_create(&scratch.path().join("r.git"), "refs/heads/main", "test").unwrap();
+            Repository::open_or_create(&scratch.path().join("r.git"), "refs/heads/main", "test", "owner")
+                .unwrap();
         let commits: Vec<Oid> = ["one", "two"]
             .iter()
             .map(|message| {

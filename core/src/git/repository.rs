@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::{Mutex, Once, PoisonError};
 
 use git2::{Oid, RepositoryInitOptions, RepositoryOpenFlags};
 
@@ -18,6 +18,8 @@ use crate::path::lossy;
 const UNFINISHED_SUFFIX: &str = ".unfinished";
 
 static SETTINGS: Once = Once::new();
+/// Two parts of this process may want to make the same repository: one after the other.
+static MAKING: Mutex<()> = Mutex::new(());
 
 /// Makes libgit2 ignore every configuration but the repository's own. Idempotent.
 #[allow(unsafe_code)]
@@ -74,15 +76,18 @@ impl Repository {
     }
 
     /// Opens the repository at `path`, or makes a bare one with HEAD at `branch` (in full) if nothing is there.
-    pub fn open_or_create(path: &Path, branch: &str, origin: &str) -> Result<(Self, Origin)> {
+    /// `owner` tells whose leftovers those of a killed making are ([`crate::git::workshop::owner_of`]).
+    pub fn open_or_create(path: &Path, branch: &str, origin: &str, owner: &str) -> Result<(Self, Origin)> {
+        let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+        sweep_unfinished(path, owner)?;
         match fs::symlink_metadata(path) {
             Ok(_) if is_empty_directory(path) => {}
             Ok(_) => return Ok((Self::open(path)?, Origin::Found)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(Error::io("look at", path, error)),
         }
-        create_whole(path, branch, origin)?;
-        Ok((Self::open(path)?, Origin::Created))
+        let origin = create_whole(path, branch, origin, owner)?;
+        Ok((Self::open(path)?, origin))
     }
 
     /// Its directory.
@@ -195,16 +200,15 @@ fn refuse_foreign_formats(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn create_whole(path: &Path, branch: &str, origin: &str) -> Result<()> {
+fn create_whole(path: &Path, branch: &str, origin: &str, owner: &str) -> Result<Origin> {
     settle_library();
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Error::new(Kind::Config, format!("{} cannot be a repository", path.display())));
     };
     fs::create_dir_all(parent).map_err(|error| Error::io("create", parent, error))?;
     let mut unfinished_name = name.to_os_string();
-    unfinished_name.push(format!("-{}{UNFINISHED_SUFFIX}", std::process::id()));
+    unfinished_name.push(format!("-{owner}{UNFINISHED_SUFFIX}"));
     let unfinished = parent.join(unfinished_name);
-    remove_if_there(&unfinished)?;
     let mut options = RepositoryInitOptions::new();
     let head = branch.strip_prefix("refs/heads/").unwrap_or(branch);
     options.bare(true).external_template(false).no_reinit(true).initial_head(head);
@@ -223,33 +227,35 @@ fn create_whole(path: &Path, branch: &str, origin: &str) -> Result<()> {
     if is_empty_directory(path) {
         fs::remove_dir(path).map_err(|error| Error::io("replace the empty directory", path, error))?;
     }
-    fs::rename(&unfinished, path).map_err(|error| Error::io("rename into place", &unfinished, error))?;
+    match fs::rename(&unfinished, path) {
+        Ok(()) => {}
+        // Somebody else made it in the same moment: theirs is as good as ours.
+        Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
+            remove_if_there(&unfinished)?;
+            return Ok(Origin::Found);
+        }
+        Err(error) => return Err(Error::io("rename into place", &unfinished, error)),
+    }
     sync_directory(parent)?;
     fault::point("repository:renamed");
-    Ok(())
+    Ok(Origin::Created)
 }
 
-/// Removes what a crash left of the repository at `path` in the making: directories beside it that are named
-/// after it. Returns how many.
-pub fn sweep_unfinished(path: &Path) -> Result<usize> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(0) };
-    let prefix = [name.as_encoded_bytes(), b"-"].concat();
-    let mut swept = 0;
-    let Ok(entries) = fs::read_dir(parent) else { return Ok(0) };
-    for entry in entries.flatten() {
-        let candidate = entry.file_name();
-        let candidate = candidate.as_encoded_bytes();
-        if candidate.starts_with(&prefix) && candidate.ends_with(UNFINISHED_SUFFIX.as_bytes()) {
-            remove_if_there(&entry.path())?;
-            swept += 1;
-        }
-    }
-    Ok(swept)
+/// Removes what a crash of `owner` left of the repository at `path` in the making, beside it.
+fn sweep_unfinished(path: &Path, owner: &str) -> Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    let mut unfinished = name.to_os_string();
+    unfinished.push(format!("-{owner}{UNFINISHED_SUFFIX}"));
+    remove_if_there(&parent.join(unfinished))
 }
 
 fn remove_if_there(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path, error)),
+        Err(error)
+            if !matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
+        {
+            Err(Error::io("remove", path, error))
+        }
         _ => Ok(()),
     }
 }
@@ -288,13 +294,13 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("deep/er/documents.git");
         let (repository, origin) =
-            Repository::open_or_create(&path, "refs/heads/backup/main", "local").unwrap();
+            Repository::open_or_create(&path, "refs/heads/backup/main", "local", "o").unwrap();
         assert_eq!(origin, Origin::Created);
         assert!(repository.git().is_bare());
         assert_eq!(fs::read_to_string(path.join("HEAD")).unwrap(), "ref: refs/heads/backup/main\n");
         assert_eq!(repository.reference("refs/heads/backup/main").unwrap(), None);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
-        let (_, origin) = Repository::open_or_create(&path, "refs/heads/other", "local").unwrap();
+        let (_, origin) = Repository::open_or_create(&path, "refs/heads/other", "local", "o").unwrap();
         assert_eq!(origin, Origin::Found);
     }
 
@@ -321,16 +327,41 @@ mod tests {
     fn a_directory_that_is_no_repository_is_not_touched() {
         let scratch = tempfile::tempdir().unwrap();
         fs::write(scratch.path().join("letter.txt"), "dear").unwrap();
-        assert!(Repository::open_or_create(scratch.path(), "refs/heads/main", "local").is_err());
+        assert!(Repository::open_or_create(scratch.path(), "refs/heads/main", "local", "o").is_err());
         assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1);
     }
 
     #[test]
-    fn unfinished_repositories_are_swept() {
+    fn what_is_left_of_a_making_is_swept_by_its_owner_only() {
         let scratch = tempfile::tempdir().unwrap();
-        fs::create_dir_all(scratch.path().join("x.git-99.unfinished/objects")).unwrap();
-        fs::create_dir_all(scratch.path().join("y.git-7.unfinished")).unwrap();
-        assert_eq!(sweep_unfinished(&scratch.path().join("x.git")).unwrap(), 1);
-        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1, "the neighbour's is the neighbour's");
+        let path = scratch.path().join("x.git");
+        fs::create_dir_all(scratch.path().join("x.git-us.unfinished/objects")).unwrap();
+        fs::create_dir_all(scratch.path().join("x.git-them.unfinished")).unwrap();
+        Repository::open_or_create(&path, "refs/heads/main", "test", "us").unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(scratch.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["x.git", "x.git-them.unfinished"]);
+    }
+
+    #[test]
+    fn many_that_want_the_same_repository_get_one() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("x.git");
+        let made: Vec<bool> = std::thread::scope(|scope| {
+            let makers: Vec<_> = (0..8)
+                .map(|n| {
+                    let path = &path;
+                    scope.spawn(move || {
+                        let owner = n.to_string();
+                        let made = Repository::open_or_create(path, "refs/heads/main", "test", &owner);
+                        made.unwrap().1 == Origin::Created
+                    })
+                })
+                .collect();
+            makers.into_iter().map(|maker| maker.join().unwrap()).collect()
+        });
+        assert_eq!(made.iter().filter(|created| **created).count(), 1);
+        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1);
     }
 }

@@ -103,7 +103,7 @@ fn packs_with_deltas_and_loose_objects_are_pushed_and_fetched_whole() {
     git(bench.scratch.path(), &["init", "-q", "--bare", "loose.git"]);
     git(&target.path, &["push", "-q", unpacked.to_str().unwrap(), "main"]);
     let (fresh, _) =
-        Repository::open_or_create(&bench.scratch.path().join("fresh.git"), BRANCH, "t").unwrap();
+        Repository::open_or_create(&bench.scratch.path().join("fresh.git"), BRANCH, "t", "owner").unwrap();
     let (mut transport, _) = transport::local::LocalTransport::open(&unpacked, BRANCH, fresh.path()).unwrap();
     let want = bench.repository.reference(BRANCH).unwrap().unwrap();
     transport.fetch(&fresh, want, &Progress::new()).unwrap();
@@ -196,7 +196,7 @@ fn a_lost_state_continues_its_own_history_and_nobody_elses() {
     let offer = ask(transport.as_mut(), "laptop", &roots);
     assert!(offer.ours);
     let (fresh, _) =
-        Repository::open_or_create(&bench.scratch.path().join("fresh.git"), BRANCH, "t").unwrap();
+        Repository::open_or_create(&bench.scratch.path().join("fresh.git"), BRANCH, "t", "owner").unwrap();
     adopt::take_over(&fresh, BRANCH, transport.as_mut(), &offer, &Progress::new()).unwrap();
     assert_eq!(fresh.reference(BRANCH).unwrap(), bench.repository.reference(BRANCH).unwrap());
     git(fresh.path(), &["fsck", "--full", "--strict"]);

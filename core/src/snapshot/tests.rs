@@ -37,7 +37,7 @@ fn bench_with(patterns: &[&str], roots: &[&str]) -> Bench {
     let scratch = tempfile::tempdir().unwrap();
     let (store, _) = Store::open(scratch.path()).unwrap();
     let path = scratch.path().join("repos/documents.git");
-    let (repository, _) = Repository::open_or_create(&path, BRANCH, "state").unwrap();
+    let (repository, _) = Repository::open_or_create(&path, BRANCH, "state", "owner").unwrap();
     let patterns: Vec<String> = patterns.iter().map(|text| (*text).to_owned()).collect();
     let roots = roots
         .iter()

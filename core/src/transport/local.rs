@@ -18,7 +18,7 @@ use crate::fault;
 use crate::git::pack::{self, Copied, EntryKind, ObjectKind, PackSet, PackWriter};
 use crate::git::reachable::new_objects;
 use crate::git::refs;
-use crate::git::repository::{Origin, Repository, git_error, sweep_unfinished};
+use crate::git::repository::{Origin, Repository, git_error};
 use crate::git::workshop;
 use crate::progress::Progress;
 
@@ -39,17 +39,17 @@ impl LocalTransport {
     /// [`Kind::RemoteUnreachable`] when its place is missing (an unplugged disk), [`Kind::RemoteRefused`] for
     /// what is no bare SHA-1 repository.
     pub fn open(path: &Path, branch: &str, for_repository: &Path) -> Result<(Self, Origin)> {
-        if let Err(error) = sweep_unfinished(path) {
-            return Err(Error::with_source(Kind::RemoteUnreachable, "the remote cannot be reached", error));
-        }
+        let owner = workshop::owner_of(for_repository);
         let (remote, origin) =
-            Repository::open_or_create(path, branch, "remote").map_err(|error| match error.kind() {
-                Kind::Io => {
-                    Error::with_source(Kind::RemoteUnreachable, "the remote cannot be reached", error)
+            Repository::open_or_create(path, branch, "remote", &owner).map_err(|error| {
+                match error.kind() {
+                    Kind::Io => {
+                        Error::with_source(Kind::RemoteUnreachable, "the remote cannot be reached", error)
+                    }
+                    _ => error,
                 }
-                _ => error,
             })?;
-        let transport = Self { remote, owner: workshop::owner_of(for_repository) };
+        let transport = Self { remote, owner };
         transport.sweep();
         Ok((transport, origin))
     }
@@ -222,7 +222,8 @@ mod tests {
         let (transport, _) = LocalTransport::open(&remote, branch, &ours).unwrap();
         let packs = remote.join("objects/pack");
         let workshop = workshop::for_push(&remote, &transport.owner).unwrap();
-        fs::create_dir_all(scratch.path().join("remote.git-99.unfinished")).unwrap();
+        let unfinished = scratch.path().join(format!("remote.git-{}.unfinished", transport.owner));
+        fs::create_dir_all(&unfinished).unwrap();
         let hex = "a".repeat(40);
         fs::write(workshop.join(format!("{}{hex}_idx", pack::TEMPORARY_PREFIX)), "").unwrap();
         let half = packs.join(format!("pack-{hex}.pack"));
@@ -243,6 +244,6 @@ mod tests {
         left.sort();
         assert_eq!(left, ["pack-2.keep", "pack-4.pack", "tmp_pack_bb_new_2"]);
         assert!(!workshop.exists());
-        assert!(!scratch.path().join("remote.git-99.unfinished").exists());
+        assert!(!unfinished.exists());
     }
 }

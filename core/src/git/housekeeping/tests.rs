@@ -24,7 +24,7 @@ struct Bench {
 fn bench() -> Bench {
     let scratch = tempfile::tempdir().unwrap();
     let path = scratch.path().join("documents.git");
-    let (repository, _) = Repository::open_or_create(&path, BRANCH, "state").unwrap();
+    let (repository, _) = Repository::open_or_create(&path, BRANCH, "state", "owner").unwrap();
     Bench { scratch, repository, tip: None, commits: 0 }
 }
 
