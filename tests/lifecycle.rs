@@ -59,7 +59,6 @@ fn what_a_crash_left_behind_is_swept() {
         local.join("HEAD.lock"),
         local.join("packed-refs.lock"),
         local.join("objects/pack/tmp_pack_bb_new_77"),
-        setup.state().join("repos/documents.git-99.unfinished/HEAD"),
     ];
     for half in &halves {
         fs::create_dir_all(half.parent().unwrap()).unwrap();

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::support::daemon::{Daemon, Setup, leftovers};
 use crate::support::git::{Judge, assert_clone_equals, git};
-use crate::support::tree::write;
-use crate::support::{SOON, eventually};
+use crate::support::tree::{Churn, write};
+use crate::support::{SOON, eventually, seed};
 
 /// The status row of a remote of the first repository.
 fn remote<'s>(status: &'s Value, name: &str) -> &'s Value {
@@ -99,6 +99,56 @@ fn several_repositories_roots_and_remotes_run_side_by_side() {
             Judge::new(setup.path(place)).assert_sound();
         }
     }
+}
+
+/// Two repositories with a branch each on one remote.
+fn sharing() -> Setup {
+    let mut setup = Setup::new();
+    fs::create_dir(setup.path("second")).unwrap();
+    let mut second = setup.repository().clone();
+    second["name"] = json!("second");
+    second["branch"] = json!("second");
+    second["roots"][0]["name"] = json!("second");
+    second["roots"][0]["path"] = json!(setup.path("second").to_str().unwrap());
+    setup.config["repositories"].as_array_mut().unwrap().push(second);
+    write(&setup.root(), "file", "1");
+    write(&setup.path("second"), "file", "2");
+    setup
+}
+
+fn assert_shared_is_well(setup: &Setup) {
+    setup.assert_all_is_well();
+    let second = setup.path("second");
+    assert_clone_equals(&setup.remote().path, "second", &[("second", &second)], |_| false);
+    setup.remote().assert_tidy("second");
+}
+
+#[test]
+fn two_repositories_make_a_shared_remote_together() {
+    for _ in 0..8 {
+        let setup = sharing();
+        let daemon = setup.start();
+        daemon.api().flush();
+        daemon.stop();
+        assert_shared_is_well(&setup);
+    }
+}
+
+#[test]
+fn two_repositories_push_to_a_shared_remote_side_by_side() {
+    let setup = sharing();
+    let seed = seed("two_repositories_push_to_a_shared_remote_side_by_side");
+    let daemon = setup.start();
+    let pause = Duration::from_millis(10);
+    let churns =
+        [Churn::start(&setup.root(), seed, pause), Churn::start(&setup.path("second"), seed + 1, pause)];
+    for _ in 0..20 {
+        daemon.api().flush();
+    }
+    churns.map(Churn::stop);
+    daemon.api().flush();
+    daemon.stop();
+    assert_shared_is_well(&setup);
 }
 
 #[test]

@@ -172,7 +172,7 @@ pub fn leftovers(directory: &Path) -> Vec<PathBuf> {
             let is_half = [".new", ".unfinished", ".keep", ".tmp"].iter().any(|end| name.ends_with(end))
                 || (in_repository && name.contains(".lock"))
                 || name.starts_with("tmp_")
-                || name.starts_with("bb_tmp");
+                || name.starts_with("backupbot-lock-");
             let in_packs = entry.path().parent().is_some_and(|parent| parent.ends_with("objects/pack"));
             let is_stranger = in_packs
                 && !["pack", "idx", "rev", "bitmap"]
