@@ -334,11 +334,12 @@ impl Control {
                 None => self.common.board.repository(name).and_then(|status| status.commit),
             };
             let remotes = self.common.board.remotes(name).into_iter().map(|remote| {
-                // By now a later commit may be on its way: what counts is what was read back for this flush.
-                let read_back = arrival.and_then(|arrival| arrival.read_back.get(&remote.name));
+                // By now a later commit may be on its way or there: what counts is that what was read back for
+                // this flush is the flush's commit, or has it in its history.
+                let is_there = arrival.is_some_and(|arrival| arrival.read_back.contains_key(&remote.name));
                 FlushedRemote {
-                    verified: read_back.is_some(),
-                    commit: read_back.map(Oid::to_string).or(remote.commit),
+                    verified: is_there,
+                    commit: if is_there { commit.clone() } else { remote.commit },
                     name: remote.name.to_string(),
                     state: state_word(remote.state).to_owned(),
                 }

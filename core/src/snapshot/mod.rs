@@ -134,6 +134,7 @@ pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
         let name = &root.watched.name;
         let attempts = batch.rows.iter().filter(|row| row.root == *name);
         let mut collector = Collector {
+            files: batch.files,
             edits: &mut edits,
             changes: metadata::Changes::new(),
             deltas: Vec::new(),
@@ -143,8 +144,8 @@ pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
             attempts: attempts.map(|row| (row.path.clone(), (row.row.seq, row.row.attempts))).collect(),
             now_ms,
         };
-        collector.removals(&root);
-        collector.entries(&root, captures);
+        collector.removals(&root)?;
+        collector.entries(&root, captures)?;
         let Collector { changes, deltas, outcomes, .. } = collector;
         metadata::apply(&objects, &sink, parent_tree, name, &changes, &mut edits)?;
         override_outcomes(&mut settlement, outcomes);

@@ -1,6 +1,6 @@
 //! From captured findings to edits: the tree, the metadata records, the stat cache, the rows that must wait.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use git2::Oid;
 
@@ -8,13 +8,14 @@ use super::gather::RootFindings;
 use super::{Summary, git_mode, raw};
 use crate::beneath::{self, EntryKind, Look};
 use crate::content::{Capture, now_ns};
+use crate::error::Result;
 use crate::metadata::{Changes, Mtime, Record};
 use crate::names::RootName;
 use crate::path::RelPath;
 use crate::scan::Finding;
 use crate::store::changes::{Failure, RowVerdict, SkipReason};
 use crate::store::checkpoints::RowOutcome;
-use crate::store::files::{FileDelta, FileRecord};
+use crate::store::files::{FileDelta, FileRecord, FilesView};
 use crate::tree::{Edits, Entry};
 
 /// The first pause before a path that could not be captured is tried again; it doubles up to the longest.
@@ -25,6 +26,7 @@ const UNREADABLE_PAUSE_MS: i64 = 300_000;
 
 /// Where the edits of one root are collected.
 pub(super) struct Collector<'c> {
+    pub files: &'c FilesView,
     pub edits: &'c mut Edits,
     pub changes: Changes,
     pub deltas: Vec<FileDelta>,
@@ -37,36 +39,69 @@ pub(super) struct Collector<'c> {
 }
 
 impl Collector<'_> {
-    /// What is gone goes first: what stands in its place now must not be taken away with it.
-    pub fn removals(&mut self, root: &RootFindings<'_>) {
+    /// What is gone goes first: what stands in its place now must not be taken away with it. So does a content
+    /// that a directory or a special file has taken the place of.
+    pub fn removals(&mut self, root: &RootFindings<'_>) -> Result<()> {
         for finding in &root.findings {
-            if let Finding::Gone { path, kind } = finding {
-                self.remove(&root.watched.name, path, *kind);
+            match finding {
+                Finding::Gone { path, kind } => self.remove(&root.watched.name, path, *kind)?,
+                Finding::Changed { path, look, recorded: Some(recorded) }
+                    if recorded.look.kind.has_content() && !look.kind.has_content() =>
+                {
+                    self.edits.remove(path.to_git_path(&root.watched.name));
+                }
+                _ => {}
             }
         }
+        Ok(())
     }
 
-    fn remove(&mut self, root: &RootName, path: &RelPath, kind: EntryKind) {
+    fn remove(&mut self, root: &RootName, path: &RelPath, kind: EntryKind) -> Result<()> {
         self.summary.deleted += 1;
         self.edits.remove(path.to_git_path(root));
         self.changes.remove(path);
-        self.deltas.push(match kind {
-            EntryKind::Directory => FileDelta::RemoveTree(path.clone()),
-            _ => FileDelta::Remove(path.clone()),
-        });
+        if kind == EntryKind::Directory || self.files.has_below(root, path)? {
+            self.deltas.push(FileDelta::RemoveTree(path.clone()));
+        } else {
+            self.deltas.push(FileDelta::Remove(path.clone()));
+        }
+        Ok(())
     }
 
     /// Takes the findings and what became of their contents.
-    pub fn entries(&mut self, root: &RootFindings<'_>, captures: Vec<Option<Capture>>) {
+    ///
+    /// A batch looks at one path after the other while the disk goes on changing, so it may have seen a path as
+    /// a file and something below it as a file too. The tree can hold one of them only, and the stat cache must
+    /// never claim more than the tree has: what lies below a path that is no directory here waits.
+    pub fn entries(&mut self, root: &RootFindings<'_>, captures: Vec<Option<Capture>>) -> Result<()> {
+        let is_leaf = |finding: &Finding, capture: &Option<Capture>| match (finding, capture) {
+            (Finding::Changed { path, look, .. }, None | Some(Capture::Stored(_))) => {
+                (look.kind != EntryKind::Directory).then(|| path.clone())
+            }
+            _ => None,
+        };
+        let leaves: HashSet<RelPath> = root
+            .findings
+            .iter()
+            .zip(&captures)
+            .filter_map(|(finding, capture)| is_leaf(finding, capture))
+            .collect();
         for (finding, capture) in root.findings.iter().zip(captures) {
             match finding {
                 Finding::Gone { .. } => {}
                 Finding::Skipped { path, failure } => self.wait(&root.watched.name, path, failure.clone()),
+                Finding::Changed { path, .. } if lies_below(path, &leaves) => {
+                    let message =
+                        "a directory on the way to it turned into something else meanwhile".to_owned();
+                    let failure = Failure { reason: SkipReason::Changing, message };
+                    self.wait(&root.watched.name, path, failure);
+                }
                 Finding::Changed { path, look, recorded } => {
-                    self.changed(root, path, look, recorded.as_deref(), capture);
+                    self.changed(root, path, look, recorded.as_deref(), capture)?;
                 }
             }
         }
+        Ok(())
     }
 
     fn changed(
@@ -76,17 +111,10 @@ impl Collector<'_> {
         look: &Look,
         recorded: Option<&FileRecord>,
         capture: Option<Capture>,
-    ) {
+    ) -> Result<()> {
         let name = &root.watched.name;
         match capture {
-            None => {
-                self.put(root, path, look, None, Vec::new(), now_ns());
-                // A special file has no content: one of the same name that had must leave the tree.
-                let had_content = recorded.is_some_and(|record| record.look.kind.has_content());
-                if look.kind != EntryKind::Directory && had_content {
-                    self.edits.remove(path.to_git_path(name));
-                }
-            }
+            None => self.put(root, path, look, None, Vec::new(), now_ns())?,
             Some(Capture::Stored(cleaned)) => {
                 self.summary.bytes += cleaned.look.size;
                 match recorded.filter(|record| record.look.kind.has_content()) {
@@ -94,7 +122,7 @@ impl Collector<'_> {
                     None => self.summary.added += 1,
                 }
                 let content = Some((cleaned.stored, cleaned.checksum));
-                self.put(root, path, &cleaned.look, content, cleaned.xattrs, cleaned.recorded_ns);
+                self.put(root, path, &cleaned.look, content, cleaned.xattrs, cleaned.recorded_ns)?;
             }
             // Gone since it was found: its own event or the next rescan tells what stands there now.
             Some(Capture::Gone) => {
@@ -109,6 +137,7 @@ impl Collector<'_> {
                 self.wait(name, path, failure);
             }
         }
+        Ok(())
     }
 
     fn put(
@@ -119,7 +148,11 @@ impl Collector<'_> {
         content: Option<(Oid, [u8; 32])>,
         mut xattrs: Vec<(Vec<u8>, Vec<u8>)>,
         recorded_ns: i64,
-    ) {
+    ) -> Result<()> {
+        // Records below a path that is no directory speak of files that the tree loses with this edit.
+        if look.kind != EntryKind::Directory && self.files.has_below(&root.watched.name, path)? {
+            self.deltas.push(FileDelta::RemoveTree(path.clone()));
+        }
         if look.kind == EntryKind::Directory
             && let Ok(open) = root.directory.open_directory(path)
         {
@@ -136,6 +169,7 @@ impl Collector<'_> {
         let (stored, checksum) = content.map_or(([0; 20], [0; 32]), |(oid, checksum)| (raw(oid), checksum));
         let record = FileRecord { look: *look, recorded_ns, stored, checksum };
         self.deltas.push(FileDelta::Put(path.clone(), Box::new(record)));
+        Ok(())
     }
 
     fn record(
@@ -185,6 +219,18 @@ impl Collector<'_> {
         let verdict = RowVerdict::Again { not_before_ms: self.now_ms + pause, failure };
         self.outcomes.push(RowOutcome { root: root.clone(), path: path.clone(), seq, verdict });
     }
+}
+
+/// Whether a directory on the way to `path` is one of `leaves`.
+fn lies_below(path: &RelPath, leaves: &HashSet<RelPath>) -> bool {
+    let mut above = path.parent();
+    while let Some(directory) = above {
+        if leaves.contains(&directory) {
+            return true;
+        }
+        above = directory.parent();
+    }
+    false
 }
 
 fn mtime(ns: i64) -> Mtime {

@@ -512,3 +512,36 @@ fn a_cache_made_from_the_tree_notices_what_is_gone_and_stores_nothing_twice() {
     assert_eq!((summary.added, summary.deleted), (0, 2), "{summary:?}");
     bench.assert_clone_equals();
 }
+
+#[test]
+fn a_file_that_became_an_empty_directory_leaves_the_tree() {
+    let mut bench = bench();
+    bench.write("d", "a file");
+    bench.write("other", "x");
+    bench.back_up();
+    fs::remove_file(bench.root().join("d")).unwrap();
+    fs::create_dir(bench.root().join("d")).unwrap();
+    bench.touch("d", Reach::Deep);
+    bench.drain();
+    bench.assert_clone_equals();
+}
+
+#[test]
+fn records_below_a_path_that_became_a_file_do_not_outlive_it() {
+    let mut bench = bench();
+    bench.write("a", "a file");
+    bench.back_up();
+    fs::remove_file(bench.root().join("a")).unwrap();
+    bench.write("a/deep/inside", "kept by its inode");
+    bench.touch("a/deep/inside", Reach::Exact);
+    bench.drain();
+    let aside = bench.scratch.path().join("aside");
+    fs::rename(bench.root().join("a"), &aside).unwrap();
+    bench.write("a", "a file again");
+    bench.touch("a", Reach::Exact);
+    bench.drain();
+    fs::remove_file(bench.root().join("a")).unwrap();
+    fs::rename(&aside, bench.root().join("a")).unwrap();
+    bench.back_up();
+    bench.assert_clone_equals();
+}

@@ -193,6 +193,23 @@ impl FilesView {
         look().map_err(store_error)
     }
 
+    /// Whether anything is recorded below `path`, at whatever depth.
+    pub fn has_below(&self, root: &RootName, path: &RelPath) -> Result<bool> {
+        let look = || -> Outcome<bool> {
+            for separator in [0u8, b'/'] {
+                let mut from = prefix(&self.repository, root);
+                from.extend_from_slice(path.as_bytes());
+                from.push(separator);
+                let to = after(from.clone());
+                if self.table.range(from.as_slice()..to.as_slice())?.next().transpose()?.is_some() {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        };
+        look().map_err(store_error)
+    }
+
     /// The recorded names of the files with these device and inode numbers. Goes through the whole root.
     pub fn names_of(&self, root: &RootName, inodes: &HashSet<(u64, u64)>) -> Result<Vec<RelPath>> {
         let from = prefix(&self.repository, root);
