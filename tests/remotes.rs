@@ -145,7 +145,9 @@ fn two_repositories_push_to_a_shared_remote_side_by_side() {
     for _ in 0..20 {
         daemon.api().flush();
     }
-    churns.map(Churn::stop);
+    churns.into_iter().for_each(|churn| {
+        churn.stop();
+    });
     daemon.api().flush();
     daemon.stop();
     assert_shared_is_well(&setup);

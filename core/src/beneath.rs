@@ -171,14 +171,13 @@ impl RootDirectory {
     /// [`Kind::RootUnavailable`] when it is missing, no directory, or cannot be read.
     pub fn open(path: &Path) -> Result<Self> {
         let unavailable = |errno: Errno| {
-            Error::with_source(
-                Kind::RootUnavailable,
-                format!(
-                    "the watched directory {} is not available",
-                    crate::path::lossy(path.as_os_str().as_bytes())
-                ),
-                std::io::Error::from(errno),
-            )
+            let shown = crate::path::lossy(path.as_os_str().as_bytes());
+            let hint = match errno {
+                Errno::LOOP => ": it is a symbolic link; name the directory that it points at",
+                _ => "",
+            };
+            let text = format!("the watched directory {shown} is not available{hint}");
+            Error::with_source(Kind::RootUnavailable, text, std::io::Error::from(errno))
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let descriptor = retry(|| rustix::fs::open(path, flags, Mode::empty())).map_err(unavailable)?;

@@ -147,18 +147,24 @@ impl<'c> Cleaner<'c> {
         if let Some(former) = former.filter(|former| former.checksum == checksum) {
             return Ok(Reading::Done(oid_of(&former.stored)?, checksum));
         }
-        let stored = self.store_blob()?;
-        Ok(Reading::Done(stored, checksum))
+        Ok(match self.store_blob()? {
+            Some(stored) => Reading::Done(stored, checksum),
+            None => Reading::Failed(collision()),
+        })
     }
 
-    /// Adds the buffer as a blob, unless it is there already.
-    fn store_blob(&mut self) -> Result<Oid> {
-        let oid = hash_object(ObjectKind::Blob, &self.buffer)?;
+    /// Adds the buffer as a blob, unless it is there already; `None` for bytes that attack SHA-1.
+    fn store_blob(&mut self) -> Result<Option<Oid>> {
+        let oid = match hash_object(ObjectKind::Blob, &self.buffer) {
+            // Nothing else fails so; one such file must not stop the others.
+            Err(error) if error.kind() == Kind::Git => return Ok(None),
+            oid => oid?,
+        };
         if !self.pack.contains(&oid) && !self.present.contains(&oid)? {
             let prepared = prepare_hashed(oid, ObjectKind::Blob, &self.buffer, &mut self.compressor)?;
             self.pack.add_prepared(&prepared)?;
         }
-        Ok(oid)
+        Ok(Some(oid))
     }
 
     fn store_stream(
@@ -187,7 +193,11 @@ impl<'c> Cleaner<'c> {
         let mut hasher = blake3::Hasher::new();
         let streamed = self.pack.add_stream(look.size, file, progress, &mut |piece| {
             hasher.update(piece);
-        })?;
+        });
+        let streamed = match streamed {
+            Err(error) if error.kind() == Kind::Git => return Ok(Reading::Failed(collision())),
+            streamed => streamed?,
+        };
         Ok(match streamed {
             Streamed::Stored(oid) => Reading::Done(oid, *hasher.finalize().as_bytes()),
             Streamed::SizeChanged => Reading::Failed(changing()),
@@ -212,7 +222,7 @@ impl<'c> Cleaner<'c> {
         }
         let checksum = *blake3::hash(&target).as_bytes();
         self.buffer = target;
-        let stored = self.store_blob()?;
+        let Some(stored) = self.store_blob()? else { return Ok(collision()) };
         match self.root.look_at(path) {
             Ok(after) if after == before => Ok(Capture::Stored(Box::new(Cleaned {
                 look: before,
@@ -271,6 +281,13 @@ fn capture_of(unseen: Unseen) -> Capture {
 
 fn unreadable(error: &std::io::Error) -> Capture {
     Capture::Failed(Failure { reason: SkipReason::Unreadable, message: error.to_string() })
+}
+
+fn collision() -> Capture {
+    let message =
+        "its bytes are made to collide under SHA-1, which Git names objects by; Git hosts refuse it too"
+            .to_owned();
+    Capture::Failed(Failure { reason: SkipReason::Unsupported, message })
 }
 
 fn changing() -> Capture {

@@ -15,7 +15,7 @@ mod store;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use git2::{ObjectType, Oid};
 
@@ -29,6 +29,7 @@ use crate::git::pack::{self, ObjectKind, PackSet, PackWriter, hash_object};
 use crate::git::repository::Repository;
 use crate::metadata;
 use crate::names::RootName;
+use crate::path::RelPath;
 use crate::progress::Progress;
 use crate::scan::{Counts, Limit, WatchedRoot};
 use crate::store::changes::{RowVerdict, TakenRow};
@@ -220,12 +221,18 @@ fn has_attributes(objects: &git2::Odb<'_>, tree: Oid) -> Result<bool> {
 
 /// A path that has to wait does so in its own row, not in the walk or look that came upon it.
 fn override_outcomes(settlement: &mut Settlement, waiting: Vec<RowOutcome>) {
+    if waiting.is_empty() {
+        return;
+    }
+    let mut done: HashMap<(RootName, RelPath), usize> = HashMap::new();
+    for (place, outcome) in settlement.rows.iter().enumerate() {
+        if outcome.verdict == RowVerdict::Done {
+            done.insert((outcome.root.clone(), outcome.path.clone()), place);
+        }
+    }
     for outcome in waiting {
-        let is_same = |other: &RowOutcome| {
-            other.root == outcome.root && other.path == outcome.path && other.verdict == RowVerdict::Done
-        };
-        match settlement.rows.iter_mut().find(|other| is_same(other)) {
-            Some(row) => *row = outcome,
+        match done.get(&(outcome.root.clone(), outcome.path.clone())) {
+            Some(place) => settlement.rows[*place] = outcome,
             None => settlement.rows.push(outcome),
         }
     }

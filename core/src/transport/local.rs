@@ -89,7 +89,7 @@ impl Transport for LocalTransport {
             Some(finished) => {
                 let sent = Sent { objects: u64::from(finished.objects()), bytes: finished.bytes() };
                 let pack_directory = self.remote.pack_directory();
-                let keep = KeepFile::create(&pack_directory, finished.name(), &self.owner)?;
+                let keep = KeepFile::create(&workshop, &pack_directory, finished.name(), &self.owner)?;
                 fault::point("push:pack-synced");
                 pack::install_from(&workshop, &pack_directory, &finished.into_name())?;
                 fault::point("push:pack-installed");
@@ -204,9 +204,12 @@ struct KeepFile {
 }
 
 impl KeepFile {
-    fn create(pack_directory: &Path, pack: &str, owner: &str) -> Result<Self> {
+    fn create(workshop: &Path, pack_directory: &Path, pack: &str, owner: &str) -> Result<Self> {
+        // Made elsewhere and renamed: an empty one in place would be nobody's, and stay.
+        let draft = workshop.join("keep");
+        fs::write(&draft, keep_text(owner)).map_err(|error| Error::io("write", &draft, error))?;
         let path = pack_directory.join(format!("{pack}.keep"));
-        fs::write(&path, keep_text(owner)).map_err(|error| Error::io("write", &path, error))?;
+        fs::rename(&draft, &path).map_err(|error| Error::io("move into place", &path, error))?;
         Ok(Self { path })
     }
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::store::Store;
-use crate::store::checkpoints::Checkpoint;
+use crate::store::checkpoints::{Checkpoint, RowOutcome};
 use crate::store::files::tests::look;
 use crate::store::files::{FileDelta, FileRecord};
 
