@@ -49,6 +49,7 @@ fn status_says_what_the_contract_promises() {
     assert_eq!(answer["skipped"], json!([]));
     assert_eq!(answer["remotes"][0]["name"], "usb");
     assert_eq!(answer["remotes"][0]["state"], "idle");
+    assert_eq!(answer["remotes"][0]["commit"], answer["commit"]);
 }
 
 #[test]
