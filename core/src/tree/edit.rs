@@ -68,7 +68,22 @@ impl Edits {
             let below = below.clone();
             self.by_path.remove(&below);
         }
+        if matches!(edit, Edit::Set(_)) {
+            self.clear_the_way(&path);
+        }
         self.by_path.insert(path, edit);
+    }
+
+    /// A file that was set where a directory has to be now is replaced for good: whatever happens to the path
+    /// below it later, the file does not come back.
+    fn clear_the_way(&mut self, path: &[u8]) {
+        for (end, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
+            if let Some(above) = self.by_path.get_mut(&path[..end])
+                && matches!(above, Edit::Set(entry) if !entry.is_tree())
+            {
+                *above = Edit::Remove;
+            }
+        }
     }
 }
 

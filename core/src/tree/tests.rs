@@ -383,3 +383,20 @@ fn a_tree_that_names_itself_many_times_is_entered_once_by_a_caller_that_remember
     diff_new_objects(&objects, None, tree, &mut |_, oid| Ok(known.insert(oid))).unwrap();
     assert_eq!(known.len(), 41);
 }
+
+#[test]
+fn a_file_that_gave_way_to_a_directory_does_not_come_back() {
+    let scratch = tempfile::tempdir().unwrap();
+    let repository = git2::Repository::init_bare(scratch.path()).unwrap();
+    let objects = repository.odb().unwrap();
+    let oid = objects.write(git2::ObjectType::Blob, b"x").unwrap();
+    let file = Entry { mode: MODE_FILE, oid };
+    let mut edits = Edits::new();
+    edits.set("a", file);
+    edits.set("a/b", file);
+    edits.remove("a/b");
+    assert_eq!(apply(&objects, &objects, None, &edits).unwrap(), None);
+    edits.set("a/c", file);
+    let tree = apply(&objects, &objects, None, &edits).unwrap().unwrap();
+    assert!(lookup(&objects, tree, b"a").unwrap().unwrap().is_tree());
+}
