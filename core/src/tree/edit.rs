@@ -20,6 +20,9 @@ use crate::path::lossy;
 enum Edit {
     Set(Entry),
     Remove,
+    /// A directory was made here and lost what was put into it: a file that stood here before is gone, a
+    /// directory stays.
+    MakeWay,
 }
 
 /// What is to change, by full path in the repository. The result is as if each edit were made at once, in
@@ -62,16 +65,26 @@ impl Edits {
         let (mut first_below, mut first_after) = (path.clone(), path.clone());
         first_below.push(b'/');
         first_after.push(b'/' + 1);
+        let mut dropped_a_set = matches!(self.by_path.get(&path), Some(Edit::Set(_)));
         loop {
             let bounds = (Bound::Included(first_below.as_slice()), Bound::Excluded(first_after.as_slice()));
             let Some((below, _)) = self.by_path.range::<[u8], _>(bounds).next() else { break };
             let below = below.clone();
-            self.by_path.remove(&below);
+            dropped_a_set |= matches!(self.by_path.remove(&below), Some(Edit::Set(_)));
         }
-        if matches!(edit, Edit::Set(_)) {
-            self.clear_the_way(&path);
+        match edit {
+            Edit::Set(_) => self.clear_the_way(&path),
+            _ if dropped_a_set => self.keep_the_way_clear(&path),
+            _ => {}
         }
         self.by_path.insert(path, edit);
+    }
+
+    /// What was set at `path`, or below it, and is not any more, had made directories of everything above.
+    fn keep_the_way_clear(&mut self, path: &[u8]) {
+        for (end, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
+            self.by_path.entry(path[..end].to_vec()).or_insert(Edit::MakeWay);
+        }
     }
 
     /// A file that was set where a directory has to be now is replaced for good: whatever happens to the path
@@ -209,6 +222,7 @@ impl<'o, 'e> Frame<'o, 'e> {
                 None => touch.base,
                 Some(Edit::Set(entry)) => Some(entry),
                 Some(Edit::Remove) => None,
+                Some(Edit::MakeWay) => touch.base.filter(|entry| entry.is_tree()),
             };
         }
         Ok(Self { base, touches, slots, prefix, next: 0 })
