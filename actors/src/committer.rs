@@ -256,14 +256,7 @@ impl Actor for Committer {
                 ctx.stop();
             }
         }));
-        let queued = self.seat.queued.clone();
-        let own = ctx.address().recipient::<Wake>();
-        ctx.spawn(wrap_future(async move {
-            loop {
-                queued.nudged().await;
-                own.do_send(Wake);
-            }
-        }));
+        self.seat.queued.wake(ctx);
     }
 }
 

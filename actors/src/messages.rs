@@ -21,7 +21,8 @@
 
 use std::sync::Arc;
 
-use actix::Message;
+use actix::fut::wrap_future;
+use actix::{Actor, AsyncContext, Context, Handler, Message};
 use backupbot_core::error::Error;
 use backupbot_core::names::{RepositoryName, RootName};
 use backupbot_core::path::RelPath;
@@ -44,9 +45,18 @@ impl Nudge {
         self.0.notify_one();
     }
 
-    /// Completes when there was a nudge since the last time.
-    pub async fn nudged(&self) {
-        self.0.notified().await;
+    /// Sends the actor a [`Wake`] after each nudge, for as long as it lives.
+    pub fn wake<A>(&self, ctx: &mut Context<A>)
+    where
+        A: Actor<Context = Context<A>> + Handler<Wake>,
+    {
+        let (nudged, own) = (self.0.clone(), ctx.address().recipient::<Wake>());
+        ctx.spawn(wrap_future(async move {
+            loop {
+                nudged.notified().await;
+                own.do_send(Wake);
+            }
+        }));
     }
 }
 

@@ -243,13 +243,7 @@ impl Actor for Pusher {
             ctx.stop();
             return;
         };
-        let own = ctx.address().recipient::<Wake>();
-        ctx.spawn(wrap_future(async move {
-            loop {
-                committed.nudged().await;
-                own.do_send(Wake);
-            }
-        }));
+        committed.wake(ctx);
         ctx.notify(Wake);
     }
 }
