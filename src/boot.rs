@@ -35,6 +35,23 @@ pub struct Ground {
     pub lock: Lock,
 }
 
+/// Runs an event loop on a thread that never ends, and returns what it came to. Ending the thread would drop
+/// what the loop left behind: that waits for a job that hangs on a dead file system, and may touch thread-local
+/// values that are gone already. The process ends around it instead.
+pub fn on_a_thread_that_stays<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    let (tell, told) = std::sync::mpsc::channel();
+    let thread = std::thread::Builder::new().name("main-loop".to_owned()).spawn(move || {
+        let _ = tell.send(work());
+        loop {
+            std::thread::park();
+        }
+    });
+    thread.map_err(|error| Failure::io("cannot start a thread", error))?;
+    told.recv().map_err(|_| Failure::failed("the main loop broke down; see the log"))
+}
+
 /// Files that we make are for us alone, whoever started us with whatever umask.
 pub fn keep_files_private() {
     rustix::process::umask(Mode::from_bits_truncate(0o077));

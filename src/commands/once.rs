@@ -79,10 +79,13 @@ fn work(
     log: &Logger,
 ) -> Result<Outcome, Failure> {
     let ground = boot::prepare(settings, "once", &world.host, log)?;
-    let system = actix_rt::System::new();
-    let outcome = system.block_on(back_up(settings, ground.store, timeout, meter, log));
-    // As in `run`: a hung job must not keep the process.
-    std::mem::forget(system);
+    let (store, settings, meter, log) = (ground.store, settings.clone(), meter.clone(), log.clone());
+    let outcome = boot::on_a_thread_that_stays(move || {
+        let system = actix_rt::System::new();
+        let outcome = system.block_on(back_up(&settings, store, timeout, &meter, &log));
+        std::mem::forget(system);
+        outcome
+    })?;
     drop(ground.lock);
     outcome
 }

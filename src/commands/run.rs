@@ -44,10 +44,13 @@ fn daemon(world: &World, settings: &Settings, meter: &Meter, log: &Logger) -> Re
     let listener = boot::bind(&settings.config.admin, log)?;
     boot::make_token(&settings.config, log)?;
     let recovery = ground.recovery.as_ref().map(boot::recovered);
-    let system = actix_rt::System::new();
-    let end = system.block_on(serve(settings, ground.store, recovery, listener, meter, log));
-    // Dropping the system would wait for a job that hangs on a dead file system; the process just ends.
-    std::mem::forget(system);
+    let (store, settings, meter, log) = (ground.store, settings.clone(), meter.clone(), log.clone());
+    let end = boot::on_a_thread_that_stays(move || {
+        let system = actix_rt::System::new();
+        let end = system.block_on(serve(&settings, store, recovery, listener, &meter, &log));
+        std::mem::forget(system);
+        end
+    })?;
     // Only now may another process start.
     drop(ground.lock);
     match end? {
