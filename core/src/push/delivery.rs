@@ -131,6 +131,17 @@ fn attempt(
     tip: Oid,
     progress: &Progress,
 ) -> Result<Outcome> {
+    if let model::RemoteUrl::Local(path) = &wanted.remote.url
+        && record.confirmed.is_some()
+        && matches!(path.try_exists(), Ok(false))
+    {
+        // Made anew on the mount point of a disk that is not there, it would hold a backup that is none.
+        let text = format!(
+            "{} was there and is gone: is its disk mounted? If it was removed on purpose, make it with `git init --bare`",
+            crate::path::lossy(path.as_os_str().as_encoded_bytes())
+        );
+        return Err(Error::new(crate::error::Kind::RemoteUnreachable, text));
+    }
     let (mut transport, _) = transport::connect(&wanted.remote.url, wanted.branch, wanted.repository)?;
     let new_rescue_branch = rescue_branch(wanted.instance, wanted.now_ms);
     let rescue_branch = record.halted.as_ref().map(|halt| halt.rescue_branch.as_str());

@@ -235,3 +235,21 @@ fn a_concurrent_reader_never_sees_half_a_push() {
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     assert!(reader.join().unwrap() > 0);
 }
+
+#[test]
+fn a_remote_that_was_confirmed_and_is_gone_is_unreachable_and_not_made_anew() {
+    let mut bench = bench();
+    bench.write("a", "one");
+    bench.back_up();
+    let target = target(&bench, "remote.git");
+    assert!(run(&bench, &target, false, false, 1).is_complete);
+    let aside = bench.scratch.path().join("unmounted.git");
+    fs::rename(&target.path, &aside).unwrap();
+    bench.write("a", "two");
+    bench.back_up();
+    let failed = run(&bench, &target, true, false, 2);
+    assert!(!failed.is_complete && failed.record.last_error.unwrap().contains("is its disk mounted"));
+    assert!(!target.path.exists());
+    fs::rename(&aside, &target.path).unwrap();
+    assert!(run(&bench, &target, true, false, 3).is_complete);
+}
