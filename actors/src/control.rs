@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::board::{Board, ChildState, Moment, RemoteState, RemoteView, RepositoryView};
 use crate::committer::Committer;
-use crate::messages::{BarrierReached, CommitUpTo, PauseChanged, PushUpTo, Refusal, ResumeRemote, SetPaused};
+use crate::messages::{BarrierReached, CommitUpTo, PauseChanged, PushNow, Refusal, ResumeRemote, SetPaused};
 use crate::seat::{Common, RepositorySeat};
 use crate::supervision::ChildId;
 
@@ -445,7 +445,7 @@ async fn flush_repository(seat: &RepositorySeat, rescan: bool) -> Result<Arrival
         let (name, place) = (name.clone(), place.clone());
         pushes.push(actix_rt::spawn(async move {
             loop {
-                match present(&place).await.send(PushUpTo { commit }).await {
+                match present(&place).await.send(PushNow).await {
                     Ok(Err(Refusal::NotRunning(_))) | Err(_) => {}
                     Ok(answer) => return answer.map(|read_back| (name, read_back)),
                 }

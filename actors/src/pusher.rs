@@ -23,12 +23,11 @@ use tokio::sync::oneshot;
 use crate::board::{Moment, RemoteState, RemoteStatus};
 use crate::housekeeping::{Housekeeper, merge_in_remote};
 use crate::job::{self, JobOutcome};
-use crate::messages::{PushUpTo, Refusal, ResumeRemote, Wake};
+use crate::messages::{PushNow, Refusal, ResumeRemote, Wake};
 use crate::seat::{RepositorySeat, now_ms};
 use crate::supervision::ExitHandle;
 
 struct Waiter {
-    commit: Oid,
     /// Whether an attempt began after it came.
     served: bool,
     answer: oneshot::Sender<std::result::Result<Oid, Refusal>>,
@@ -222,7 +221,7 @@ impl Pusher {
             } else if let Some(halt) = halted {
                 let _ = waiter.answer.send(Err(Refusal::Halted(halt.message.clone())));
             } else if let Some(confirmed) = delivery.confirmed
-                && (confirmed == waiter.commit || delivery.is_complete)
+                && delivery.is_verified
             {
                 let _ = waiter.answer.send(Ok(confirmed));
             } else {
@@ -266,12 +265,12 @@ impl Handler<ResumeRemote> for Pusher {
     }
 }
 
-impl Handler<PushUpTo> for Pusher {
+impl Handler<PushNow> for Pusher {
     type Result = ResponseFuture<std::result::Result<Oid, Refusal>>;
 
-    fn handle(&mut self, message: PushUpTo, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, _: PushNow, ctx: &mut Self::Context) -> Self::Result {
         let (answer, answered) = oneshot::channel();
-        self.waiters.push(Waiter { commit: message.commit, served: false, answer });
+        self.waiters.push(Waiter { served: false, answer });
         self.work(ctx);
         Box::pin(async move {
             answered.await.unwrap_or_else(|_| Err(Refusal::NotRunning("the pusher was restarted".to_owned())))
