@@ -279,7 +279,12 @@ impl Offline {
                 .map(|root| {
                     let (rules, _) =
                         IgnoreRules::new(&root.path, &root.ignore, &root.ignore_files, root.system_excludes);
-                    WatchedRoot::new(root.name.clone(), root.path.clone(), Arc::new(rules))
+                    WatchedRoot::new(
+                        root.name.clone(),
+                        root.path.clone(),
+                        Arc::new(rules),
+                        root.one_file_system,
+                    )
                 })
                 .collect();
             let Some((root, relative)) = protection::locate(&roots, path) else { continue };
@@ -320,6 +325,7 @@ fn root_answer(name: &str, files: u64, skipped: &[Skipped]) -> RootAnswer {
         files,
         excluded_by_rules: 0,
         excluded_by_system: 0,
+        excluded_by_file_system: 0,
         skipped: of_root.len() as u64,
         skipped_files: listed.collect(),
     }

@@ -94,6 +94,8 @@ pub struct RootAnswer {
     pub excluded_by_rules: u64,
     /// Entries left out by the built-in list.
     pub excluded_by_system: u64,
+    /// Entries left out because they are on another file system; what is below them is not counted.
+    pub excluded_by_file_system: u64,
     /// Files that are not protected in their present version.
     pub skipped: u64,
     /// The first hundred of those.
@@ -110,6 +112,7 @@ impl From<RootStatus> for RootAnswer {
             files: root.files,
             excluded_by_rules: root.excluded_by_rules,
             excluded_by_system: root.excluded_by_system,
+            excluded_by_file_system: root.excluded_by_file_system,
             skipped: root.skipped,
             skipped_files: root.skipped_files,
         }
@@ -197,6 +200,7 @@ fn complete(seat: &RepositorySeat, view: Option<RepositoryView>, control: &Contr
                 files: 0,
                 excluded_by_rules: 0,
                 excluded_by_system: 0,
+                excluded_by_file_system: 0,
                 skipped: 0,
                 skipped_files: Vec::new(),
             },
@@ -308,6 +312,7 @@ pub mod tests {
                 files: 1234,
                 excluded_by_rules: 3,
                 excluded_by_system: 0,
+                excluded_by_file_system: 0,
                 skipped: 0,
                 skipped_files: Vec::new(),
             }],

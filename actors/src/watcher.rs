@@ -97,6 +97,7 @@ impl Watcher {
             files: 0,
             excluded_by_rules: 0,
             excluded_by_system: 0,
+            excluded_by_file_system: 0,
             skipped: 0,
             skipped_files: Vec::new(),
         };
@@ -441,6 +442,7 @@ impl Handler<RootSeen> for Watcher {
                 self.status.files = self.counted.files;
                 self.status.excluded_by_rules = self.counted.excluded_by_rules;
                 self.status.excluded_by_system = self.counted.excluded_by_system;
+                self.status.excluded_by_file_system = self.counted.excluded_by_file_system;
                 self.counted = Counts::default();
             }
             if is_complete && self.control.is_some() {

@@ -185,6 +185,9 @@ pub struct RootStatus {
     /// Entries left out by the built-in list at the last scan.
     #[serde(default)]
     pub excluded_by_system: u64,
+    /// Entries left out because they are on another file system, at the last scan.
+    #[serde(default)]
+    pub excluded_by_file_system: u64,
     /// How many of them are not protected in their present version.
     pub skipped: u64,
     /// The first of those, as many as the watcher cares to list; answers that list them take them from here.
