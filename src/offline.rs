@@ -73,7 +73,7 @@ pub fn open(world: &World, asking: Asking<'_>, command: &str, may_create: bool) 
     let instance =
         settings.as_ref().map_or_else(|| world.host.clone(), |settings| settings.config.instance.clone());
     let lock = lock::take(&state_dir, &Holder::this(command, &instance, &world.host), PATIENCE)?;
-    let (store, recovery) = Store::open(&state_dir)?;
+    let (store, recovery) = Store::open_to_look(&state_dir)?;
     if let Some(recovery) = &recovery {
         output::complain(&boot::recovered(recovery));
     }
@@ -223,7 +223,7 @@ impl Offline {
     }
 
     fn branch(&self, settings: &RepositorySettings) -> CoreResult<String> {
-        let name = settings.branch.render(&self.instance, jiff::Timestamp::now())?;
+        let name = settings.branch.render(&self.instance, backupbot_core::clock::now())?;
         Ok(if name.starts_with("refs/") { name } else { format!("refs/heads/{name}") })
     }
 

@@ -4,8 +4,8 @@
 //! Every configured repository, root and remote is in it, also one that has not said anything yet.
 
 use backupbot_actors::board::{
-    Moment, RemoteState, RemoteStatus, RemoteView, RepositoryStatus, RepositoryView, RootState, RootStatus,
-    SkippedFile,
+    Moment, Recovered, RemoteState, RemoteStatus, RemoteView, RepositoryStatus, RepositoryView, RootState,
+    RootStatus, SkippedFile,
 };
 use backupbot_actors::control::{Control, ControlError};
 use backupbot_actors::seat::RepositorySeat;
@@ -152,9 +152,9 @@ impl Alert {
         Self { since, ..self }
     }
 
-    /// The state database was damaged and made anew.
-    pub fn state_recovered(words: &str) -> Self {
-        Self::new("state_recovered", Severity::Warning, words.to_owned())
+    /// The state database or a repository was damaged and made anew.
+    pub fn state_recovered(recovered: &Recovered) -> Self {
+        Self::new("state_recovered", Severity::Warning, recovered.words.clone()).since(Some(recovered.at))
     }
 }
 

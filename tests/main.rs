@@ -26,4 +26,5 @@ mod main_job;
 mod names;
 mod remotes;
 mod scale;
+mod state_damage;
 mod supervision;

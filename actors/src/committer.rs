@@ -4,13 +4,13 @@
 //! walk is to be done, or when somebody asks. A batch goes: take rows (queue) → build a pack (job) → stage
 //! (queue, durable) → publish (job: pack in place, branch moved) → settle (queue, durable) → nudge the
 //! pushers (`cycle.rs`). It starts by finishing or undoing what a crash left, before anything reads the repository
-//! (`start.rs`).
+//! (`start.rs`), and starts so again when the repository turns out to be damaged.
 
 mod cycle;
 mod start;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, ResponseFuture, SpawnHandle};
@@ -36,6 +36,12 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Failed batches in a row after which nobody is kept waiting for the next.
 const PATIENCE: u32 = 4;
+/// The rest after the whole repository was read and found sound, doubled each time up to the longest: what raised
+/// the suspicion is somewhere else, and may stay.
+const FIRST_REST: Duration = Duration::from_secs(600);
+const LONGEST_REST: Duration = Duration::from_secs(24 * 3600);
+/// Between two looks whether a cancelled job has ended.
+const LET_GO: Duration = Duration::from_millis(50);
 
 struct Waiter {
     seq: u64,
@@ -63,6 +69,8 @@ pub struct Committer {
     waiters: Vec<Waiter>,
     skips_listed: bool,
     housekeeper: Housekeeper,
+    /// When the whole repository was last read without finding damage, and how long that counts.
+    found_sound: Option<(Instant, Duration)>,
 }
 
 impl Committer {
@@ -88,13 +96,88 @@ impl Committer {
             waiters: Vec::new(),
             skips_listed: true,
             housekeeper,
+            found_sound: None,
         }
+    }
+
+    /// Takes the first steps, at the start and whenever the repository is not what it was.
+    fn begin(&mut self, damage: Option<String>, ctx: &mut Context<Self>) {
+        self.ready = false;
+        if self.housekeeper.is_busy() {
+            // It must not work on while the repository is replaced under it.
+            self.housekeeper.cancel();
+            ctx.run_later(LET_GO, |actor, ctx| actor.begin(damage, ctx));
+            return;
+        }
+        let start = Start {
+            seat: self.seat.clone(),
+            exit: self.exit.clone(),
+            queue: self.queue.clone(),
+            log: self.log.clone(),
+            damage,
+        };
+        ctx.spawn(wrap_future::<_, Self>(start.run()).map(|started, actor, ctx| match started {
+            Ok(tip) => {
+                actor.ready = true;
+                actor.tip = tip;
+                actor.seat.nudge_pushers();
+                actor.keep_house(ctx);
+                actor.work(ctx);
+            }
+            Err(trouble) => {
+                match trouble {
+                    Trouble::Panicked(message) => actor.exit.panicked(message),
+                    Trouble::QueueGone => actor.exit.failed("the queue is not running"),
+                    Trouble::Failed(error) => {
+                        actor.trouble = Some(error.to_string());
+                        actor.publish(&actor.last_look.clone());
+                        actor.exit.failed(error.to_string());
+                    }
+                }
+                ctx.stop();
+            }
+        }));
+    }
+
+    /// Looks whether the repository is damaged, and has it replaced if it is; else goes on after `pause`.
+    fn look_into(&mut self, reason: &str, pause: Duration, ctx: &mut Context<Self>) {
+        self.at_work = true;
+        let is_rested = |(at, rest): (Instant, Duration)| Instant::now() >= at + rest;
+        let fully = self.found_sound.is_none_or(is_rested);
+        warn!(self.log, "the repository is examined"; "because" => reason, "all of it" => fully);
+        let (seat, exit) = (self.seat.clone(), self.exit.clone());
+        let examined = async move {
+            run_job(&exit, "examine", move |progress| start::examine(&seat, fully, progress)).await
+        };
+        ctx.spawn(wrap_future::<_, Self>(examined).map(move |examined, actor, ctx| {
+            actor.at_work = false;
+            match examined {
+                Ok(Some(damage)) => return actor.begin(Some(damage), ctx),
+                Ok(None) if fully => {
+                    let rest = actor.found_sound.map_or(FIRST_REST, |(_, rest)| LONGEST_REST.min(rest * 2));
+                    actor.found_sound = Some((Instant::now(), rest));
+                }
+                Ok(None) => {}
+                Err(Trouble::Failed(error)) => {
+                    warn!(actor.log, "the repository cannot be examined now"; "error" => %error);
+                }
+                Err(Trouble::Panicked(message)) => {
+                    actor.exit.panicked(message);
+                    return ctx.stop();
+                }
+                Err(Trouble::QueueGone) => {}
+            }
+            actor.wake_after(pause, ctx);
+        }));
     }
 
     fn work(&mut self, ctx: &mut Context<Self>) {
         if !self.ready || self.at_work {
             self.looked_in_vain = true;
             return;
+        }
+        if let Some(reason) = self.seat.suspicion.take() {
+            return self.look_into(&reason, Duration::ZERO, ctx);
         }
         self.at_work = true;
         self.looked_in_vain = false;
@@ -169,7 +252,15 @@ impl Committer {
                         let _ = waiter.answer.send(Err(Refusal::NoCommit(error.to_string())));
                     }
                 }
-                self.wake_after(pause, ctx);
+                match error.kind() {
+                    // The stat cache may not belong to what the branch is now: only a start finds out.
+                    Kind::RefMoved => {
+                        self.ready = false;
+                        ctx.run_later(pause, |actor, ctx| actor.begin(None, ctx));
+                    }
+                    Kind::Git | Kind::Io => self.look_into(&error.to_string(), pause, ctx),
+                    _ => self.wake_after(pause, ctx),
+                }
             }
         }
     }
@@ -233,29 +324,7 @@ impl Actor for Committer {
     fn started(&mut self, ctx: &mut Self::Context) {
         fault::point("actor:committer:started");
         self.publish(&WaitingNow::default());
-        let start = Start {
-            seat: self.seat.clone(),
-            exit: self.exit.clone(),
-            queue: self.queue.clone(),
-            log: self.log.clone(),
-        };
-        ctx.spawn(wrap_future::<_, Self>(start.run()).map(|started, actor, ctx| match started {
-            Ok(tip) => {
-                actor.ready = true;
-                actor.tip = tip;
-                actor.seat.nudge_pushers();
-                actor.keep_house(ctx);
-                actor.work(ctx);
-            }
-            Err(trouble) => {
-                match trouble {
-                    Trouble::Panicked(message) => actor.exit.panicked(message),
-                    Trouble::QueueGone => actor.exit.failed("the queue is not running"),
-                    Trouble::Failed(error) => actor.exit.failed(error.to_string()),
-                }
-                ctx.stop();
-            }
-        }));
+        self.begin(None, ctx);
         self.seat.queued.wake(ctx);
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::Addr;
-use backupbot_core::error::Error;
+use backupbot_core::error::{Error, Kind};
 use backupbot_core::names::{RemoteName, RepositoryName};
 use backupbot_core::protection::{self, PathReport, StateCounts};
 use backupbot_core::push::delivery;
@@ -138,10 +138,19 @@ impl Control {
             let waits = oldest
                 .and_then(|ms| Moment::from_unix_seconds(ms / 1000))
                 .map(|since| now.seconds_since(since));
-            view.states = self.count_states(view)?;
+            let mut unreadable = None;
+            match self.count_states(view) {
+                Ok(states) => view.states = states,
+                Err(error) => unreadable = Some(of_repository(error)?),
+            }
             for remote in &mut view.remotes {
-                self.correct_remote(&view.repository.name, remote, now)?;
+                if let Err(error) = self.correct_remote(&view.repository.name, remote, now) {
+                    unreadable = Some(of_repository(error)?);
+                }
                 remote.oldest_unprotected_seconds = remote.oldest_unprotected_seconds.max(waits.unwrap_or(0));
+            }
+            if view.repository.trouble.is_none() {
+                view.repository.trouble = unreadable;
             }
         }
         Ok(views)
@@ -360,6 +369,14 @@ impl Control {
             });
         }
         Ok(Flushed { repositories })
+    }
+}
+
+/// A repository that cannot be read is news, and no reason to say nothing.
+fn of_repository(error: ControlError) -> Result<String, ControlError> {
+    match error {
+        ControlError::Failed(error) if matches!(error.kind(), Kind::Git | Kind::Io) => Ok(error.to_string()),
+        other => Err(other),
     }
 }
 

@@ -6,12 +6,12 @@
 //! has vanished.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, ResponseFuture, SpawnHandle};
+use backupbot_core::clock;
 use backupbot_core::config as model;
-use backupbot_core::error::Result;
+use backupbot_core::error::{Kind, Result};
 use backupbot_core::fault;
 use backupbot_core::names::RemoteName;
 use backupbot_core::progress::Progress;
@@ -148,12 +148,20 @@ impl Pusher {
             Ok(delivery) => delivery,
             Err(error) => {
                 // Only our own store and repository fail here; trouble with the remote is in the delivery.
+                if matches!(error.kind(), Kind::Git | Kind::Io) {
+                    self.seat.suspect(&error.to_string());
+                }
                 self.exit.failed(error.to_string());
                 ctx.stop();
                 return;
             }
         };
         self.log_change(&delivery);
+        if delivery.trouble == Some(Kind::Git) {
+            // Whose objects cannot be read is told by looking at ours.
+            self.seat
+                .suspect(delivery.record.last_error.as_deref().unwrap_or("a push could not read an object"));
+        }
         let moment = |ms: i64| Moment::from_unix_seconds(ms / 1000);
         self.status = RemoteStatus {
             name: self.remote.name.clone(),
@@ -179,7 +187,7 @@ impl Pusher {
         if self.looked_in_vain || unserved || self.resume {
             ctx.notify(Wake);
         } else if let Some(at_ms) = delivery.next_try_ms {
-            let pause = Duration::from_millis(u64::try_from(at_ms - now_ms()).unwrap_or(0));
+            let pause = clock::left_until(at_ms, now_ms(), self.seat.settings.retry.max);
             self.alarm = Some(ctx.run_later(pause, |actor, ctx| {
                 actor.alarm = None;
                 actor.work(ctx);

@@ -119,6 +119,7 @@ fn seat_of(common: &Common, settings: &backupbot_core::config::Repository, log: 
         committed: settings.remotes.iter().map(|remote| (remote.name.clone(), Default::default())).collect(),
         activity: Default::default(),
         detected: settings.roots.iter().map(|root| (root.name.clone(), Default::default())).collect(),
+        suspicion: Default::default(),
         settings: settings.clone(),
         common: common.clone(),
     }

@@ -390,7 +390,11 @@ documents: commit c0ffee00c0, nothing waits to be committed
             version: "0.1.0".to_owned(),
             daemon: false,
             repositories: vec![healthy()],
-            alerts: vec![Alert::state_recovered("it was damaged")],
+            alerts: vec![Alert::state_recovered(&backupbot_actors::board::Recovered {
+                kind: "database",
+                at: Moment::from_unix_seconds(1_000_000).unwrap(),
+                words: "it was damaged".to_owned(),
+            })],
         };
         let page = render(&answer, Moment::from_unix_seconds(1_000_300).unwrap());
         assert!(page.starts_with("NOT everything") && page.contains("No daemon is running"), "{page}");

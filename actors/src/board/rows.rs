@@ -15,7 +15,7 @@ pub struct Moment(jiff::Timestamp);
 impl Moment {
     /// The present second.
     pub fn now() -> Self {
-        let now = jiff::Timestamp::now();
+        let now = backupbot_core::clock::now();
         // A whole second of a valid timestamp is valid itself.
         Self(jiff::Timestamp::from_second(now.as_second()).unwrap_or(now))
     }
@@ -60,6 +60,17 @@ impl<'de> Deserialize<'de> for Moment {
         let text = String::deserialize(deserializer)?;
         text.parse().map(Self).map_err(serde::de::Error::custom)
     }
+}
+
+/// State of ours that was damaged or lost and was made anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovered {
+    /// What it was: `database` or `repository`.
+    pub kind: &'static str,
+    /// When.
+    pub at: Moment,
+    /// What happened and what to do.
+    pub words: String,
 }
 
 /// What a supervised child is doing.

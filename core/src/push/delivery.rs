@@ -7,6 +7,7 @@ use std::time::Duration;
 use git2::{Oid, Sort};
 
 use super::{HaltReason, Outcome, Request, push};
+use crate::clock;
 use crate::config as model;
 use crate::error::{Error, Fate, Result};
 use crate::fault;
@@ -57,6 +58,8 @@ pub struct Delivery {
     pub unprotected_since_ms: Option<i64>,
     /// When to try again; `None`: when there is a new commit.
     pub next_try_ms: Option<i64>,
+    /// What kind of trouble the attempt had.
+    pub trouble: Option<crate::error::Kind>,
 }
 
 /// Tries, if it is time, and records what came of it. `on_push` is called when the remote is about to be
@@ -81,6 +84,7 @@ pub fn deliver(
             sent: None,
             unprotected_since_ms: None,
             next_try_ms: None,
+            trouble: None,
         });
     }
     let repository = Repository::open(wanted.repository)?;
@@ -91,7 +95,8 @@ pub fn deliver(
         return stand(&repository, record, None, Attempt::None);
     };
     let is_up_to_date = record.halted.is_none() && record.failures == 0 && record.confirmed == Some(raw(tip));
-    let is_time = wanted.eager || wanted.resume || record.retry_at_ms <= wanted.now_ms;
+    let left = clock::left_until(record.retry_at_ms, wanted.now_ms, wanted.retry.max);
+    let is_time = wanted.eager || wanted.resume || left.is_zero();
     if !is_time || (is_up_to_date && !wanted.eager) {
         return stand(&repository, record, Some(tip), Attempt::None);
     }
@@ -103,7 +108,11 @@ pub fn deliver(
     {
         return stand(&repository, record, Some(tip), Attempt::InVain);
     }
-    let took_ms = crate::content::now_ns() / 1_000_000 - wanted.now_ms;
+    let trouble = match &outcome {
+        Err(error) | Ok(Outcome::Halted { rescued: Err(error), .. }) => Some(error.kind()),
+        Ok(_) => None,
+    };
+    let took_ms = clock::now_ms().saturating_sub(wanted.now_ms);
     let mut attempt = PushRecord {
         at_ms: wanted.now_ms,
         took_ms: u64::try_from(took_ms).unwrap_or(0),
@@ -121,7 +130,9 @@ pub fn deliver(
     let is_event = attempt.error.is_some() || sent.is_some_and(|sent| sent.objects > 0) || !is_up_to_date;
     store.record(&record, is_event.then_some(&attempt))?;
     fault::point("push:recorded");
-    stand(&repository, record, Some(tip), sent.map_or(Attempt::InVain, Attempt::Verified))
+    let came_to = sent.map_or(Attempt::InVain, Attempt::Verified);
+    let delivery = stand(&repository, record, Some(tip), came_to)?;
+    Ok(Delivery { trouble, ..delivery })
 }
 
 /// What the store knows of the remote, unless that was learnt at another address under the same name.
@@ -300,7 +311,17 @@ fn stand(
     let waits = record.halted.is_some() || record.failures > 0;
     let next_try_ms = waits.then_some(record.retry_at_ms);
     let is_verified = sent.is_some();
-    Ok(Delivery { confirmed, is_verified, attempted, sent, unprotected_since_ms, next_try_ms, record })
+    let trouble = None;
+    Ok(Delivery {
+        confirmed,
+        is_verified,
+        attempted,
+        sent,
+        unprotected_since_ms,
+        next_try_ms,
+        trouble,
+        record,
+    })
 }
 
 /// Unix milliseconds of the oldest commit on `branch` that is not in the history of `confirmed`; `None` if there

@@ -84,7 +84,11 @@ pub fn push(
     let advertised = transport.advertise()?;
     let remote_tip = advertised.references.get(request.branch).copied();
     let halt = match remote_tip {
-        Some(tip) if !source.is_ancestor(tip, request.commit)? => Some(HaltReason::Diverged),
+        Some(tip) if !source.is_ancestor(tip, request.commit)? => {
+            // With a hole in our own history everybody else's would look like a stranger's.
+            source.check_history(request.commit)?;
+            Some(HaltReason::Diverged)
+        }
         Some(tip) if went_back(source, request.confirmed, tip)? => Some(HaltReason::Rewound),
         _ => None,
     };

@@ -32,6 +32,7 @@ use serde::de::DeserializeOwned;
 pub use changes::QueueStore;
 pub use remotes::RemoteStore;
 
+use self::open::Check;
 use crate::error::{Error, Kind, Result};
 use crate::names::{RemoteName, RepositoryName};
 
@@ -72,14 +73,23 @@ pub struct Store {
 impl Store {
     /// Opens `<state_dir>/state.redb`, making it if it is absent. The caller holds the state directory's lock.
     ///
-    /// A new file appears whole or not at all. After an unclean stop the whole file is checked; a damaged one
-    /// is set aside with a time stamp and replaced by an empty one, which the caller must announce: queue and
-    /// caches are then rebuilt from the repository, the roots and the remotes.
+    /// A new file appears whole or not at all. The whole file is checked; one that is damaged, of a later version
+    /// or closed to us is set aside with a time stamp and replaced by an empty one, which the caller must
+    /// announce: queue and caches are then rebuilt from the repository, the roots and the remotes.
     ///
     /// # Errors
-    /// [`Kind::Store`] when the file is of a newer version or cannot be replaced, else the system's errors.
+    /// [`Kind::Store`] when the file cannot be replaced, else the system's errors.
     pub fn open(state_dir: &Path) -> Result<(Self, Option<Recovery>)> {
-        let (database, recovery) = open::open_or_rebuild(state_dir, CACHE_BYTES)?;
+        Self::open_after(state_dir, Check::All)
+    }
+
+    /// As [`Store::open`] for a command that only looks: the whole file is checked only after a crash.
+    pub fn open_to_look(state_dir: &Path) -> Result<(Self, Option<Recovery>)> {
+        Self::open_after(state_dir, Check::AfterCrash)
+    }
+
+    fn open_after(state_dir: &Path, check: Check) -> Result<(Self, Option<Recovery>)> {
+        let (database, recovery) = open::open_or_rebuild(state_dir, CACHE_BYTES, check)?;
         Ok((Self { database: Arc::new(database) }, recovery))
     }
 
