@@ -21,6 +21,7 @@ mod cli;
 #[cfg(feature = "fault-points")]
 mod crash;
 mod crash_random;
+mod faults;
 mod lifecycle;
 mod main_job;
 mod names;

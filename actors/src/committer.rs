@@ -34,6 +34,8 @@ use crate::supervision::ExitHandle;
 /// The pause after a failed batch, doubled each time up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The longest pause while there is no room: that is cheap to ask for, and somebody may be making some just now.
+const LONGEST_PAUSE_WITHOUT_ROOM: Duration = Duration::from_secs(10);
 /// Failed batches in a row after which nobody is kept waiting for the next.
 const PATIENCE: u32 = 4;
 
@@ -152,26 +154,68 @@ impl Committer {
                 ctx.stop();
             }
             Err(Trouble::Failed(error)) => {
-                self.failures = self.failures.saturating_add(1);
-                let pause = LONGEST_PAUSE.min(FIRST_PAUSE * 2u32.saturating_pow(self.failures.min(6) - 1));
-                let fate = error.fate();
-                warn!(self.log, "no commit for now"; "error" => %error, "next try in" => ?pause,
-                      "needs somebody" => fate == Fate::Halt);
                 if error.kind() == Kind::Internal {
+                    warn!(self.log, "no commit for now"; "error" => %error);
                     self.exit.failed(error.to_string());
                     ctx.stop();
                     return;
                 }
-                self.trouble = Some(error.to_string());
-                self.publish(&self.last_look.clone());
-                if fate != Fate::Retry || self.failures >= PATIENCE {
-                    for waiter in self.waiters.drain(..) {
-                        let _ = waiter.answer.send(Err(Refusal::NoCommit(error.to_string())));
-                    }
-                }
+                let pause = self.no_commit(&error);
                 self.wake_after(pause, ctx);
             }
         }
+    }
+
+    /// Tells everybody who may want to know that there is no commit for now; returns the pause before the next try.
+    fn no_commit(&mut self, error: &Error) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        let longest = if error.kind() == Kind::DiskFull { LONGEST_PAUSE_WITHOUT_ROOM } else { LONGEST_PAUSE };
+        let pause = longest.min(FIRST_PAUSE * 2u32.saturating_pow(self.failures.min(6) - 1));
+        let fate = error.fate();
+        warn!(self.log, "no commit for now"; "error" => %error, "next try in" => ?pause,
+              "needs somebody" => fate == Fate::Halt);
+        self.trouble = Some(error.to_string());
+        self.publish(&self.last_look.clone());
+        if fate != Fate::Retry || self.failures >= PATIENCE {
+            for waiter in self.waiters.drain(..) {
+                let _ = waiter.answer.send(Err(Refusal::NoCommit(error.to_string())));
+            }
+        }
+        pause
+    }
+
+    /// The steps before the first commit. A disk that is full, a database that cannot be written and a want of
+    /// descriptors pass by: they are waited for here, where status tells of them. All else is the supervisor's.
+    fn begin(&mut self, ctx: &mut Context<Self>) {
+        let start = Start {
+            seat: self.seat.clone(),
+            exit: self.exit.clone(),
+            queue: self.queue.clone(),
+            log: self.log.clone(),
+        };
+        ctx.spawn(wrap_future::<_, Self>(start.run()).map(|started, actor, ctx| match started {
+            Ok(tip) => {
+                actor.ready = true;
+                actor.tip = tip;
+                actor.seat.nudge_pushers();
+                actor.keep_house(ctx);
+                actor.work(ctx);
+            }
+            Err(Trouble::Failed(error))
+                if matches!(error.kind(), Kind::DiskFull | Kind::Limit | Kind::Store | Kind::Io) =>
+            {
+                let pause = actor.no_commit(&error);
+                ctx.run_later(pause, |actor, ctx| actor.begin(ctx));
+            }
+            Err(trouble) => {
+                match trouble {
+                    Trouble::Panicked(message) => actor.exit.panicked(message),
+                    Trouble::QueueGone => actor.exit.failed("the queue is not running"),
+                    Trouble::Failed(error) => actor.exit.failed(error.to_string()),
+                }
+                ctx.stop();
+            }
+        }));
     }
 
     /// Every commit makes a pack. Nothing waits for their merging, or a first backup would pile up thousands.
@@ -233,29 +277,7 @@ impl Actor for Committer {
     fn started(&mut self, ctx: &mut Self::Context) {
         fault::point("actor:committer:started");
         self.publish(&WaitingNow::default());
-        let start = Start {
-            seat: self.seat.clone(),
-            exit: self.exit.clone(),
-            queue: self.queue.clone(),
-            log: self.log.clone(),
-        };
-        ctx.spawn(wrap_future::<_, Self>(start.run()).map(|started, actor, ctx| match started {
-            Ok(tip) => {
-                actor.ready = true;
-                actor.tip = tip;
-                actor.seat.nudge_pushers();
-                actor.keep_house(ctx);
-                actor.work(ctx);
-            }
-            Err(trouble) => {
-                match trouble {
-                    Trouble::Panicked(message) => actor.exit.panicked(message),
-                    Trouble::QueueGone => actor.exit.failed("the queue is not running"),
-                    Trouble::Failed(error) => actor.exit.failed(error.to_string()),
-                }
-                ctx.stop();
-            }
-        }));
+        self.begin(ctx);
         self.seat.queued.wake(ctx);
     }
 }

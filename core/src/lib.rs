@@ -2,13 +2,14 @@
 //!
 //! Arrows point downwards only: verbs ([`snapshot`], [`push`], [`scan`], [`adopt`]) use nouns ([`git`],
 //! [`store`], [`watch`], [`metadata`], [`tree`], [`config`], [`ignore`]), and both stand on the ground
-//! ([`path`], [`names`], [`error`], [`progress`], [`fault`]). Nothing here logs, prints, reads a home
+//! ([`path`], [`names`], [`error`], [`disk`], [`progress`], [`fault`]). Nothing here logs, prints, reads a home
 //! directory or panics on input: a function takes what it needs and returns what happened.
 
 pub mod adopt;
 pub mod beneath;
 pub mod config;
 pub mod content;
+pub mod disk;
 pub mod error;
 pub mod fault;
 pub mod git;

@@ -207,6 +207,8 @@ pub fn is_root() -> bool {
 /// One run of the program.
 pub struct Daemon {
     child: Child,
+    /// The child is a tracer, and the program its child.
+    traced: bool,
     ended: Option<ExitStatus>,
     state: PathBuf,
     output: PathBuf,
@@ -220,12 +222,25 @@ impl Daemon {
         let file = fs::File::create(&output).unwrap();
         command.stdout(file.try_clone().unwrap()).stderr(file);
         let state = setup.state();
-        Self { child: command.spawn().unwrap(), ended: None, state, output }
+        Self { child: command.spawn().unwrap(), traced: false, ended: None, state, output }
+    }
+
+    /// The same where `command` starts the program as its own child.
+    pub fn spawn_traced(command: Command, setup: &Setup) -> Self {
+        let mut daemon = Self::spawn(command, setup);
+        daemon.traced = true;
+        daemon
     }
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        if self.traced { self.traced_pid().unwrap_or(0) } else { self.child.id() }
+    }
+
+    fn traced_pid(&self) -> Option<u32> {
+        let text = fs::read_to_string(self.state.join("daemon.json")).ok()?;
+        let document: Value = serde_json::from_str(&text).ok()?;
+        u32::try_from(document["pid"].as_u64()?).ok()
     }
 
     /// Everything it has said so far.
@@ -325,6 +340,9 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         if self.ended.is_none() {
+            if self.traced && self.traced_pid().is_some() {
+                self.signal(Signal::KILL);
+            }
             let _ = self.child.kill();
             let _ = self.child.wait();
         }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
+use backupbot_core::disk::Room;
 use backupbot_core::error::Result;
 use backupbot_core::fault;
+use backupbot_core::git::pack;
 use backupbot_core::git::repository::Repository;
 use backupbot_core::progress::Progress;
 use backupbot_core::scan::Limit;
@@ -105,6 +107,7 @@ impl Cycle {
 
     async fn commit(&self, end: &mut CycleEnd) -> std::result::Result<(), Trouble> {
         let repository = self.seat.settings.name.clone();
+        self.finish_former().await?;
         let most = self.seat.settings.batch.files.max(WALK_FINDINGS);
         let take = TakeBatch { repository: repository.clone(), most, eager: self.eager };
         let rows = self.queue.send(take).await??;
@@ -118,7 +121,10 @@ impl Cycle {
             Built::Commit(staged, summary) => {
                 let staged = Arc::new(*staged);
                 let stage = Stage { repository: repository.clone(), staged: staged.clone() };
-                self.queue.send(stage).await??;
+                if let Err(error) = self.queue.send(stage).await? {
+                    self.drop_pack(staged).await?;
+                    return Err(error.into());
+                }
                 let (seat, publishing) = (self.seat.clone(), staged.clone());
                 let published = run_job(&self.exit, "publish", move |progress| {
                     let opened = Repository::open(&seat.path)?;
@@ -148,6 +154,26 @@ impl Cycle {
         end.has_skips = self.report(&summary, found_skips).await?;
         end.unavailable = summary.unavailable.first().map(|root| root.reason.clone());
         Ok(())
+    }
+
+    /// A commit that an earlier cycle staged and could neither settle nor undo, because the disk failed: nothing is
+    /// taken, and above all nothing else staged, before it is one or the other.
+    async fn finish_former(&self) -> std::result::Result<(), Trouble> {
+        let (reader, name) = (self.seat.common.store.reader(), self.seat.settings.name.clone());
+        match run_job(&self.exit, "look for a staged commit", move |_| reader.staged(&name)).await? {
+            Some(staged) => self.undo(Arc::new(staged)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Nobody recorded the pack of this commit, or perhaps somebody did: gone, it does no harm either way.
+    async fn drop_pack(&self, staged: Arc<StagedCommit>) -> std::result::Result<(), Trouble> {
+        let seat = self.seat.clone();
+        run_job(&self.exit, "undo", move |_| {
+            let opened = Repository::open(&seat.path)?;
+            pack::remove_by_name(&opened.pack_directory(), &staged.pack)
+        })
+        .await
     }
 
     /// A staged commit whose branch did not move is taken back; its rows are all still queued.
@@ -214,6 +240,8 @@ fn build(seat: &RepositorySeat, rows: Vec<TakenRow>, progress: &Progress) -> Res
     let base = checkpoint.as_ref().map(|checkpoint| snapshot::oid(&checkpoint.commit)).transpose()?;
     let files = reader.files(&seat.settings.name)?;
     let branch = seat.branch()?;
+    // What is left of the disk may hold a smaller commit. (A limit of nothing would take nothing, for ever.)
+    let spare = Room::of(&seat.path)?.spare().max(1);
     let batch = Batch {
         repository: &repository,
         branch: &branch,
@@ -226,7 +254,7 @@ fn build(seat: &RepositorySeat, rows: Vec<TakenRow>, progress: &Progress) -> Res
         files: &files,
         limit: Limit {
             findings: seat.settings.batch.files.max(WALK_FINDINGS),
-            bytes: seat.settings.batch.bytes,
+            bytes: seat.settings.batch.bytes.min(spare),
         },
         number: checkpoint.map_or(0, |checkpoint| checkpoint.batch) + 1,
         threads: std::thread::available_parallelism().map_or(2, usize::from).min(8),

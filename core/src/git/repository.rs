@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, Once, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use git2::{Oid, RepositoryInitOptions, RepositoryOpenFlags};
 
@@ -221,6 +222,8 @@ fn create_whole(path: &Path, branch: &str, origin: &str, owner: &str) -> Result<
     set("gc.auto", "0").map_err(|error| git_error("configure", &unfinished, error))?;
     set("backupbot.origin", origin).map_err(|error| git_error("configure", &unfinished, error))?;
     drop(made);
+    // libgit2 does not tell when it could not remove a lock; here nobody else can hold one.
+    super::refs::sweep_stale_locks(&unfinished, Duration::ZERO, SystemTime::now());
     fault::point("repository:made-not-synced");
     sync_tree(&unfinished)?;
     fault::point("repository:synced-not-renamed");
@@ -236,7 +239,11 @@ fn create_whole(path: &Path, branch: &str, origin: &str, owner: &str) -> Result<
         }
         Err(error) => return Err(Error::io("rename into place", &unfinished, error)),
     }
-    sync_directory(parent)?;
+    if let Err(error) = sync_directory(parent) {
+        // Found there next time, it would be taken for durable: it is made anew instead.
+        let _ = fs::rename(path, &unfinished);
+        return Err(error);
+    }
     fault::point("repository:renamed");
     Ok(Origin::Created)
 }
@@ -282,7 +289,7 @@ pub fn sync_file(path: &Path) -> Result<()> {
 
 /// Makes a directory's names durable.
 pub fn sync_directory(path: &Path) -> Result<()> {
-    sync_file(path)
+    super::pack::sync_directory(path)
 }
 
 #[cfg(test)]

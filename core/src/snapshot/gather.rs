@@ -118,8 +118,11 @@ impl Gatherer<'_, '_> {
                 self.findings.extend(recorded.map(|record| gone(path, record.look.kind)));
             }
             Ok(look) if look.kind == EntryKind::Directory => {
-                // A directory that is not known as one may have come with anything in it.
-                if recorded.as_ref().is_none_or(|record| record.look.kind != EntryKind::Directory) {
+                // A directory that is not known as one may have come with anything in it, and of one that could not
+                // be listed nobody knows what is in it.
+                let is_known =
+                    recorded.as_ref().is_some_and(|record| record.look.kind == EntryKind::Directory);
+                if !is_known || row.row.failure.is_some() {
                     return self.walk(row, None, row.row.seq, &mut BTreeMap::new(), progress).map(Some);
                 }
                 self.changed(path, look, recorded);

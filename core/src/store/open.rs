@@ -129,6 +129,29 @@ fn open_checked(path: &Path, cache_bytes: usize) -> std::result::Result<Database
     }
 }
 
+/// What came of opening the file again while the process runs.
+pub(super) enum Reopened {
+    /// It is as it was last written.
+    Open(Box<Database>),
+    /// The system does not let us, for now.
+    NotNow(Error),
+    /// It is damaged or gone; what to do about that is a start's business.
+    Damaged(String),
+}
+
+/// Opens the file again after an error of it; never sets it aside, never makes it anew.
+pub(super) fn open_again(path: &Path, cache_bytes: usize) -> Reopened {
+    if let Ok(false) = path.try_exists() {
+        return Reopened::Damaged("it is gone".to_owned());
+    }
+    match open_checked(path, cache_bytes) {
+        Ok(database) => Reopened::Open(Box::new(database)),
+        Err(Damage::System(error)) => Reopened::NotNow(error),
+        Err(Damage::Broken(reason)) => Reopened::Damaged(reason),
+        Err(Damage::Newer(version)) => Reopened::Damaged(format!("it has format {version}")),
+    }
+}
+
 /// Errors that speak of the system, not of the file's content.
 fn is_systems(error: &std::io::Error) -> bool {
     error.raw_os_error().is_some()

@@ -253,8 +253,18 @@ fn install(places: Places, pack_dir: &Path, name: &str, sync: Sync) -> Result<In
         }
         return Err(error);
     }
-    if sync == Sync::Durable {
-        sync_directory(pack_dir)?;
+    if sync == Sync::Durable
+        && let Err(error) = sync_directory(pack_dir)
+    {
+        // The system tells of a lost write once: synced again, it would call durable what is not. What was put
+        // in place is taken away, so that it is written anew.
+        if index_step == Step::Move {
+            let _ = std::fs::remove_file(&places.index);
+        }
+        if pack_step == Step::Move {
+            let _ = std::fs::remove_file(&places.pack);
+        }
+        return Err(error);
     }
     fault::point("pack:installed");
     Ok(InstalledPack { name: name.to_owned(), path: places.pack, was_there })
