@@ -236,10 +236,10 @@ fn sweep(name: &str, faults: &[Fault], most: usize) {
     let mut cases = Vec::new();
     for stage in [Stage::First, Stage::Later] {
         let setup = world(stage);
-        let reach: BTreeMap<String, usize> = strace::reach(&once(&setup), &calls, setup.scratch.path());
+        let reach: BTreeMap<String, Vec<usize>> = strace::reach(&once(&setup), &calls, setup.scratch.path());
         for fault in faults {
-            let reached = reach.get(fault.call).copied().unwrap_or(0);
-            cases.extend((1..=reached).map(|nth| (*fault, nth, stage)));
+            let numbers = reach.get(fault.call).cloned().unwrap_or_default();
+            cases.extend(numbers.into_iter().map(|nth| (*fault, nth, stage)));
         }
     }
     if let Some(wanted) = wanted() {

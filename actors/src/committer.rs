@@ -58,6 +58,8 @@ pub struct Committer {
     paused: bool,
     tip: Option<Oid>,
     failures: u32,
+    /// Whether it is not known how far the last batch came.
+    is_unsure: bool,
     /// Why the last batch failed, if it did.
     trouble: Option<String>,
     last_look: WaitingNow,
@@ -84,6 +86,7 @@ impl Committer {
             paused: false,
             tip: None,
             failures: 0,
+            is_unsure: false,
             trouble: None,
             last_look: WaitingNow::default(),
             alarm: None,
@@ -115,6 +118,7 @@ impl Committer {
             eager: !self.waiters.is_empty(),
             list_skips: self.skips_listed,
             lowest_waiter: self.waiters.iter().map(|waiter| waiter.seq).min(),
+            after_failure: self.is_unsure,
         };
         ctx.spawn(wrap_future::<_, Self>(cycle.run()).map(|end, actor, ctx| actor.cycle_ended(end, ctx)));
     }
@@ -131,6 +135,7 @@ impl Committer {
                     self.tip = end.tip;
                 }
                 self.paused = end.now.paused_since_ms.is_some();
+                self.is_unsure &= self.paused;
                 self.publish(&end.now);
                 self.answer_waiters(&end);
                 if end.committed {
@@ -169,6 +174,7 @@ impl Committer {
     /// Tells everybody who may want to know that there is no commit for now; returns the pause before the next try.
     fn no_commit(&mut self, error: &Error) -> Duration {
         self.failures = self.failures.saturating_add(1);
+        self.is_unsure = true;
         let longest = if error.kind() == Kind::DiskFull { LONGEST_PAUSE_WITHOUT_ROOM } else { LONGEST_PAUSE };
         let pause = longest.min(FIRST_PAUSE * 2u32.saturating_pow(self.failures.min(6) - 1));
         let fate = error.fate();

@@ -70,27 +70,49 @@ pub fn slow(command: &Command, calls: &str, microseconds: u64) -> Command {
     under_strace(command, &arguments)
 }
 
-/// Runs `command` and returns how often one thread calls each of `calls` at most.
-pub fn reach(command: &Command, calls: &[&str], scratch: &Path) -> BTreeMap<String, usize> {
+/// Runs `command` and returns, for each of `calls`, the numbers at which it is worth failing: those at which some
+/// thread has a call on a file of this test. A thread's call that wakes another one does not fail on any system, so
+/// numbers at which there is one are left out. Calls on no file at all are worth failing at every number.
+pub fn reach(command: &Command, calls: &[&str], scratch: &Path) -> BTreeMap<String, Vec<usize>> {
     let trace: PathBuf = scratch.join("trace");
-    let arguments =
-        ["-o".to_owned(), trace.to_str().unwrap().to_owned(), format!("--trace={}", calls.join(","))];
+    let arguments = [
+        "-y".to_owned(),
+        "-o".to_owned(),
+        trace.to_str().unwrap().to_owned(),
+        format!("--trace={}", calls.join(",")),
+    ];
     let output = under_strace(command, &arguments).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let mut counted: BTreeMap<(String, String), usize> = BTreeMap::new();
-    for line in String::from_utf8_lossy(&fs::read(&trace).unwrap()).lines() {
+    let text = String::from_utf8_lossy(&fs::read(&trace).unwrap()).into_owned();
+    fs::remove_file(trace).unwrap();
+    let own = scratch.to_str().unwrap();
+    let mut counted: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    let mut seen: BTreeMap<&str, BTreeMap<usize, Seen>> = BTreeMap::new();
+    for line in text.lines() {
         let Some((thread, rest)) = line.split_once(char::is_whitespace) else { continue };
         let rest = rest.trim_start();
         let call = rest.split(['(', ' ']).next().unwrap_or_default();
-        if calls.contains(&call) {
-            *counted.entry((call.to_owned(), thread.to_owned())).or_default() += 1;
+        if !calls.contains(&call) {
+            continue;
         }
+        let number = counted.entry((call, thread)).or_default();
+        *number += 1;
+        let at = seen.entry(call).or_default().entry(*number).or_default();
+        let is_channel = ["<anon_inode:[event", "<pipe:", "<socket:", "<UNIX", "<TCP"];
+        at.is_waker |= is_channel.iter().any(|kind| rest.contains(kind));
+        at.is_own |= rest.contains(own);
     }
-    fs::remove_file(trace).unwrap();
-    let mut most: BTreeMap<String, usize> = BTreeMap::new();
-    for ((call, _), count) in counted {
-        let known = most.entry(call).or_default();
-        *known = (*known).max(count);
-    }
-    most
+    let worth = |numbers: BTreeMap<usize, Seen>| -> Vec<usize> {
+        let any_own = numbers.values().any(|seen| seen.is_own);
+        let is_worth = |seen: &Seen| !any_own || (seen.is_own && !seen.is_waker);
+        numbers.into_iter().filter(|(_, seen)| is_worth(seen)).map(|(number, _)| number).collect()
+    };
+    seen.into_iter().map(|(call, numbers)| (call.to_owned(), worth(numbers))).collect()
+}
+
+/// What the threads do at one number.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    is_own: bool,
+    is_waker: bool,
 }

@@ -9,10 +9,11 @@ use backupbot_core::error::Result;
 use backupbot_core::fault;
 use backupbot_core::git::pack;
 use backupbot_core::git::repository::Repository;
+use backupbot_core::path::RelPath;
 use backupbot_core::progress::Progress;
 use backupbot_core::scan::Limit;
 use backupbot_core::snapshot::{self, Batch, Built, Recovered, Summary};
-use backupbot_core::store::changes::{RowVerdict, TakenRow};
+use backupbot_core::store::changes::{Reach, RowVerdict, TakenRow};
 use backupbot_core::store::checkpoints::{RowOutcome, Settlement, StagedCommit};
 use git2::Oid;
 use slog::{Logger, info};
@@ -20,7 +21,7 @@ use slog::{Logger, info};
 use super::{Trouble, run_job};
 use crate::board::SkippedFile;
 use crate::messages::{
-    CountUnsettled, LookAtWaiting, RootSeen, Settle, Stage, TakeBatch, Unstage, WaitingNow,
+    CountUnsettled, Enqueue, LookAtWaiting, RootSeen, Settle, Stage, TakeBatch, Unstage, WaitingNow,
 };
 use crate::queue::Queue;
 use crate::seat::{RepositorySeat, now_ms};
@@ -42,6 +43,8 @@ pub(super) struct CycleEnd {
     pub(super) unavailable: Option<String>,
     pub(super) has_skips: bool,
     pub(super) look_again: Option<Duration>,
+    /// A step failed whose outcome is known by now, but not what it had to tell.
+    is_unsure: bool,
 }
 
 /// One look at the queue, and one commit if it is time.
@@ -53,6 +56,8 @@ pub(super) struct Cycle {
     pub(super) eager: bool,
     pub(super) list_skips: bool,
     pub(super) lowest_waiter: Option<u64>,
+    /// The last cycle failed, and it is not known how far it came.
+    pub(super) after_failure: bool,
 }
 
 impl Cycle {
@@ -68,6 +73,7 @@ impl Cycle {
             unavailable: None,
             has_skips: self.list_skips,
             look_again: None,
+            is_unsure: self.after_failure,
             now,
         };
         if end.now.paused_since_ms.is_some() {
@@ -80,11 +86,32 @@ impl Cycle {
             end.now = self.queue.send(look).await??;
             end.look_again = self.pause_before_commit(&end.now);
         }
+        if end.is_unsure {
+            self.take_stock(&mut end).await?;
+        }
         if let Some(seq) = self.lowest_waiter {
             let left = self.queue.send(CountUnsettled { repository, up_to: seq }).await??;
             end.settled_up_to = (left == 0).then_some(seq);
         }
         Ok(end)
+    }
+
+    /// After a failure: the branch may have moved without anybody having heard of it, and what the batch saw of the
+    /// roots was not told. So the branch is read, the pushers look, and everything is compared.
+    async fn take_stock(&self, end: &mut CycleEnd) -> std::result::Result<(), Trouble> {
+        let seat = self.seat.clone();
+        let tip = run_job(&self.exit, "take stock", move |_| {
+            Repository::open(&seat.path)?.reference(&seat.branch()?)
+        });
+        end.tip = tip.await?.or(end.tip);
+        self.seat.nudge_pushers();
+        for root in self.seat.roots.iter() {
+            let (repository, root) = (self.seat.settings.name.clone(), root.name.clone());
+            let paths = vec![(RelPath::root(), Reach::Deep)];
+            self.queue.send(Enqueue { repository, root, paths }).await??;
+        }
+        self.seat.queued.nudge();
+        Ok(())
     }
 
     /// How long to wait for more rows; zero: commit now; `None`: nothing waits.
@@ -107,7 +134,7 @@ impl Cycle {
 
     async fn commit(&self, end: &mut CycleEnd) -> std::result::Result<(), Trouble> {
         let repository = self.seat.settings.name.clone();
-        self.finish_former().await?;
+        self.finish_former(end).await?;
         let most = self.seat.settings.batch.files.max(WALK_FINDINGS);
         let take = TakeBatch { repository: repository.clone(), most, eager: self.eager };
         let rows = self.queue.send(take).await??;
@@ -132,8 +159,8 @@ impl Cycle {
                 })
                 .await;
                 if let Err(Trouble::Failed(error)) = published {
-                    self.undo(staged).await?;
-                    return Err(Trouble::Failed(error));
+                    self.undo(staged, end).await?;
+                    return if end.committed { Ok(()) } else { Err(Trouble::Failed(error)) };
                 }
                 published?;
                 end.committed = true;
@@ -158,10 +185,10 @@ impl Cycle {
 
     /// A commit that an earlier cycle staged and could neither settle nor undo, because the disk failed: nothing is
     /// taken, and above all nothing else staged, before it is one or the other.
-    async fn finish_former(&self) -> std::result::Result<(), Trouble> {
+    async fn finish_former(&self, end: &mut CycleEnd) -> std::result::Result<(), Trouble> {
         let (reader, name) = (self.seat.common.store.reader(), self.seat.settings.name.clone());
         match run_job(&self.exit, "look for a staged commit", move |_| reader.staged(&name)).await? {
-            Some(staged) => self.undo(Arc::new(staged)).await,
+            Some(staged) => self.undo(Arc::new(staged), end).await,
             None => Ok(()),
         }
     }
@@ -176,8 +203,9 @@ impl Cycle {
         .await
     }
 
-    /// A staged commit whose branch did not move is taken back; its rows are all still queued.
-    async fn undo(&self, staged: Arc<StagedCommit>) -> std::result::Result<(), Trouble> {
+    /// A staged commit whose branch did not move is taken back; its rows are all still queued. One whose branch did
+    /// move is settled, and is this cycle's.
+    async fn undo(&self, staged: Arc<StagedCommit>, end: &mut CycleEnd) -> std::result::Result<(), Trouble> {
         let seat = self.seat.clone();
         let recovered = run_job(&self.exit, "undo", {
             let staged = staged.clone();
@@ -190,6 +218,10 @@ impl Cycle {
             Recovered::Settle => {
                 let settlement: Settlement = staged.settlement.clone();
                 self.queue.send(Settle { repository, settlement }).await??;
+                end.committed = true;
+                end.tip = Some(snapshot::oid(&staged.commit)?);
+                end.is_unsure = true;
+                info!(self.log, "a commit that was on its way is settled"; "commit" => end.tip.map(|tip| tip.to_string()));
             }
         }
         Ok(())

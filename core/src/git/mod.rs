@@ -1,6 +1,7 @@
 //! Git as a format: packs, trees, references and repositories on disk. No transports, no git binary.
 
 pub mod housekeeping;
+mod ownership;
 pub mod pack;
 pub mod reachable;
 pub mod refs;

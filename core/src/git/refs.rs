@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use git2::Oid;
 
+use super::ownership;
 use super::repository::{Repository, sync_directory};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
@@ -134,7 +135,11 @@ impl Lock {
         // One file for each lock: two that shared a draft would be one inode with one value.
         let draft = drafts.join(format!("{DRAFT_PREFIX}{:016x}", u64::from_ne_bytes(random)));
         let text = format!("{new}\n");
-        let linked = write_synced(&draft, &text).map(|()| fs::hard_link(&draft, &path));
+        let written = write_synced(&draft, &text);
+        if let Some(directory) = path.parent() {
+            ownership::follow(&draft, directory);
+        }
+        let linked = written.map(|()| fs::hard_link(&draft, &path));
         let _ = fs::remove_file(&draft);
         let linked = linked?;
         match linked {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use redb::Database;
 
 use super::open::{self, Reopened};
-use super::{Inner, Outcome, store_error};
+use super::{Inner, Outcome, store_error_at};
 use crate::error::{Error, Kind, Result};
 
 /// The pause before the file is opened a second time within [`STEADY`]; it doubles up to the longest.
@@ -76,7 +76,7 @@ impl Handle {
         });
         outcome.map_err(|inner| {
             let is_unusable = ends_an_opening(&inner);
-            let error = store_error(inner);
+            let error = store_error_at(inner, &self.path);
             if is_unusable {
                 self.close(opening, &error);
             }

@@ -176,26 +176,29 @@ impl<E: Into<redb::Error>> From<E> for Inner {
     }
 }
 
+/// Ours of theirs, where the file's path is not at hand; the directory above knows which it is.
 pub(crate) fn store_error(error: Inner) -> Error {
+    store_error_at(error, Path::new(FILE_NAME))
+}
+
+/// Ours of theirs, with the place.
+pub(crate) fn store_error_at(error: Inner, path: &Path) -> Error {
+    let place = crate::path::lossy(path.as_os_str().as_encoded_bytes());
     match error {
-        Inner::Database(redb::Error::Io(source)) => {
-            let kind = match crate::error::kind_of_io(&source) {
-                Kind::Io => Kind::Store,
-                other => other,
-            };
-            let text = match kind {
-                Kind::DiskFull => {
-                    "the state database cannot be written (make room in the state directory; it goes on by itself then)"
-                }
-                _ => "the state database cannot be read or written",
-            };
-            Error::with_source(kind, text, source)
-        }
+        Inner::Database(redb::Error::Io(source)) => match crate::error::kind_of_io(&source) {
+            Kind::Io => {
+                let text = format!("the state database {place} cannot be read or written");
+                Error::with_source(Kind::Store, text, source)
+            }
+            _ => Error::io("read or write the state database", path, source),
+        },
         Inner::Database(source) => {
-            Error::with_source(Kind::Store, "the state database cannot be read or written", source)
+            let text = format!("the state database {place} cannot be read or written");
+            Error::with_source(Kind::Store, text, source)
         }
         Inner::Codec(source) => {
-            Error::with_source(Kind::Store, "a record in the state database is not readable", source)
+            let text = format!("a record in the state database {place} is not readable");
+            Error::with_source(Kind::Store, text, source)
         }
     }
 }

@@ -13,7 +13,7 @@ use redb::{Database, ReadableDatabase};
 
 use super::{
     CHANGES, CHECKPOINTS, FILE_NAME, FILES, FORMAT, Inner, META, ORDER, Outcome, PAUSED, PUSH_HISTORY,
-    REMOTES, Recovery, STAGED, store_error,
+    REMOTES, Recovery, STAGED, store_error, store_error_at,
 };
 use crate::error::{Error, Kind, Result};
 use crate::fault;
@@ -84,7 +84,7 @@ fn create_whole(state_dir: &Path, path: &Path, cache_bytes: usize) -> Result<()>
         transaction.commit()?;
         Ok(())
     };
-    make().map_err(store_error)?;
+    make().map_err(|error| store_error_at(error, &temporary))?;
     fault::point("store:written-not-renamed");
     let file = File::open(&temporary).map_err(|error| Error::io("open", &temporary, error))?;
     file.sync_all().map_err(|error| Error::io("sync", &temporary, error))?;

@@ -18,6 +18,7 @@ use super::shown;
 use super::writer::Sync;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
+use crate::git::ownership;
 use crate::progress::Progress;
 
 /// Every file that is being made in a pack directory has a name that begins like this.
@@ -295,7 +296,12 @@ fn carry_out(step: Step, temporary: &Path, place: &Path) -> Result<()> {
     match step {
         Step::Nothing => Ok(()),
         Step::DropTemporary => remove_if_there(temporary).map(|_| ()),
-        Step::Move => std::fs::rename(temporary, place).map_err(|error| Error::io("rename to", place, error)),
+        Step::Move => {
+            if let Some(directory) = place.parent() {
+                ownership::follow(temporary, directory);
+            }
+            std::fs::rename(temporary, place).map_err(|error| Error::io("rename to", place, error))
+        }
     }
 }
 
