@@ -21,6 +21,7 @@ mod cli;
 #[cfg(feature = "fault-points")]
 mod crash;
 mod crash_random;
+mod disk;
 mod faults;
 mod lifecycle;
 mod main_job;

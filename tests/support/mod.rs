@@ -4,6 +4,7 @@ pub mod api;
 pub mod daemon;
 pub mod git;
 pub mod metadata;
+pub mod mount;
 pub mod strace;
 pub mod tree;
 
