@@ -159,6 +159,12 @@ fn unseen(errno: Errno) -> Unseen {
     }
 }
 
+/// Whether the cause is a want of descriptors, of which the entry itself knows nothing.
+pub fn is_limit(unseen: &Unseen) -> bool {
+    let says = |errno: Errno, text: &str| std::io::Error::from(errno).to_string() == text;
+    matches!(unseen, Unseen::Unreadable(text) if says(Errno::MFILE, text) || says(Errno::NFILE, text))
+}
+
 /// An open watched directory.
 #[derive(Debug)]
 pub struct RootDirectory {
@@ -179,6 +185,9 @@ impl RootDirectory {
                 Errno::LOOP => ": it is a symbolic link; name the directory that it points at",
                 _ => "",
             };
+            if matches!(errno, Errno::MFILE | Errno::NFILE) {
+                return Error::io("open the watched directory", path, errno);
+            }
             let text = format!("the watched directory {shown} is not available{hint}");
             Error::with_source(Kind::RootUnavailable, text, std::io::Error::from(errno))
         };

@@ -2,7 +2,7 @@
 //!
 //! Arrows point downwards only: verbs ([`snapshot`], [`push`], [`scan`], [`adopt`]) use nouns ([`git`],
 //! [`store`], [`watch`], [`metadata`], [`tree`], [`config`], [`ignore`]), and both stand on the ground
-//! ([`path`], [`names`], [`error`], [`disk`], [`progress`], [`fault`]). Nothing here logs, prints, reads a home
+//! ([`path`], [`names`], [`error`], [`disk`], [`limits`], [`progress`], [`fault`]). Nothing here logs, prints, reads a home
 //! directory or panics on input: a function takes what it needs and returns what happened.
 
 pub mod adopt;
@@ -14,6 +14,7 @@ pub mod error;
 pub mod fault;
 pub mod git;
 pub mod ignore;
+pub mod limits;
 pub mod metadata;
 pub mod names;
 pub mod path;

@@ -39,7 +39,12 @@ impl Default for Setup {
 impl Setup {
     /// One repository `documents` with one root `folder1` and one remote `usb`.
     pub fn new() -> Self {
-        let scratch = tempfile::Builder::new().prefix("backupbot-test-").tempdir().unwrap();
+        Self::beneath(&std::env::temp_dir())
+    }
+
+    /// The same in a new directory below `place`.
+    pub fn beneath(place: &Path) -> Self {
+        let scratch = tempfile::Builder::new().prefix("backupbot-test-").tempdir_in(place).unwrap();
         let at = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
         fs::create_dir(at("folder1")).unwrap();
         let config = json!({

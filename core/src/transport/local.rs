@@ -8,6 +8,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -41,15 +42,12 @@ impl LocalTransport {
     /// what is no bare SHA-1 repository.
     pub fn open(path: &Path, branch: &str, for_repository: &Path) -> Result<(Self, Origin)> {
         let owner = workshop::owner_of(for_repository);
-        let (remote, origin) =
-            Repository::open_or_create(path, branch, "remote", &owner).map_err(|error| {
-                match error.kind() {
-                    Kind::Io => {
-                        Error::with_source(Kind::RemoteUnreachable, "the remote cannot be reached", error)
-                    }
-                    _ => error,
-                }
-            })?;
+        let opened =
+            can_be_listed(path).and_then(|()| Repository::open_or_create(path, branch, "remote", &owner));
+        let (remote, origin) = opened.map_err(|error| match error.kind() {
+            Kind::Io => Error::with_source(Kind::RemoteUnreachable, "the remote cannot be reached", error),
+            _ => error,
+        })?;
         let transport = Self { remote, owner };
         transport.sweep();
         Ok((transport, origin))
@@ -68,6 +66,16 @@ impl LocalTransport {
                 let _ = fs::remove_file(&path);
             }
         }
+    }
+}
+
+/// libgit2 says of a directory that we may not enter that there is no repository.
+fn can_be_listed(path: &Path) -> Result<()> {
+    match fs::read_dir(path) {
+        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(Error::io("open", path, error))
+        }
+        _ => Ok(()),
     }
 }
 
