@@ -67,10 +67,12 @@ pub async fn press(control: &Control, reader: &StoreReader, within: Duration) ->
     }
 }
 
-/// Completes when every root that can be has been compared as a whole, or a part of the tree is parked.
+/// Completes when every root that can be has been compared as a whole, or a part of the tree is parked. Where no
+/// commit can be made, no comparison comes to its end either: whoever flushes then hears why.
 pub async fn compared(control: &Control) {
     let is_compared = |seat: &RepositorySeat| {
         is_paused(control, seat)
+            || control.board().repository(&seat.settings.name).is_some_and(|status| status.trouble.is_some())
             || control.board().roots(&seat.settings.name).iter().filter(|root| is_settled(root.state)).count()
                 == seat.roots.len()
     };

@@ -7,7 +7,7 @@ use backupbot_actors::board::{
     Moment, Recovered, RemoteState, RemoteStatus, RemoteView, RepositoryStatus, RepositoryView, RootState,
     RootStatus, SkippedFile,
 };
-use backupbot_actors::control::{Control, ControlError};
+use backupbot_actors::control::Control;
 use backupbot_actors::seat::RepositorySeat;
 use backupbot_core::config::Alerts;
 use backupbot_core::error::Result;
@@ -159,16 +159,16 @@ impl Alert {
 }
 
 /// What the running daemon knows of each repository.
-pub fn of_daemon(control: &Control) -> std::result::Result<Vec<RepositoryAnswer>, ControlError> {
-    let mut views = control.status()?;
-    Ok(control
+pub fn of_daemon(control: &Control) -> Vec<RepositoryAnswer> {
+    let mut views = control.status();
+    control
         .seats()
         .iter()
         .map(|seat| {
             let at = views.iter().position(|view| view.repository.name == seat.settings.name);
             complete(seat, at.map(|at| views.swap_remove(at)), control)
         })
-        .collect())
+        .collect()
 }
 
 /// Who has not said anything yet is starting.

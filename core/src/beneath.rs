@@ -202,12 +202,21 @@ pub enum Unseen {
     Unreadable(String),
 }
 
+/// Why something cannot be read that seldom becomes readable by itself.
+pub const PERMISSION_DENIED: &str = "permission denied";
+
 fn unseen(errno: Errno) -> Unseen {
     match errno {
         Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV => Unseen::Gone,
-        Errno::ACCESS | Errno::PERM => Unseen::Unreadable("permission denied".to_owned()),
+        Errno::ACCESS | Errno::PERM => Unseen::Unreadable(PERMISSION_DENIED.to_owned()),
         other => Unseen::Unreadable(std::io::Error::from(other).to_string()),
     }
+}
+
+/// Whether the cause is a want of descriptors, of which the entry itself knows nothing.
+pub fn is_limit(unseen: &Unseen) -> bool {
+    let says = |errno: Errno, text: &str| std::io::Error::from(errno).to_string() == text;
+    matches!(unseen, Unseen::Unreadable(text) if says(Errno::MFILE, text) || says(Errno::NFILE, text))
 }
 
 /// An open watched directory.
@@ -230,6 +239,9 @@ impl RootDirectory {
                 Errno::LOOP => ": it is a symbolic link; name the directory that it points at",
                 _ => "",
             };
+            if matches!(errno, Errno::MFILE | Errno::NFILE) {
+                return Error::io("open the watched directory", path, errno);
+            }
             let text = format!("the watched directory {shown} is not available{hint}");
             Error::with_source(Kind::RootUnavailable, text, std::io::Error::from(errno))
         };
@@ -332,36 +344,46 @@ pub fn names_in(directory: BorrowedFd<'_>) -> std::result::Result<Vec<OsString>,
 }
 
 /// The extended attributes of an open file or directory that a restore can put back: the `user.` name space,
-/// access lists and capabilities. An empty list where the file system has none.
-pub fn xattrs_of(file: BorrowedFd<'_>) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let Some(names) = in_growing_buffer(|buffer| rustix::fs::flistxattr(file, buffer)) else {
-        return Vec::new();
+/// access lists and capabilities. An empty list where the file system has none; one that the disk fails to give
+/// makes the whole entry unreadable, because it would be missing for ever.
+pub fn xattrs_of(file: BorrowedFd<'_>) -> std::result::Result<Vec<(Vec<u8>, Vec<u8>)>, Unseen> {
+    let Some(names) = in_growing_buffer(|buffer| rustix::fs::flistxattr(file, buffer))? else {
+        return Ok(Vec::new());
     };
     let mut found = Vec::new();
     for name in names.split(|b| *b == 0).filter(|name| is_kept_xattr(name)) {
         let name_text = OsStr::from_bytes(name);
-        if let Some(value) = in_growing_buffer(|buffer| rustix::fs::fgetxattr(file, name_text, buffer)) {
+        if let Some(value) = in_growing_buffer(|buffer| rustix::fs::fgetxattr(file, name_text, buffer))? {
             found.push((name.to_vec(), value));
         }
     }
     found.sort_unstable();
-    found
+    Ok(found)
 }
 
-/// Calls with a buffer that most answers fit in, and again with the largest that Linux allows.
-fn in_growing_buffer(mut call: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>) -> Option<Vec<u8>> {
+/// Calls with a buffer that most answers fit in, and again with the largest that Linux allows. `None` for what
+/// is not there or not for us.
+fn in_growing_buffer(
+    mut call: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>,
+) -> std::result::Result<Option<Vec<u8>>, Unseen> {
     const USUAL_BYTES: usize = 512;
     const MOST_BYTES: usize = 64 * 1024;
     let mut small = [0u8; USUAL_BYTES];
-    match retry(|| call(&mut small)) {
-        Ok(length) => Some(small[..length].to_vec()),
+    let answer = match retry(|| call(&mut small)) {
+        Ok(length) => return Ok(Some(small[..length].to_vec())),
         Err(Errno::RANGE) => {
             let mut large = vec![0u8; MOST_BYTES];
-            let length = retry(|| call(&mut large)).ok()?;
-            large.truncate(length);
-            Some(large)
+            retry(|| call(&mut large)).map(|length| {
+                large.truncate(length);
+                large
+            })
         }
-        Err(_) => None,
+        Err(errno) => Err(errno),
+    };
+    match answer {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(errno @ (Errno::IO | Errno::NOMEM | Errno::STALE | Errno::TIMEDOUT)) => Err(unseen(errno)),
+        Err(_) => Ok(None),
     }
 }
 
@@ -450,6 +472,6 @@ mod tests {
             (b"user.large".to_vec(), large),
             (b"user.small".to_vec(), b"v".to_vec()),
         ];
-        assert_eq!(xattrs_of(file.as_fd()), expected);
+        assert_eq!(xattrs_of(file.as_fd()), Ok(expected));
     }
 }

@@ -84,10 +84,9 @@ impl WatchedRoot {
             Unseen::Gone => "it is gone",
             Unseen::Unreadable(why) => why.as_str(),
         };
-        Error::new(
-            Kind::RootUnavailable,
-            format!("the watched directory {} cannot be listed: {why}", self.shown()),
-        )
+        // A want of descriptors says nothing about the root.
+        let kind = if beneath::is_limit(unseen) { Kind::Limit } else { Kind::RootUnavailable };
+        Error::new(kind, format!("the watched directory {} cannot be listed: {why}", self.shown()))
     }
 
     fn shown(&self) -> String {

@@ -2,6 +2,7 @@
 
 pub mod health;
 pub mod housekeeping;
+mod ownership;
 pub mod pack;
 pub mod reachable;
 pub mod refs;

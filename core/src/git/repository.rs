@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, Once, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use git2::{Oid, RepositoryInitOptions, RepositoryOpenFlags};
 
@@ -34,6 +35,8 @@ fn settle_library() {
         // SAFETY: as above. A NAS export or a volume often belongs to another user; nothing of a repository's
         // configuration is executed here, which is what the ownership check is there to prevent.
         let _ = unsafe { git2::opts::set_verify_owner_validation(false) };
+        // SAFETY: as above.
+        let _ = unsafe { git2::opts::set_mwindow_file_limit(crate::limits::packs_of_libgit2()) };
     });
 }
 
@@ -238,6 +241,9 @@ pub(crate) fn make_beside(path: &Path, branch: &str, origin: &str, owner: &str) 
     // Packs are ours to manage; `git gc` started by some other tool must not race with us.
     set("gc.auto", "0").map_err(|error| git_error("configure", &unfinished, error))?;
     set("backupbot.origin", origin).map_err(|error| git_error("configure", &unfinished, error))?;
+    drop(made);
+    // libgit2 does not tell when it could not remove a lock; here nobody else can hold one.
+    super::refs::sweep_stale_locks(&unfinished, Duration::ZERO, SystemTime::now());
     Ok(unfinished)
 }
 
@@ -266,7 +272,11 @@ fn create_whole(path: &Path, branch: &str, origin: &str, owner: &str) -> Result<
         }
         Err(error) => return Err(Error::io("rename into place", &unfinished, error)),
     }
-    sync_directory(&parent)?;
+    if let Err(error) = sync_directory(&parent) {
+        // Found there next time, it would be taken for durable: it is made anew instead.
+        let _ = fs::rename(path, &unfinished);
+        return Err(error);
+    }
     fault::point("repository:renamed");
     Ok(Origin::Created)
 }
@@ -312,7 +322,7 @@ pub fn sync_file(path: &Path) -> Result<()> {
 
 /// Makes a directory's names durable.
 pub fn sync_directory(path: &Path) -> Result<()> {
-    sync_file(path)
+    super::pack::sync_directory(path)
 }
 
 #[cfg(test)]

@@ -121,12 +121,12 @@ impl Gatherer<'_, '_> {
                 self.findings.extend(recorded.map(|record| gone(path, record.look.kind)));
             }
             Ok(look) if look.kind == EntryKind::Directory => {
-                // A directory that is not known as one may have come with anything in it, and one that
-                // something was mounted on may hide anything now.
+                // A directory that is not known as one may have come with anything in it; one that something was
+                // mounted on may hide anything now; of one that could not be listed nobody knows what is in it.
                 let is_same = |record: &FileRecord| {
                     record.look.kind == EntryKind::Directory && record.look.is_mount == look.is_mount
                 };
-                if !recorded.as_ref().is_some_and(is_same) {
+                if !recorded.as_ref().is_some_and(is_same) || row.row.failure.is_some() {
                     return self.walk(row, None, row.row.seq, &mut BTreeMap::new(), progress).map(Some);
                 }
                 self.changed(path, look, recorded);

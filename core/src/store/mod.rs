@@ -15,23 +15,28 @@
 //! One writer a table, and a type says so: whoever holds a [`QueueStore`] or [`RemoteStore`] may write its
 //! tables, everybody else gets a [`StoreReader`]. Values are postcard; keys are chosen so that what is read
 //! together lies together. Durable transactions use two-phase commit, because file names are hostile input.
+//!
+//! When the file fails, a transaction ends with an error and may or may not be on disk; the database is opened
+//! again by itself (`handle.rs`), and whoever keeps numbers in memory beside it reads them again.
 
 pub mod changes;
 pub mod checkpoints;
 pub mod files;
+mod handle;
 mod open;
 pub mod remotes;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Database, Durability, ReadTransaction, ReadableDatabase, TableDefinition, WriteTransaction};
+use redb::{Durability, ReadTransaction, ReadableDatabase, TableDefinition, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use changes::QueueStore;
 pub use remotes::RemoteStore;
 
+use self::handle::Handle;
 use self::open::Check;
 use crate::error::{Error, Kind, Result};
 use crate::names::{RemoteName, RepositoryName};
@@ -67,7 +72,7 @@ pub struct Recovery {
 /// The open database. Clones are the same database.
 #[derive(Debug, Clone)]
 pub struct Store {
-    database: Arc<Database>,
+    handle: Arc<Handle>,
 }
 
 impl Store {
@@ -90,7 +95,14 @@ impl Store {
 
     fn open_after(state_dir: &Path, check: Check) -> Result<(Self, Option<Recovery>)> {
         let (database, recovery) = open::open_or_rebuild(state_dir, CACHE_BYTES, check)?;
-        Ok((Self { database: Arc::new(database) }, recovery))
+        let handle = Handle::new(state_dir.join(FILE_NAME), CACHE_BYTES, database);
+        Ok((Self { handle: Arc::new(handle) }, recovery))
+    }
+
+    /// Whether the database failed while it was in use and was found damaged, or gone, when it was opened again.
+    /// Only the next [`Store::open`] makes it anew, so the process has to end.
+    pub fn is_damaged(&self) -> bool {
+        self.handle.is_damaged()
     }
 
     /// The queue's tables, for writing. Only the queue may ask.
@@ -127,24 +139,22 @@ impl Store {
 
     /// Runs `change` in one durable transaction: all of it happens, or nothing.
     pub(crate) fn write<T>(&self, change: impl FnOnce(&WriteTransaction) -> Outcome<T>) -> Result<T> {
-        let attempt = || -> Outcome<T> {
-            let mut transaction = self.database.begin_write()?;
+        self.handle.with(|database| {
+            let mut transaction = database.begin_write()?;
             transaction.set_durability(Durability::Immediate)?;
             transaction.set_two_phase_commit(true);
             let value = change(&transaction)?;
             transaction.commit()?;
             Ok(value)
-        };
-        attempt().map_err(store_error)
+        })
     }
 
     pub(crate) fn read<T>(&self, look: impl FnOnce(&ReadTransaction) -> Outcome<T>) -> Result<T> {
-        let attempt = || -> Outcome<T> { look(&self.database.begin_read()?) };
-        attempt().map_err(store_error)
+        self.handle.with(|database| look(&database.begin_read()?))
     }
 
     pub(crate) fn begin_read(&self) -> Result<ReadTransaction> {
-        self.database.begin_read().map_err(|error| store_error(error.into()))
+        self.handle.with(|database| Ok(database.begin_read()?))
     }
 }
 
@@ -176,20 +186,29 @@ impl<E: Into<redb::Error>> From<E> for Inner {
     }
 }
 
+/// Ours of theirs, where the file's path is not at hand; the directory above knows which it is.
 pub(crate) fn store_error(error: Inner) -> Error {
+    store_error_at(error, Path::new(FILE_NAME))
+}
+
+/// Ours of theirs, with the place.
+pub(crate) fn store_error_at(error: Inner, path: &Path) -> Error {
+    let place = crate::path::lossy(path.as_os_str().as_encoded_bytes());
     match error {
-        Inner::Database(redb::Error::Io(source)) => {
-            let kind = match crate::error::kind_of_io(&source) {
-                Kind::Io => Kind::Store,
-                other => other,
-            };
-            Error::with_source(kind, "the state database cannot be read or written", source)
-        }
+        Inner::Database(redb::Error::Io(source)) => match crate::error::kind_of_io(&source) {
+            Kind::Io => {
+                let text = format!("the state database {place} cannot be read or written");
+                Error::with_source(Kind::Store, text, source)
+            }
+            _ => Error::io("read or write the state database", path, source),
+        },
         Inner::Database(source) => {
-            Error::with_source(Kind::Store, "the state database cannot be read or written", source)
+            let text = format!("the state database {place} cannot be read or written");
+            Error::with_source(Kind::Store, text, source)
         }
         Inner::Codec(source) => {
-            Error::with_source(Kind::Store, "a record in the state database is not readable", source)
+            let text = format!("a record in the state database {place} is not readable");
+            Error::with_source(Kind::Store, text, source)
         }
     }
 }
