@@ -25,6 +25,9 @@ use crate::ignore::IgnoreRules;
 use crate::path::RelPath;
 use crate::progress::Progress;
 
+#[cfg(test)]
+mod tests;
+
 /// How long a change of our own may take to be told. It takes microseconds where it works at all.
 pub(super) const SELF_TEST: Duration = Duration::from_secs(2);
 /// Places named in a sentence.

@@ -19,6 +19,8 @@ pub mod debounce;
 pub mod inotify;
 #[cfg(target_os = "linux")]
 mod kinds;
+#[cfg(all(test, target_os = "linux"))]
+mod namespace;
 mod place;
 pub mod poll;
 

@@ -21,7 +21,9 @@ mod poller;
 #[cfg(test)]
 mod tests;
 
-pub(super) use poller::Poller;
+use poller::Poller;
+#[cfg(test)]
+pub(super) use tests::covered;
 
 /// How long to look at directories before looking around: other threads' wishes, events of a companion.
 pub(super) const SLICE: Duration = Duration::from_millis(20);
