@@ -24,6 +24,8 @@ mod crash_random;
 mod lifecycle;
 mod main_job;
 mod names;
+mod polling;
 mod remotes;
 mod scale;
+mod storm;
 mod supervision;
