@@ -11,9 +11,14 @@ use crate::error::Result;
 use crate::path::RelPath;
 use crate::progress::Progress;
 
+#[cfg(all(test, target_os = "linux"))]
+mod conformance;
 pub mod debounce;
 #[cfg(target_os = "linux")]
 pub mod inotify;
+// On Linux only its bookkeeping is of use, to its tests.
+#[cfg(any(test, not(target_os = "linux")))]
+pub mod kqueue;
 
 /// Where to look. Paths that the ignore rules leave out are not hinted.
 #[derive(Debug, Clone, PartialEq, Eq)]
