@@ -192,6 +192,10 @@ impl Fixture {
         }
         for hint in &hints {
             let (Hint::Changed(hinted) | Hint::Deep(hinted)) = hint else { panic!("{hint:?}") };
+            // That some entry came or went is true of its directory too, and costs whoever looks little.
+            if *hint == Hint::Changed(hinted.clone()) && self.root().join(hinted.as_os_path()).is_dir() {
+                continue;
+            }
             assert!(paths.contains(&hinted.to_string().as_str()), "{hint:?} beside {paths:?}");
         }
     }

@@ -8,7 +8,8 @@
 //! - A file was written or its mode changed: hinted.
 //! - A directory has a note: it is listed. What is new, gone or another one under the same name is hinted, and
 //!   watched or let go of. A new directory is hinted with all below, watched first and listed then, because it
-//!   may have been filled before.
+//!   may have been filled before. The directory itself is hinted too: what came and went between two listings
+//!   is in neither, but whoever looked in between may have it.
 //! - Something was deleted, renamed or revoked: its record is dropped, and the directory that it stood in is
 //!   listed. What was moved within the tree is found there as new.
 //! - An ignore file changes: everything at and below its directory is hinted and listed again.

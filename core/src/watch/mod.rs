@@ -24,7 +24,8 @@ pub mod kqueue;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hint {
     /// This entry, and only itself: it was made, changed, or is gone. Where no directory is found any more,
-    /// all below it is gone too, whether or not that was hinted.
+    /// all below it is gone too, whether or not that was hinted; and whatever a directory no longer holds is
+    /// gone from it.
     Changed(RelPath),
     /// This entry and everything below it, including what is no longer there.
     Deep(RelPath),

@@ -36,9 +36,13 @@ fn obey(root: &Path, hint: &Hint, mirror: &mut Mirror) {
     match hint {
         Hint::Changed(path) => match look(root, path) {
             Some(seen) => {
-                if !seen.0 {
-                    mirror.retain(|known, _| !known.is_within(path));
-                }
+                mirror.retain(|known, _| {
+                    let name = known.as_bytes().get(path.as_bytes().len()..).unwrap_or_default();
+                    let name = name.strip_prefix(b"/").unwrap_or(name).split(|byte| *byte == b'/').next();
+                    let child = name.filter(|name| !name.is_empty()).map(|name| path.join(name));
+                    let is_below = known.is_within(path);
+                    !is_below || seen.0 && child.is_none_or(|child| look(root, &child).is_some())
+                });
                 if !path.is_root() {
                     mirror.insert(path.clone(), seen);
                 }

@@ -154,6 +154,9 @@ impl KqueueBackend {
             if !is_hinted {
                 push(hints, Hint::Deep(path.clone()));
             }
+        } else {
+            // What came and went since the last listing has no name here, and somebody may have stored it.
+            push(hints, Hint::Changed(path.clone()));
         }
         self.listing += 1;
         let Ok((unknown, matched)) = self.list(id, &opened) else {
