@@ -545,6 +545,12 @@ fn open_backend(root: &WatchedRoot, settings: &model::Root, sentinels: &Path) ->
 }
 
 #[cfg(not(target_os = "linux"))]
-fn open_backend(_: &WatchedRoot, _: &model::Root, _: &Path) -> Result<Box<dyn Backend>> {
-    Err(Error::new(Kind::Config, "watching is built for Linux only so far"))
+fn open_backend(root: &WatchedRoot, settings: &model::Root, _: &Path) -> Result<Box<dyn Backend>> {
+    backupbot_core::watch::kqueue::raise_limit();
+    let backend = backupbot_core::watch::kqueue::KqueueBackend::new(
+        &root.path,
+        root.rules.clone(),
+        settings.one_file_system,
+    )?;
+    Ok(Box::new(backend))
 }

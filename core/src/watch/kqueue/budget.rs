@@ -72,7 +72,7 @@ fn present_limit() -> u64 {
     limit.current.unwrap_or(UNLIMITED).min(UNLIMITED)
 }
 
-/// Raises the limit on open files as far as this process is allowed to; called once, before anything watches.
+/// Raises the limit on open files as far as this process is allowed to; to be called before anything watches.
 /// Systems that watch by descriptors start programs with limits such as 256.
 pub fn raise_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
