@@ -21,9 +21,14 @@ mod cli;
 #[cfg(feature = "fault-points")]
 mod crash;
 mod crash_random;
+mod disk;
+mod environment;
+mod faults;
 mod lifecycle;
 mod main_job;
 mod names;
+mod remote_faults;
 mod remotes;
 mod scale;
+mod state_damage;
 mod supervision;

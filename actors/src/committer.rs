@@ -4,13 +4,13 @@
 //! walk is to be done, or when somebody asks. A batch goes: take rows (queue) → build a pack (job) → stage
 //! (queue, durable) → publish (job: pack in place, branch moved) → settle (queue, durable) → nudge the
 //! pushers (`cycle.rs`). It starts by finishing or undoing what a crash left, before anything reads the repository
-//! (`start.rs`).
+//! (`start.rs`), and starts so again when the repository turns out to be damaged.
 
 mod cycle;
 mod start;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, ResponseFuture, SpawnHandle};
@@ -34,8 +34,16 @@ use crate::supervision::ExitHandle;
 /// The pause after a failed batch, doubled each time up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The longest pause while there is no room: that is cheap to ask for, and somebody may be making some just now.
+const LONGEST_PAUSE_WITHOUT_ROOM: Duration = Duration::from_secs(10);
 /// Failed batches in a row after which nobody is kept waiting for the next.
 const PATIENCE: u32 = 4;
+/// The rest after the whole repository was read and found sound, doubled each time up to the longest: what raised
+/// the suspicion is somewhere else, and may stay.
+const FIRST_REST: Duration = Duration::from_secs(600);
+const LONGEST_REST: Duration = Duration::from_secs(24 * 3600);
+/// Between two looks whether a cancelled job has ended.
+const LET_GO: Duration = Duration::from_millis(50);
 
 struct Waiter {
     seq: u64,
@@ -56,6 +64,8 @@ pub struct Committer {
     paused: bool,
     tip: Option<Oid>,
     failures: u32,
+    /// Whether it is not known how far the last batch came.
+    is_unsure: bool,
     /// Why the last batch failed, if it did.
     trouble: Option<String>,
     last_look: WaitingNow,
@@ -63,6 +73,8 @@ pub struct Committer {
     waiters: Vec<Waiter>,
     skips_listed: bool,
     housekeeper: Housekeeper,
+    /// When the whole repository was last read without finding damage, and how long that counts.
+    found_sound: Option<(Instant, Duration)>,
 }
 
 impl Committer {
@@ -82,19 +94,103 @@ impl Committer {
             paused: false,
             tip: None,
             failures: 0,
+            is_unsure: false,
             trouble: None,
             last_look: WaitingNow::default(),
             alarm: None,
             waiters: Vec::new(),
             skips_listed: true,
             housekeeper,
+            found_sound: None,
         }
+    }
+
+    /// Takes the first steps, at the start and whenever the repository is not what it was. A disk that is full, a
+    /// database that cannot be written and a want of descriptors pass by: they are waited for here, where status
+    /// tells of them. All else is the supervisor's.
+    fn begin(&mut self, damage: Option<String>, ctx: &mut Context<Self>) {
+        self.ready = false;
+        if self.housekeeper.is_busy() {
+            // It must not work on while the repository is replaced under it.
+            self.housekeeper.cancel();
+            ctx.run_later(LET_GO, |actor, ctx| actor.begin(damage, ctx));
+            return;
+        }
+        let start = Start {
+            seat: self.seat.clone(),
+            exit: self.exit.clone(),
+            queue: self.queue.clone(),
+            log: self.log.clone(),
+            damage,
+        };
+        ctx.spawn(wrap_future::<_, Self>(start.run()).map(|started, actor, ctx| match started {
+            Ok(tip) => {
+                actor.ready = true;
+                actor.tip = tip;
+                actor.seat.nudge_pushers();
+                actor.keep_house(ctx);
+                actor.work(ctx);
+            }
+            Err(Trouble::Failed(error))
+                if matches!(error.kind(), Kind::DiskFull | Kind::Limit | Kind::Store | Kind::Io) =>
+            {
+                let pause = actor.no_commit(&error);
+                ctx.run_later(pause, |actor, ctx| actor.begin(None, ctx));
+            }
+            Err(trouble) => {
+                match trouble {
+                    Trouble::Panicked(message) => actor.exit.panicked(message),
+                    Trouble::QueueGone => actor.exit.failed("the queue is not running"),
+                    Trouble::Failed(error) => {
+                        actor.trouble = Some(error.to_string());
+                        actor.publish(&actor.last_look.clone());
+                        actor.exit.failed(error.to_string());
+                    }
+                }
+                ctx.stop();
+            }
+        }));
+    }
+
+    /// Looks whether the repository is damaged, and has it replaced if it is; else goes on after `pause`.
+    fn look_into(&mut self, reason: &str, pause: Duration, ctx: &mut Context<Self>) {
+        self.at_work = true;
+        let is_rested = |(at, rest): (Instant, Duration)| Instant::now() >= at + rest;
+        let fully = self.found_sound.is_none_or(is_rested);
+        warn!(self.log, "the repository is examined"; "because" => reason, "all of it" => fully);
+        let (seat, exit) = (self.seat.clone(), self.exit.clone());
+        let examined = async move {
+            run_job(&exit, "examine", move |progress| start::examine(&seat, fully, progress)).await
+        };
+        ctx.spawn(wrap_future::<_, Self>(examined).map(move |examined, actor, ctx| {
+            actor.at_work = false;
+            match examined {
+                Ok(Some(damage)) => return actor.begin(Some(damage), ctx),
+                Ok(None) if fully => {
+                    let rest = actor.found_sound.map_or(FIRST_REST, |(_, rest)| LONGEST_REST.min(rest * 2));
+                    actor.found_sound = Some((Instant::now(), rest));
+                }
+                Ok(None) => {}
+                Err(Trouble::Failed(error)) => {
+                    warn!(actor.log, "the repository cannot be examined now"; "error" => %error);
+                }
+                Err(Trouble::Panicked(message)) => {
+                    actor.exit.panicked(message);
+                    return ctx.stop();
+                }
+                Err(Trouble::QueueGone) => {}
+            }
+            actor.wake_after(pause, ctx);
+        }));
     }
 
     fn work(&mut self, ctx: &mut Context<Self>) {
         if !self.ready || self.at_work {
             self.looked_in_vain = true;
             return;
+        }
+        if let Some(reason) = self.seat.suspicion.take() {
+            return self.look_into(&reason, Duration::ZERO, ctx);
         }
         self.at_work = true;
         self.looked_in_vain = false;
@@ -113,6 +209,7 @@ impl Committer {
             eager: !self.waiters.is_empty(),
             list_skips: self.skips_listed,
             lowest_waiter: self.waiters.iter().map(|waiter| waiter.seq).min(),
+            after_failure: self.is_unsure,
         };
         ctx.spawn(wrap_future::<_, Self>(cycle.run()).map(|end, actor, ctx| actor.cycle_ended(end, ctx)));
     }
@@ -129,6 +226,7 @@ impl Committer {
                     self.tip = end.tip;
                 }
                 self.paused = end.now.paused_since_ms.is_some();
+                self.is_unsure &= self.paused;
                 self.publish(&end.now);
                 self.answer_waiters(&end);
                 if end.committed {
@@ -152,26 +250,43 @@ impl Committer {
                 ctx.stop();
             }
             Err(Trouble::Failed(error)) => {
-                self.failures = self.failures.saturating_add(1);
-                let pause = LONGEST_PAUSE.min(FIRST_PAUSE * 2u32.saturating_pow(self.failures.min(6) - 1));
-                let fate = error.fate();
-                warn!(self.log, "no commit for now"; "error" => %error, "next try in" => ?pause,
-                      "needs somebody" => fate == Fate::Halt);
                 if error.kind() == Kind::Internal {
+                    warn!(self.log, "no commit for now"; "error" => %error);
                     self.exit.failed(error.to_string());
                     ctx.stop();
                     return;
                 }
-                self.trouble = Some(error.to_string());
-                self.publish(&self.last_look.clone());
-                if fate != Fate::Retry || self.failures >= PATIENCE {
-                    for waiter in self.waiters.drain(..) {
-                        let _ = waiter.answer.send(Err(Refusal::NoCommit(error.to_string())));
+                let pause = self.no_commit(&error);
+                match error.kind() {
+                    // The stat cache may not belong to what the branch is now: only a start finds out.
+                    Kind::RefMoved => {
+                        self.ready = false;
+                        ctx.run_later(pause, |actor, ctx| actor.begin(None, ctx));
                     }
+                    Kind::Git | Kind::Io => self.look_into(&error.to_string(), pause, ctx),
+                    _ => self.wake_after(pause, ctx),
                 }
-                self.wake_after(pause, ctx);
             }
         }
+    }
+
+    /// Tells everybody who may want to know that there is no commit for now; returns the pause before the next try.
+    fn no_commit(&mut self, error: &Error) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        self.is_unsure = true;
+        let longest = if error.kind() == Kind::DiskFull { LONGEST_PAUSE_WITHOUT_ROOM } else { LONGEST_PAUSE };
+        let pause = longest.min(FIRST_PAUSE * 2u32.saturating_pow(self.failures.min(6) - 1));
+        let fate = error.fate();
+        warn!(self.log, "no commit for now"; "error" => %error, "next try in" => ?pause,
+              "needs somebody" => fate == Fate::Halt);
+        self.trouble = Some(error.to_string());
+        self.publish(&self.last_look.clone());
+        if fate != Fate::Retry || self.failures >= PATIENCE {
+            for waiter in self.waiters.drain(..) {
+                let _ = waiter.answer.send(Err(Refusal::NoCommit(error.to_string())));
+            }
+        }
+        pause
     }
 
     /// Every commit makes a pack. Nothing waits for their merging, or a first backup would pile up thousands.
@@ -233,29 +348,7 @@ impl Actor for Committer {
     fn started(&mut self, ctx: &mut Self::Context) {
         fault::point("actor:committer:started");
         self.publish(&WaitingNow::default());
-        let start = Start {
-            seat: self.seat.clone(),
-            exit: self.exit.clone(),
-            queue: self.queue.clone(),
-            log: self.log.clone(),
-        };
-        ctx.spawn(wrap_future::<_, Self>(start.run()).map(|started, actor, ctx| match started {
-            Ok(tip) => {
-                actor.ready = true;
-                actor.tip = tip;
-                actor.seat.nudge_pushers();
-                actor.keep_house(ctx);
-                actor.work(ctx);
-            }
-            Err(trouble) => {
-                match trouble {
-                    Trouble::Panicked(message) => actor.exit.panicked(message),
-                    Trouble::QueueGone => actor.exit.failed("the queue is not running"),
-                    Trouble::Failed(error) => actor.exit.failed(error.to_string()),
-                }
-                ctx.stop();
-            }
-        }));
+        self.begin(None, ctx);
         self.seat.queued.wake(ctx);
     }
 }

@@ -35,6 +35,16 @@ impl Housekeeper {
         Self { job: JobSlot::new(exit), log: log.clone(), not_before: None }
     }
 
+    /// Whether a merge is in flight.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.job.is_busy()
+    }
+
+    /// Asks the merge in flight to end.
+    pub(crate) fn cancel(&self) {
+        self.job.cancel();
+    }
+
     /// Starts `work` unless it is at work already or had trouble lately; `own` finds this in the actor again.
     pub(crate) fn begin<A, W>(&mut self, ctx: &mut Context<A>, own: fn(&mut A) -> &mut Self, work: W)
     where
@@ -92,7 +102,11 @@ pub(crate) fn merge_in_repository(seat: &RepositorySeat, progress: &Progress) ->
     let repository = Repository::open(&seat.path)?;
     let Some(survey) = housekeeping::survey(&repository, &policy())? else { return Ok(None) };
     let staged = seat.common.store.reader().staged(&seat.settings.name)?;
-    survey.merge(staged.as_ref().map(|staged| staged.pack.as_str()), progress).map(Some)
+    let done = survey.merge(staged.as_ref().map(|staged| staged.pack.as_str()), progress)?;
+    if let Some(damaged) = done.left_alone.first() {
+        seat.suspect(&damaged.to_string());
+    }
+    Ok(Some(done))
 }
 
 /// A pusher's job, for the repository at `own`.

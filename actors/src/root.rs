@@ -107,7 +107,7 @@ fn seat_of(common: &Common, settings: &backupbot_core::config::Repository, log: 
             warn!(log, "an ignore rule is not obeyed, so nothing is left out by it"; "root" => %root.name,
                   "reason" => &problem.reason);
         }
-        WatchedRoot::new(root.name.clone(), root.path.clone(), Arc::new(rules))
+        WatchedRoot::new(root.name.clone(), root.path.clone(), Arc::new(rules), root.one_file_system)
     });
     RepositorySeat {
         path: repository_path(&common.state_dir, settings.name.as_str()),
@@ -119,6 +119,7 @@ fn seat_of(common: &Common, settings: &backupbot_core::config::Repository, log: 
         committed: settings.remotes.iter().map(|remote| (remote.name.clone(), Default::default())).collect(),
         activity: Default::default(),
         detected: settings.roots.iter().map(|root| (root.name.clone(), Default::default())).collect(),
+        suspicion: Default::default(),
         settings: settings.clone(),
         common: common.clone(),
     }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use backupbot_core::config as model;
 use backupbot_core::error::Result;
@@ -82,18 +82,42 @@ pub struct RepositorySeat {
     pub activity: Activity,
     /// By root: paths that events named and that are not quiet yet.
     pub detected: BTreeMap<RootName, AtomicU64>,
+    /// What somebody met in the repository that should not be there; the committer looks into it.
+    pub suspicion: Suspicion,
+}
+
+/// Something about the repository that needs a look, until somebody takes it up.
+#[derive(Debug, Default)]
+pub struct Suspicion(Mutex<Option<String>>);
+
+impl Suspicion {
+    /// Raises it; the first one that is not taken up yet stays.
+    fn raise(&self, reason: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| reason.to_owned());
+    }
+
+    /// Takes it up.
+    pub(crate) fn take(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 impl RepositorySeat {
     /// The branch that commits go to now, in full.
     pub fn branch(&self) -> Result<String> {
-        let name = self.settings.branch.render(&self.common.instance, jiff::Timestamp::now())?;
+        let name = self.settings.branch.render(&self.common.instance, backupbot_core::clock::now())?;
         Ok(if name.starts_with("refs/") { name } else { format!("refs/heads/{name}") })
     }
 
     /// A root by name.
     pub fn root(&self, name: &RootName) -> Option<&WatchedRoot> {
         self.roots.iter().find(|root| root.name == *name)
+    }
+
+    /// Has the committer look whether the repository is damaged.
+    pub fn suspect(&self, reason: &str) {
+        self.suspicion.raise(reason);
+        self.queued.nudge();
     }
 
     /// Tells every pusher that there is a new commit.
@@ -106,5 +130,5 @@ impl RepositorySeat {
 
 /// Unix time in milliseconds.
 pub fn now_ms() -> i64 {
-    backupbot_core::content::now_ns() / 1_000_000
+    backupbot_core::clock::now_ms()
 }

@@ -36,6 +36,8 @@ const WAIT: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Hint batches between the thread and the actor; beyond them the thread waits and the kernel's queue fills.
 const HANDOVER: usize = 64;
+/// Failed attempts to queue, in a row, after which nobody is kept waiting for the next.
+const PATIENCE: u32 = 3;
 /// Unqueued paths kept; beyond them they become one deep row.
 const MOST_UNSENT: usize = 50_000;
 
@@ -64,6 +66,8 @@ pub struct Watcher {
     /// Due and not yet durable.
     unsent: Vec<(RelPath, Reach)>,
     sending: bool,
+    /// Attempts to queue that failed in a row.
+    send_failures: u32,
     /// Everything hinted up to here is durable at this number.
     sent_seq: u64,
     control: Option<Arc<dyn Control>>,
@@ -97,6 +101,7 @@ impl Watcher {
             files: 0,
             excluded_by_rules: 0,
             excluded_by_system: 0,
+            excluded_by_file_system: 0,
             skipped: 0,
             skipped_files: Vec::new(),
         };
@@ -109,6 +114,7 @@ impl Watcher {
             log,
             unsent: Vec::new(),
             sending: false,
+            send_failures: 0,
             sent_seq: 0,
             control: None,
             stop_thread: Arc::default(),
@@ -276,6 +282,7 @@ impl Watcher {
             match answer {
                 Ok(Ok(seq)) => {
                     actor.sent_seq = seq;
+                    actor.send_failures = 0;
                     actor.seat.queued.nudge();
                     actor.send(ctx);
                 }
@@ -285,6 +292,12 @@ impl Watcher {
                     let mut kept = paths;
                     kept.append(&mut actor.unsent);
                     actor.unsent = kept;
+                    actor.send_failures = actor.send_failures.saturating_add(1);
+                    if actor.send_failures >= PATIENCE {
+                        for waiter in actor.barriers.drain(..) {
+                            let _ = waiter.answer.send(Err(Refusal::NoCommit(error.to_string())));
+                        }
+                    }
                     ctx.run_later(LOOK_AGAIN, |actor, ctx| actor.send(ctx));
                 }
                 Err(_) => {
@@ -441,6 +454,7 @@ impl Handler<RootSeen> for Watcher {
                 self.status.files = self.counted.files;
                 self.status.excluded_by_rules = self.counted.excluded_by_rules;
                 self.status.excluded_by_system = self.counted.excluded_by_system;
+                self.status.excluded_by_file_system = self.counted.excluded_by_file_system;
                 self.counted = Counts::default();
             }
             if is_complete && self.control.is_some() {

@@ -71,17 +71,20 @@ async fn serve(
     let mut signals =
         Signals::install(log).map_err(|error| Failure::io("cannot listen for signals", error))?;
     let address = listener.local_addr().map_err(|error| Failure::io("cannot listen", error))?;
-    let mut door = Door::new(
+    let door = Door::new(
         config.instance.clone(),
         config.alerts.clone(),
         config.admin.allowed_hosts.clone(),
         boot::token_file(config),
         log.clone(),
     );
-    door.recovery = recovery;
     let door = Data::new(door);
 
-    let (tree, control) = root::start(config, &store, &Board::new(), log);
+    let board = Board::new();
+    if let Some(words) = recovery {
+        board.recovered("database", "", &words);
+    }
+    let (tree, control) = root::start(config, &store, &board, log);
     let reader = store.reader();
     door.open(Inside { control: control.clone(), reader: reader.clone() });
     let server = http::serve(listener, door.clone())

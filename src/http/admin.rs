@@ -52,12 +52,12 @@ pub async fn alerts(door: Data<Door>) -> Answer {
 async fn status_now(door: Data<Door>) -> Result<StatusAnswer, Problem> {
     let inside = door.enter()?;
     blocking(move || {
-        let repositories = status::of_daemon(&inside.control)?;
+        let repositories = status::of_daemon(&inside.control);
         let halted_since = |repository: &_, remote: &_| {
             status::halted_since(&inside.reader, repository, remote).ok().flatten()
         };
         let mut alerts = status::alerts(&repositories, &door.alerts, Moment::now(), halted_since);
-        alerts.extend(door.recovery.as_deref().map(status::Alert::state_recovered));
+        alerts.extend(inside.control.board().latest_recoveries().iter().map(status::Alert::state_recovered));
         Ok(StatusAnswer {
             instance: door.instance.clone(),
             version: VERSION.to_owned(),

@@ -28,7 +28,6 @@ const UNBUILT: &[(&str, Asks)] = &[
     ("admin.restore_dirs", Asks::Set),
     ("metrics.listen", Asks::Set),
     ("alerts.notify", Asks::Set),
-    ("repositories[].roots[].one_file_system", Asks::Set),
     ("repositories[].roots[].backend", Asks::Words(&["kqueue", "poll"])),
     ("repositories[].mass_change", Asks::Unless("policy", "off")),
     ("repositories[].verify", Asks::Set),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use crate::beneath::{EntryKind, RootDirectory, Unseen};
+use crate::beneath::{EntryKind, Look, RootDirectory, Unseen};
 use crate::error::{Kind, Result};
 use crate::ignore::Verdict;
 use crate::names::RootName;
@@ -12,6 +12,7 @@ use crate::scan::{self, Counts, Finding, Limit, WatchedRoot};
 use crate::snapshot::Batch;
 use crate::store::changes::{Cursor, Failure, RowVerdict, Scope, SkipReason, TakenRow};
 use crate::store::checkpoints::RowOutcome;
+use crate::store::files::FileRecord;
 
 /// A root that is missing for now looks again after this, milliseconds.
 const UNAVAILABLE_PAUSE_MS: i64 = 10_000;
@@ -110,16 +111,22 @@ impl Gatherer<'_, '_> {
         }
         let path = &row.path;
         let recorded = self.batch.files.get(&self.watched.name, path)?;
-        let excluded = |is_directory: bool| {
-            matches!(self.watched.rules.verdict(path, is_directory), Verdict::Excluded { .. })
+        let excluded = |look: &Look| {
+            let is_directory = look.kind == EntryKind::Directory;
+            self.watched.is_elsewhere(self.directory, look)
+                || matches!(self.watched.rules.verdict(path, is_directory), Verdict::Excluded { .. })
         };
         match self.directory.look_at(path) {
-            Ok(look) if excluded(look.kind == EntryKind::Directory) => {
+            Ok(look) if excluded(&look) => {
                 self.findings.extend(recorded.map(|record| gone(path, record.look.kind)));
             }
             Ok(look) if look.kind == EntryKind::Directory => {
-                // A directory that is not known as one may have come with anything in it.
-                if recorded.as_ref().is_none_or(|record| record.look.kind != EntryKind::Directory) {
+                // A directory that is not known as one may have come with anything in it; one that something was
+                // mounted on may hide anything now; of one that could not be listed nobody knows what is in it.
+                let is_same = |record: &FileRecord| {
+                    record.look.kind == EntryKind::Directory && record.look.is_mount == look.is_mount
+                };
+                if !recorded.as_ref().is_some_and(is_same) || row.row.failure.is_some() {
                     return self.walk(row, None, row.row.seq, &mut BTreeMap::new(), progress).map(Some);
                 }
                 self.changed(path, look, recorded);
@@ -140,23 +147,43 @@ impl Gatherer<'_, '_> {
                 }
                 self.changed(path, look, recorded);
             }
-            Err(Unseen::Gone) => {
-                self.findings.extend(recorded.map(|record| gone(path, record.look.kind)));
-            }
-            Err(Unseen::Unreadable(message)) => {
-                let failure = Failure { reason: SkipReason::Unreadable, message };
-                self.findings.push(Finding::Skipped { path: path.clone(), failure });
-            }
+            Err(Unseen::Gone) => match recorded {
+                Some(_) if self.is_below_lost_mount(path)? => {
+                    self.skip(path, SkipReason::Unmounted, scan::UNMOUNTED.to_owned());
+                }
+                recorded => self.findings.extend(recorded.map(|record| gone(path, record.look.kind))),
+            },
+            Err(Unseen::Unreadable(message)) => self.skip(path, SkipReason::Unreadable, message),
         }
         Ok(Some(RowVerdict::Done))
     }
 
-    fn changed(
-        &mut self,
-        path: &RelPath,
-        look: crate::beneath::Look,
-        recorded: Option<crate::store::files::FileRecord>,
-    ) {
+    fn skip(&mut self, path: &RelPath, reason: SkipReason, message: String) {
+        let failure = Failure { reason, message };
+        self.findings.push(Finding::Skipped { path: path.clone(), failure });
+    }
+
+    fn is_below_lost_mount(&self, path: &RelPath) -> Result<bool> {
+        let mut above = path.parent();
+        while let Some(directory) = above {
+            if self.ground().is_lost_mount(&directory)? {
+                return Ok(true);
+            }
+            above = directory.parent();
+        }
+        Ok(false)
+    }
+
+    fn ground(&self) -> scan::Ground<'_> {
+        scan::Ground {
+            root: self.directory,
+            watched: self.watched,
+            files: self.batch.files,
+            threads: self.batch.threads,
+        }
+    }
+
+    fn changed(&mut self, path: &RelPath, look: Look, recorded: Option<FileRecord>) {
         if look.kind == EntryKind::File {
             self.room.bytes = self.room.bytes.saturating_sub(look.size);
         }
@@ -172,15 +199,7 @@ impl Gatherer<'_, '_> {
         walks: &mut BTreeMap<RootName, (Counts, bool)>,
         progress: &Progress,
     ) -> Result<RowVerdict> {
-        let walked = scan::walk(
-            self.directory,
-            self.watched,
-            self.batch.files,
-            &row.path,
-            cursor,
-            self.room,
-            progress,
-        )?;
+        let walked = scan::walk(self.ground(), &row.path, cursor, self.room, progress)?;
         self.room.findings = self.room.findings.saturating_sub(walked.findings.len());
         self.room.bytes = self.room.bytes.saturating_sub(walked.bytes);
         self.findings.extend(walked.findings);

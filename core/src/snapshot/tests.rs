@@ -47,7 +47,7 @@ fn bench_with(patterns: &[&str], roots: &[&str]) -> Bench {
             let (rules, problems) =
                 IgnoreRules::new(&path, &patterns, &[".backupbotignore".to_owned()], true);
             assert!(problems.is_empty());
-            WatchedRoot::new(RootName::new(*name).unwrap(), path, Arc::new(rules))
+            WatchedRoot::new(RootName::new(*name).unwrap(), path, Arc::new(rules), false)
         })
         .collect();
     Bench {

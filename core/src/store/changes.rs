@@ -66,6 +66,8 @@ pub enum SkipReason {
     Changing,
     /// It cannot be stored in this form; the message says why.
     Unsupported,
+    /// It was the top of a mounted file system, and is empty.
+    Unmounted,
 }
 
 impl SkipReason {
@@ -73,6 +75,7 @@ impl SkipReason {
     pub fn as_str(self) -> &'static str {
         match self {
             SkipReason::RootUnavailable => "root_unavailable",
+            SkipReason::Unmounted => "unmounted",
             SkipReason::Unreadable => "unreadable",
             SkipReason::Changing => "changing",
             SkipReason::Unsupported => "unsupported",

@@ -35,8 +35,7 @@ pub struct FileRecord {
 impl FileRecord {
     /// Whether `now` proves that nothing changed since this was recorded.
     pub fn proves_unchanged(&self, now: &Look) -> bool {
-        // Device numbers change with the order in which disks are found at a start; the rest proves enough.
-        if (Look { device: now.device, ..self.look }) != *now {
+        if !self.look.is_same_as(now) {
             return false;
         }
         let content_can_race = now.kind == EntryKind::File;
@@ -277,6 +276,7 @@ pub(super) mod tests {
             device: 1,
             links: 1,
             special: 0,
+            is_mount: false,
         }
     }
 

@@ -15,23 +15,29 @@
 //! One writer a table, and a type says so: whoever holds a [`QueueStore`] or [`RemoteStore`] may write its
 //! tables, everybody else gets a [`StoreReader`]. Values are postcard; keys are chosen so that what is read
 //! together lies together. Durable transactions use two-phase commit, because file names are hostile input.
+//!
+//! When the file fails, a transaction ends with an error and may or may not be on disk; the database is opened
+//! again by itself (`handle.rs`), and whoever keeps numbers in memory beside it reads them again.
 
 pub mod changes;
 pub mod checkpoints;
 pub mod files;
+mod handle;
 mod open;
 pub mod remotes;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Database, Durability, ReadTransaction, ReadableDatabase, TableDefinition, WriteTransaction};
+use redb::{Durability, ReadTransaction, ReadableDatabase, TableDefinition, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use changes::QueueStore;
 pub use remotes::RemoteStore;
 
+use self::handle::Handle;
+use self::open::Check;
 use crate::error::{Error, Kind, Result};
 use crate::names::{RemoteName, RepositoryName};
 
@@ -66,21 +72,37 @@ pub struct Recovery {
 /// The open database. Clones are the same database.
 #[derive(Debug, Clone)]
 pub struct Store {
-    database: Arc<Database>,
+    handle: Arc<Handle>,
 }
 
 impl Store {
     /// Opens `<state_dir>/state.redb`, making it if it is absent. The caller holds the state directory's lock.
     ///
-    /// A new file appears whole or not at all. After an unclean stop the whole file is checked; a damaged one
-    /// is set aside with a time stamp and replaced by an empty one, which the caller must announce: queue and
-    /// caches are then rebuilt from the repository, the roots and the remotes.
+    /// A new file appears whole or not at all. The whole file is checked; one that is damaged, of a later version
+    /// or closed to us is set aside with a time stamp and replaced by an empty one, which the caller must
+    /// announce: queue and caches are then rebuilt from the repository, the roots and the remotes.
     ///
     /// # Errors
-    /// [`Kind::Store`] when the file is of a newer version or cannot be replaced, else the system's errors.
+    /// [`Kind::Store`] when the file cannot be replaced, else the system's errors.
     pub fn open(state_dir: &Path) -> Result<(Self, Option<Recovery>)> {
-        let (database, recovery) = open::open_or_rebuild(state_dir, CACHE_BYTES)?;
-        Ok((Self { database: Arc::new(database) }, recovery))
+        Self::open_after(state_dir, Check::All)
+    }
+
+    /// As [`Store::open`] for a command that only looks: the whole file is checked only after a crash.
+    pub fn open_to_look(state_dir: &Path) -> Result<(Self, Option<Recovery>)> {
+        Self::open_after(state_dir, Check::AfterCrash)
+    }
+
+    fn open_after(state_dir: &Path, check: Check) -> Result<(Self, Option<Recovery>)> {
+        let (database, recovery) = open::open_or_rebuild(state_dir, CACHE_BYTES, check)?;
+        let handle = Handle::new(state_dir.join(FILE_NAME), CACHE_BYTES, database);
+        Ok((Self { handle: Arc::new(handle) }, recovery))
+    }
+
+    /// Whether the database failed while it was in use and was found damaged, or gone, when it was opened again.
+    /// Only the next [`Store::open`] makes it anew, so the process has to end.
+    pub fn is_damaged(&self) -> bool {
+        self.handle.is_damaged()
     }
 
     /// The queue's tables, for writing. Only the queue may ask.
@@ -117,24 +139,22 @@ impl Store {
 
     /// Runs `change` in one durable transaction: all of it happens, or nothing.
     pub(crate) fn write<T>(&self, change: impl FnOnce(&WriteTransaction) -> Outcome<T>) -> Result<T> {
-        let attempt = || -> Outcome<T> {
-            let mut transaction = self.database.begin_write()?;
+        self.handle.with(|database| {
+            let mut transaction = database.begin_write()?;
             transaction.set_durability(Durability::Immediate)?;
             transaction.set_two_phase_commit(true);
             let value = change(&transaction)?;
             transaction.commit()?;
             Ok(value)
-        };
-        attempt().map_err(store_error)
+        })
     }
 
     pub(crate) fn read<T>(&self, look: impl FnOnce(&ReadTransaction) -> Outcome<T>) -> Result<T> {
-        let attempt = || -> Outcome<T> { look(&self.database.begin_read()?) };
-        attempt().map_err(store_error)
+        self.handle.with(|database| look(&database.begin_read()?))
     }
 
     pub(crate) fn begin_read(&self) -> Result<ReadTransaction> {
-        self.database.begin_read().map_err(|error| store_error(error.into()))
+        self.handle.with(|database| Ok(database.begin_read()?))
     }
 }
 
@@ -166,20 +186,29 @@ impl<E: Into<redb::Error>> From<E> for Inner {
     }
 }
 
+/// Ours of theirs, where the file's path is not at hand; the directory above knows which it is.
 pub(crate) fn store_error(error: Inner) -> Error {
+    store_error_at(error, Path::new(FILE_NAME))
+}
+
+/// Ours of theirs, with the place.
+pub(crate) fn store_error_at(error: Inner, path: &Path) -> Error {
+    let place = crate::path::lossy(path.as_os_str().as_encoded_bytes());
     match error {
-        Inner::Database(redb::Error::Io(source)) => {
-            let kind = match crate::error::kind_of_io(&source) {
-                Kind::Io => Kind::Store,
-                other => other,
-            };
-            Error::with_source(kind, "the state database cannot be read or written", source)
-        }
+        Inner::Database(redb::Error::Io(source)) => match crate::error::kind_of_io(&source) {
+            Kind::Io => {
+                let text = format!("the state database {place} cannot be read or written");
+                Error::with_source(Kind::Store, text, source)
+            }
+            _ => Error::io("read or write the state database", path, source),
+        },
         Inner::Database(source) => {
-            Error::with_source(Kind::Store, "the state database cannot be read or written", source)
+            let text = format!("the state database {place} cannot be read or written");
+            Error::with_source(Kind::Store, text, source)
         }
         Inner::Codec(source) => {
-            Error::with_source(Kind::Store, "a record in the state database is not readable", source)
+            let text = format!("a record in the state database {place} is not readable");
+            Error::with_source(Kind::Store, text, source)
         }
     }
 }

@@ -187,7 +187,6 @@ fn every_key_without_code_behind_it_is_refused_and_named() {
     )
     .chain(
         [
-            ("one_file_system: true", "4 repositories[0].roots[0].one_file_system", "one_file_system"),
             ("backend: poll", "4 repositories[0].roots[0].backend", "backend"),
             ("backend: kqueue", "4 repositories[0].roots[0].backend", "backend"),
         ]

@@ -68,7 +68,7 @@ impl InotifyBackend {
         };
         self.table.place_root(watch, self.walk);
         self.root_watch = Some(watch);
-        let scope = self.rules.scope_fresh(&RelPath::root());
+        let scope = self.rules.scope_opened(&RelPath::root(), opened.as_fd());
         let mut steps = Vec::new();
         self.list(&opened, Some(watch), &scope, &mut steps)?;
         drop(opened);
@@ -168,7 +168,7 @@ impl InotifyBackend {
         };
         let is_new = placed != Placed::Known;
         // Only now: an ignore file that is written after this was read has an event.
-        let scope = self.rules.enter(&step.parent_scope, &step.name);
+        let scope = self.rules.enter_opened(&step.parent_scope, &step.name, Some(opened.as_fd()));
         if scope.verdict().is_included() {
             self.list(&opened, watch, &scope, steps)?;
         }
