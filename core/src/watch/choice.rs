@@ -34,7 +34,7 @@ pub fn open(wanted: &Wanted<'_>) -> Result<Box<dyn Backend>> {
         BackendChoice::Poll => poll(wanted),
         BackendChoice::Auto => automatic(wanted),
         BackendChoice::Inotify => inotify(wanted),
-        BackendChoice::Kqueue => Err(absent("kqueue", "macOS and BSD")),
+        BackendChoice::Kqueue => kqueue(wanted),
     }
 }
 
@@ -83,9 +83,21 @@ fn inotify(wanted: &Wanted<'_>) -> Result<Box<dyn Backend>> {
     Ok(Box::new(backend))
 }
 
+#[cfg(target_os = "linux")]
+fn kqueue(_: &Wanted<'_>) -> Result<Box<dyn Backend>> {
+    Err(absent("kqueue", "macOS and BSD"))
+}
+
 #[cfg(not(target_os = "linux"))]
 fn automatic(wanted: &Wanted<'_>) -> Result<Box<dyn Backend>> {
-    poll(wanted)
+    kqueue(wanted)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn kqueue(wanted: &Wanted<'_>) -> Result<Box<dyn Backend>> {
+    super::kqueue::raise_limit();
+    let (rules, one_file_system) = (wanted.rules.clone(), wanted.one_file_system);
+    Ok(Box::new(super::kqueue::KqueueBackend::new(wanted.root, rules, one_file_system)?))
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -14,11 +14,16 @@ use crate::progress::Progress;
 mod choice;
 #[cfg(target_os = "linux")]
 pub mod composed;
+#[cfg(all(test, target_os = "linux"))]
+mod conformance;
 pub mod debounce;
 #[cfg(target_os = "linux")]
 pub mod inotify;
 #[cfg(target_os = "linux")]
 mod kinds;
+// On Linux only its bookkeeping is of use, to its tests.
+#[cfg(any(test, not(target_os = "linux")))]
+pub mod kqueue;
 #[cfg(all(test, target_os = "linux"))]
 mod namespace;
 mod place;
