@@ -24,6 +24,7 @@ mod crash_random;
 mod disk;
 mod environment;
 mod faults;
+mod hostile;
 mod lifecycle;
 mod main_job;
 mod names;

@@ -68,6 +68,8 @@ pub enum SkipReason {
     Unsupported,
     /// It was the top of a mounted file system, and is empty.
     Unmounted,
+    /// It is larger than what is taken, or than the room there is.
+    TooLarge,
 }
 
 impl SkipReason {
@@ -76,6 +78,7 @@ impl SkipReason {
         match self {
             SkipReason::RootUnavailable => "root_unavailable",
             SkipReason::Unmounted => "unmounted",
+            SkipReason::TooLarge => "too_large",
             SkipReason::Unreadable => "unreadable",
             SkipReason::Changing => "changing",
             SkipReason::Unsupported => "unsupported",
