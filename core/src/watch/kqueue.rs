@@ -21,8 +21,8 @@
 //! record, up to the root, whose loss ends the backend. Nothing is told of what is written through a memory map,
 //! and of what another machine does on a network file system: rescans find it.
 //!
-//! The bookkeeping knows no platform. It is tested on Linux against a simulated kernel, under the same suite as
-//! inotify.
+//! The bookkeeping knows no platform. Its tests, with the suite that it shares with inotify, run on Linux against a
+//! simulated kernel, and would run against the real one where there is one.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -56,7 +56,7 @@ mod sweep;
     target_os = "dragonfly"
 ))]
 mod system;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 pub(super) mod tests;
 mod tree;
 

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::path::RelPath;
 use crate::progress::Progress;
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod conformance;
 pub mod debounce;
 #[cfg(target_os = "linux")]

@@ -397,7 +397,7 @@ impl KqueueBackend {
                     continue;
                 }
                 if is_dir {
-                    steps.push(self.rules.enter(&scope, name));
+                    steps.push(self.rules.enter_opened(&scope, name, None));
                 } else {
                     files += 1;
                 }
