@@ -259,7 +259,7 @@ impl IgnoreRules {
         };
         for below in unknown.iter().rev() {
             if let Some(name) = below.file_name() {
-                scope = self.enter_opened(&scope, name, None);
+                scope = self.enter(&scope, name);
             }
         }
         scope
@@ -268,7 +268,7 @@ impl IgnoreRules {
     /// The scope of `directory`, with its own ignore files read anew; where a walk starts.
     pub fn scope_fresh(&self, directory: &RelPath) -> Scope {
         match (directory.parent(), directory.file_name()) {
-            (Some(parent), Some(name)) => self.enter_opened(&self.scope(&parent), name, None),
+            (Some(parent), Some(name)) => self.enter(&self.scope(&parent), name),
             _ => self.root_scope(),
         }
     }
@@ -282,7 +282,11 @@ impl IgnoreRules {
     }
 
     /// The scope of the directory `name` in `parent`, with its ignore files read anew; a walk's step down.
-    /// `opened` is that directory, if it is open already.
+    pub fn enter(&self, parent: &Scope, name: &[u8]) -> Scope {
+        self.enter_opened(parent, name, None)
+    }
+
+    /// As [`IgnoreRules::enter`]; `opened` is that directory, if it is open already.
     pub fn enter_opened(&self, parent: &Scope, name: &[u8], opened: Option<BorrowedFd<'_>>) -> Scope {
         let directory = parent.0.directory.join(name);
         let excluded = match &parent.0.excluded {

@@ -186,7 +186,7 @@ pub struct RootStatus {
     pub state: RootState,
     /// Why, where the state does not speak for itself.
     pub reason: Option<String>,
-    /// How changes are noticed: inotify, kqueue, poll.
+    /// How changes are noticed now: inotify, kqueue, poll, or a mix such as inotify+poll.
     pub backend: String,
     /// Files below it at the last scan.
     pub files: u64,

@@ -1,8 +1,10 @@
 //! From rows to findings: what has to be stored, recorded or taken away, before anything is read.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 
-use crate::beneath::{EntryKind, Look, RootDirectory, Unseen};
+use crate::beneath::{EntryKind, Look, RootDirectory, Unseen, names_in};
 use crate::error::{Kind, Result};
 use crate::ignore::Verdict;
 use crate::names::RootName;
@@ -129,6 +131,7 @@ impl Gatherer<'_, '_> {
                 if !recorded.as_ref().is_some_and(is_same) || row.row.failure.is_some() {
                     return self.walk(row, None, row.row.seq, &mut BTreeMap::new(), progress).map(Some);
                 }
+                self.take_away_what_vanished_from(path)?;
                 self.changed(path, look, recorded);
             }
             Ok(look) => {
@@ -181,6 +184,19 @@ impl Gatherer<'_, '_> {
             files: self.batch.files,
             threads: self.batch.threads,
         }
+    }
+
+    /// Who watches by comparing listings cannot name an entry that came and went between two of them; we may
+    /// have stored it meanwhile.
+    fn take_away_what_vanished_from(&mut self, directory: &RelPath) -> Result<()> {
+        let listed = self.directory.open_directory(directory).and_then(|open| names_in(open.as_fd()));
+        let Ok(names) = listed else { return Ok(()) };
+        for (name, record) in self.batch.files.children(&self.watched.name, directory)? {
+            if names.binary_search_by(|listed| listed.as_bytes().cmp(&name)).is_err() {
+                self.findings.push(gone(&directory.join(&name), record.look.kind));
+            }
+        }
+        Ok(())
     }
 
     fn changed(&mut self, path: &RelPath, look: Look, recorded: Option<FileRecord>) {

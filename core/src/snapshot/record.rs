@@ -44,9 +44,13 @@ impl Collector<'_> {
     /// What is gone goes first: what stands in its place now must not be taken away with it. So does a content
     /// that a directory or a special file has taken the place of.
     pub fn removals(&mut self, root: &RootFindings<'_>) -> Result<()> {
+        // An entry can be missed at its own row and at its directory's.
+        let mut removed = HashSet::new();
         for finding in &root.findings {
             match finding {
-                Finding::Gone { path, kind } => self.remove(&root.watched.name, path, *kind)?,
+                Finding::Gone { path, kind } if removed.insert(path) => {
+                    self.remove(&root.watched.name, path, *kind)?;
+                }
                 Finding::Changed { path, look, recorded: Some(recorded) }
                     if recorded.look.kind.has_content() && !look.kind.has_content() =>
                 {

@@ -263,6 +263,23 @@ fn deletions_renames_and_changes_of_kind_arrive() {
 }
 
 #[test]
+fn what_a_directory_no_longer_holds_goes_with_the_directorys_own_row() {
+    let mut bench = bench();
+    for path in ["dir/stays", "dir/came-and-went", "dir/sub/x", "dir/sub-stays/y"] {
+        bench.write(path, path);
+    }
+    bench.back_up();
+    fs::remove_file(bench.root().join("dir/came-and-went")).unwrap();
+    fs::remove_dir_all(bench.root().join("dir/sub")).unwrap();
+    bench.touch("dir", Reach::Exact);
+    bench.touch("dir/sub", Reach::Exact);
+    let (_, summary) = bench.step();
+    assert_eq!(summary.deleted, 2, "each counts once");
+    bench.drain();
+    bench.assert_clone_equals();
+}
+
+#[test]
 fn a_large_root_is_split_into_commits_that_grow() {
     let mut bench = bench();
     for n in 0..60 {

@@ -5,6 +5,7 @@ mod extremes;
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 
 use tempfile::TempDir;
 

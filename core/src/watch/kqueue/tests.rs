@@ -2,6 +2,7 @@
 //! the conformance suite. On Linux the kernel is simulated.
 
 use std::fs;
+use std::path::PathBuf;
 
 use tempfile::TempDir;
 
