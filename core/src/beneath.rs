@@ -124,6 +124,13 @@ fn nanoseconds(seconds: i64, nanos: i64) -> i64 {
 }
 
 impl Look {
+    /// Major and minor number of a device node.
+    #[allow(clippy::unnecessary_cast, reason = "the width differs by platform")]
+    pub fn device_numbers(&self) -> Option<(u32, u32)> {
+        let device = self.special as rustix::fs::Dev;
+        self.kind.is_device().then(|| (rustix::fs::major(device), rustix::fs::minor(device)))
+    }
+
     /// Whether this, recorded earlier, is what was seen now. Device numbers change with the order in which disks
     /// are found at a start; the rest proves enough.
     pub fn is_same_as(&self, now: &Self) -> bool {
