@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::support::daemon::{Daemon, Setup};
-use crate::support::{Random, is_long, seed};
+use crate::support::tree::write;
+use crate::support::{Random, is_long, seed, skip};
 
 /// Changes a second.
 const RATE: u32 = 5_000;
@@ -75,14 +76,13 @@ fn blow(root: &Path, paths: usize, lasts: Duration, random: &mut Random, mut loo
 fn assert_bounded(daemon: &Daemon, latest: &mut VecDeque<u64>) {
     let resident = memory(daemon.pid(), "VmRSS");
     latest.push_back(resident);
-    if latest.len() > 600 {
+    if latest.len() > 100 {
         latest.pop_front();
     }
     assert!(resident < MOST_RESIDENT_KIB, "{resident} KiB resident, before that {latest:?}");
 }
 
-fn a_storm(lasts: Duration, paths: usize, test: &str) {
-    let setup = Setup::new();
+fn a_storm(setup: &Setup, lasts: Duration, paths: usize, test: &str) {
     let mut random = Random::new(seed(test));
     for number in 0..300 {
         fs::create_dir_all(setup.root().join(format!("storm/{number:03}"))).unwrap();
@@ -99,6 +99,7 @@ fn a_storm(lasts: Duration, paths: usize, test: &str) {
             assert!(pending <= MOST_PENDING, "{pending} rows wait");
         }
     });
+    say(&format!("the storm is over after {changes} changes, {latest:?} KiB resident"));
     let stilled = Instant::now();
     let answer = daemon.api().post("/api/v1/flush", &json!({"wait": true, "timeout": "110s"}));
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -115,20 +116,31 @@ fn a_storm(lasts: Duration, paths: usize, test: &str) {
 
 #[test]
 fn a_write_storm_is_weathered_within_bounds() {
-    a_storm(Duration::from_secs(12), 20_000, "a_write_storm_is_weathered_within_bounds");
+    a_storm(&Setup::new(), Duration::from_secs(12), 8_000, "a_write_storm_is_weathered_within_bounds");
 }
 
 #[test]
 fn a_write_storm_of_ten_minutes_is_weathered_within_bounds() {
     if !is_long() {
-        return crate::support::skip("a write storm of ten minutes (long tier)");
+        return skip("a write storm of ten minutes (long tier)");
     }
-    a_storm(Duration::from_secs(600), 120_000, "a_write_storm_of_ten_minutes_is_weathered_within_bounds");
+    // With the waits that users have: more changes than the debouncer holds arrive while it waits.
+    let mut setup = Setup::new();
+    setup.repository()["roots"][0].as_object_mut().unwrap().remove("debounce");
+    setup.repository().as_object_mut().unwrap().remove("batch");
+    let test = "a_write_storm_of_ten_minutes_is_weathered_within_bounds";
+    a_storm(&setup, Duration::from_secs(600), 120_000, test);
 }
 
 #[test]
 fn a_queue_that_nobody_empties_coarsens_instead_of_growing() {
+    if !is_long() {
+        return skip("60,000 files into a paused queue (long tier)");
+    }
     let setup = Setup::new();
+    for number in 0..60 {
+        write(&setup.root(), format!("{number:02}/first"), "x");
+    }
     let daemon = setup.start();
     daemon.api().flush();
     assert_eq!(daemon.api().post("/api/v1/pause", &json!({"repository": "documents"})).status, 200);
@@ -136,11 +148,7 @@ fn a_queue_that_nobody_empties_coarsens_instead_of_growing() {
     let mut most = 0;
     let pending = || daemon.api().status()["repositories"][0]["pending"].as_u64().unwrap();
     for number in 0..files {
-        let directory = setup.root().join(format!("{:02}", number % 60));
-        if number < 60 {
-            fs::create_dir(&directory).unwrap();
-        }
-        fs::write(directory.join(format!("{number}")), number.to_le_bytes()).unwrap();
+        write(&setup.root(), format!("{:02}/{number}", number % 60), number.to_le_bytes());
         if number % 2000 == 0 {
             most = most.max(pending());
         }

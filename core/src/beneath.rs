@@ -124,6 +124,13 @@ fn nanoseconds(seconds: i64, nanos: i64) -> i64 {
 }
 
 impl Look {
+    /// Major and minor number of a device node.
+    #[allow(clippy::unnecessary_cast, reason = "the width differs by platform")]
+    pub fn device_numbers(&self) -> Option<(u32, u32)> {
+        let device = self.special as rustix::fs::Dev;
+        self.kind.is_device().then(|| (rustix::fs::major(device), rustix::fs::minor(device)))
+    }
+
     /// Whether this, recorded earlier, is what was seen now. Device numbers change with the order in which disks
     /// are found at a start; the rest proves enough.
     pub fn is_same_as(&self, now: &Self) -> bool {
@@ -207,7 +214,8 @@ pub const PERMISSION_DENIED: &str = "permission denied";
 
 fn unseen(errno: Errno) -> Unseen {
     match errno {
-        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV => Unseen::Gone,
+        // MLINK is what FreeBSD says where others say LOOP.
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::MLINK | Errno::XDEV => Unseen::Gone,
         Errno::ACCESS | Errno::PERM => Unseen::Unreadable(PERMISSION_DENIED.to_owned()),
         other => Unseen::Unreadable(std::io::Error::from(other).to_string()),
     }
@@ -345,7 +353,9 @@ pub fn names_in(directory: BorrowedFd<'_>) -> std::result::Result<Vec<OsString>,
 
 /// The extended attributes of an open file or directory that a restore can put back: the `user.` name space,
 /// access lists and capabilities. An empty list where the file system has none; one that the disk fails to give
-/// makes the whole entry unreadable, because it would be missing for ever.
+/// makes the whole entry unreadable, because it would be missing for ever. On macOS, where names have no spaces:
+/// all that an owner may set. On the BSDs, whose calls for attributes are others: none.
+#[cfg(any(target_os = "linux", target_vendor = "apple"))]
 pub fn xattrs_of(file: BorrowedFd<'_>) -> std::result::Result<Vec<(Vec<u8>, Vec<u8>)>, Unseen> {
     let Some(names) = in_growing_buffer(|buffer| rustix::fs::flistxattr(file, buffer))? else {
         return Ok(Vec::new());
@@ -361,8 +371,15 @@ pub fn xattrs_of(file: BorrowedFd<'_>) -> std::result::Result<Vec<(Vec<u8>, Vec<
     Ok(found)
 }
 
+/// See above.
+#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+pub fn xattrs_of(_: BorrowedFd<'_>) -> std::result::Result<Vec<(Vec<u8>, Vec<u8>)>, Unseen> {
+    Ok(Vec::new())
+}
+
 /// Calls with a buffer that most answers fit in, and again with the largest that Linux allows. `None` for what
 /// is not there or not for us.
+#[cfg(any(target_os = "linux", target_vendor = "apple"))]
 fn in_growing_buffer(
     mut call: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>,
 ) -> std::result::Result<Option<Vec<u8>>, Unseen> {
@@ -387,6 +404,14 @@ fn in_growing_buffer(
     }
 }
 
+/// What the system keeps for itself cannot be put back.
+#[cfg(target_vendor = "apple")]
+fn is_kept_xattr(name: &[u8]) -> bool {
+    let of_the_system: [&[u8]; 3] = [b"com.apple.system.", b"com.apple.provenance", b"com.apple.macl"];
+    !name.is_empty() && !of_the_system.iter().any(|prefix| name.starts_with(prefix))
+}
+
+#[cfg(target_os = "linux")]
 fn is_kept_xattr(name: &[u8]) -> bool {
     name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_") || name == b"security.capability"
 }

@@ -82,7 +82,7 @@ pub(super) fn backend(node: &Node) -> Read<BackendChoice> {
             Err("kqueue is for macOS and BSD; here it is auto, inotify or poll".to_owned())
         }
         BackendChoice::Inotify if !cfg!(target_os = "linux") => {
-            Err("inotify is for Linux; here it is auto or poll".to_owned())
+            Err("inotify is for Linux; here it is auto, kqueue or poll".to_owned())
         }
         possible => Ok(possible),
     }

@@ -217,10 +217,7 @@ impl Collector<'_> {
             xattrs: xattrs.into_iter().collect(),
             xattrs_omitted: false,
             hard_link,
-            device: look
-                .kind
-                .is_device()
-                .then(|| (rustix::fs::major(look.special), rustix::fs::minor(look.special))),
+            device: look.device_numbers(),
         }
     }
 

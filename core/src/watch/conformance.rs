@@ -93,6 +93,7 @@ macro_rules! scenarios {
     };
 }
 
+#[cfg(target_os = "linux")]
 mod inotify {
     fn make(
         root: &std::path::Path,

@@ -21,22 +21,22 @@
 //! record, up to the root, whose loss ends the backend. Nothing is told of what is written through a memory map,
 //! and of what another machine does on a network file system: rescans find it.
 //!
-//! The bookkeeping knows no platform. It is tested on Linux against a simulated kernel, under the same suite as
-//! inotify.
+//! The bookkeeping knows no platform. Its tests, with the suite that it shares with inotify, run on Linux against a
+//! simulated kernel, and would run against the real one where there is one.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 
+use super::place::RootPlace;
 use super::{Backend, Control, Hint, WatchStats};
 use crate::error::{Error, Kind, Result};
 use crate::ignore::IgnoreRules;
-use crate::path::{RelPath, lossy};
+use crate::path::RelPath;
 use crate::progress::Progress;
 
 mod budget;
@@ -56,7 +56,7 @@ mod sweep;
     target_os = "dragonfly"
 ))]
 mod system;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 pub(super) mod tests;
 mod tree;
 
@@ -75,9 +75,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Watches one root.
 pub struct KqueueBackend {
-    root: PathBuf,
-    /// Device and inode of the root, by which a replaced one is told.
-    identity: (u64, u64),
+    place: RootPlace,
     one_file_system: bool,
     rules: Arc<IgnoreRules>,
     kernel: Box<dyn Kernel>,
@@ -126,10 +124,8 @@ impl KqueueBackend {
         rules: Arc<IgnoreRules>,
         one_file_system: bool,
     ) -> Result<Self> {
-        let identity = identity_of(root).map_err(|errno| root_unavailable(root, errno.into()))?;
         Ok(Self {
-            root: root.to_owned(),
-            identity,
+            place: RootPlace::new(root)?,
             one_file_system,
             rules,
             kernel,
@@ -202,23 +198,8 @@ impl KqueueBackend {
         }
     }
 
-    /// Opens the root for a moment, if its path still leads to the watched one.
-    fn open_root(&self) -> Result<OwnedFd> {
-        use rustix::io::Errno;
-        let opened = match crate::beneath::open::open_root(&self.root) {
-            Ok(opened) => opened,
-            Err(errno @ (Errno::MFILE | Errno::NFILE)) => return Err(Error::io("open", &self.root, errno)),
-            Err(errno) => return Err(root_unavailable(&self.root, errno.into())),
-        };
-        match rustix::fs::fstat(&opened) {
-            Ok(stat) if identity_in(&stat) == self.identity => Ok(opened),
-            Ok(_) => Err(root_unavailable(&self.root, Errno::STALE.into())),
-            Err(errno) => Err(root_unavailable(&self.root, errno.into())),
-        }
-    }
-
     fn open_below(&self, path: &RelPath, flags: OFlags) -> Result<rustix::io::Result<OwnedFd>> {
-        let root = self.open_root()?;
+        let root = self.place.open()?;
         Ok(crate::beneath::open::open(root.as_fd(), path, flags))
     }
 
@@ -226,20 +207,16 @@ impl KqueueBackend {
     fn check_root(&mut self, hints: &mut Vec<Hint>) {
         if !self.gone && self.checked_root.elapsed() >= ROOT_CHECK {
             self.checked_root = Instant::now();
-            if !self.root_is_there() {
+            if !self.place.is_there() {
                 self.lose_root(hints);
             }
         }
     }
 
-    fn root_is_there(&self) -> bool {
-        identity_of(&self.root).ok() == Some(self.identity)
-    }
-
     /// A failure because the root is gone is no failure but a hint.
     fn unless_lost(&mut self, outcome: Result<()>, hints: &mut Vec<Hint>) -> Result<()> {
         match outcome {
-            Err(error) if error.kind() == Kind::RootUnavailable && (self.gone || !self.root_is_there()) => {
+            Err(error) if error.kind() == Kind::RootUnavailable && (self.gone || !self.place.is_there()) => {
                 self.lose_root(hints);
                 Ok(())
             }
@@ -265,24 +242,11 @@ impl KqueueBackend {
     }
 }
 
-/// Device and inode of a directory.
-fn identity_of(directory: &Path) -> rustix::io::Result<(u64, u64)> {
-    let stat = crate::beneath::retry(|| rustix::fs::stat(directory))?;
-    if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::Directory {
-        return Err(rustix::io::Errno::NOTDIR);
-    }
-    Ok(identity_in(&stat))
-}
-
+/// Device and inode.
 // The widths of struct stat differ by platform.
 #[allow(clippy::unnecessary_cast)]
 fn identity_in(stat: &rustix::fs::Stat) -> (u64, u64) {
     (stat.st_dev as u64, stat.st_ino as u64)
-}
-
-fn root_unavailable(root: &Path, error: io::Error) -> Error {
-    let context = format!("cannot watch the root {}", lossy(root.as_os_str().as_encoded_bytes()));
-    Error::with_source(Kind::RootUnavailable, context, error)
 }
 
 impl Backend for KqueueBackend {
@@ -320,7 +284,7 @@ impl Backend for KqueueBackend {
                 Ok(woken) => woken,
                 Err(error) => {
                     self.asker.put_back(barriers);
-                    return Err(Error::io("wait for events of", &self.root, error));
+                    return Err(Error::io("wait for events of", self.place.path(), error));
                 }
             };
             let settled = self.bring_up_to_date(!barriers.is_empty(), hints);

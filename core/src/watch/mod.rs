@@ -14,7 +14,7 @@ use crate::progress::Progress;
 mod choice;
 #[cfg(target_os = "linux")]
 pub mod composed;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod conformance;
 pub mod debounce;
 #[cfg(target_os = "linux")]

@@ -6,6 +6,7 @@ const INSIDE: &str = "BACKUPBOT_TEST_IN_NAMESPACE";
 
 /// Whether this process is the one that runs `test` in namespaces of its own, where `script` was run first. If
 /// it is not, has such a process run the test; it fails as that one fails.
+#[allow(clippy::unwrap_used, clippy::panic, reason = "a part of tests")]
 pub(super) fn is_inside(test: &str, script: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;

@@ -5,7 +5,9 @@
 //! nothing in them is noticed, find room however late they come. On macOS `kern.maxfilesperproc` bounds the limit
 //! itself. What is taken is given back when a backend is dropped.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+#[cfg(not(target_os = "linux"))]
+use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Left for packs, the database, remotes and connections, whatever the limit is.
 const LEAST_RESERVE: u64 = 64;
@@ -43,6 +45,7 @@ impl Pool {
     }
 
     /// The one of this process, from the limit as it is at the first call.
+    #[cfg(not(target_os = "linux"))]
     pub fn of_process() -> Arc<Self> {
         static POOL: OnceLock<Arc<Pool>> = OnceLock::new();
         POOL.get_or_init(|| Self::with_limit(present_limit())).clone()
@@ -67,6 +70,7 @@ fn usable(limit: u64) -> u64 {
     limit.saturating_sub((limit / 4).max(LEAST_RESERVE))
 }
 
+#[cfg(not(target_os = "linux"))]
 fn present_limit() -> u64 {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     limit.current.unwrap_or(UNLIMITED).min(UNLIMITED)

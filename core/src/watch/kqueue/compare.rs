@@ -120,7 +120,7 @@ impl KqueueBackend {
             Ok(opened) => opened,
             Err(errno) if is_other(errno) => return Ok(Found::Other),
             Err(errno @ (Errno::MFILE | Errno::NFILE)) => {
-                return Err(Error::io("open", &self.root.join(path.as_os_path()), errno));
+                return Err(Error::io("open", &self.place.path().join(path.as_os_path()), errno));
             }
             Err(_) => return Ok(Found::Closed),
         };
@@ -376,7 +376,7 @@ impl KqueueBackend {
     /// descriptor. Good enough for a number in a sentence: what cannot be listed does not count.
     pub(super) fn count_below(&self, top: &RelPath) -> Reason {
         let (mut directories, mut files) = (0, 0);
-        let Ok(root) = self.open_root() else { return Reason::Beyond { directories: 1, files: 0 } };
+        let Ok(root) = self.place.open() else { return Reason::Beyond { directories: 1, files: 0 } };
         let mut steps = vec![self.rules.scope_fresh(top)];
         while let Some(scope) = steps.pop() {
             directories += 1;
@@ -384,7 +384,7 @@ impl KqueueBackend {
             let Ok(opened) = crate::beneath::open::open(root.as_fd(), scope.directory(), flags) else {
                 continue;
             };
-            let is_foreign = |stat: rustix::fs::Stat| identity_in(&stat).0 != self.identity.0;
+            let is_foreign = |stat: rustix::fs::Stat| identity_in(&stat).0 != self.place.device();
             if self.one_file_system && rustix::fs::fstat(&opened).is_ok_and(is_foreign) {
                 continue;
             }
@@ -397,7 +397,7 @@ impl KqueueBackend {
                     continue;
                 }
                 if is_dir {
-                    steps.push(self.rules.enter(&scope, name));
+                    steps.push(self.rules.enter_opened(&scope, name, None));
                 } else {
                     files += 1;
                 }

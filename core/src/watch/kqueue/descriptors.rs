@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::compare::{Found, is_other};
 use super::events::push;
 use super::tree::{DirectoryId, Entry, Listed, Reason, State, Subject};
-use super::{Hint, KqueueBackend, identity_in, root_unavailable};
+use super::{Hint, KqueueBackend, identity_in};
 use crate::error::{Error, Kind, Result};
 use crate::path::RelPath;
 
@@ -24,13 +24,15 @@ impl KqueueBackend {
         let flags = self.kernel.open_flags() | OFlags::DIRECTORY;
         let opened = self
             .open_below(&RelPath::root(), flags)?
-            .map_err(|errno| root_unavailable(&self.root, errno.into()))?;
+            .map_err(|errno| self.place.unavailable(errno.into()))?;
+        let stat = rustix::fs::fstat(&opened).map_err(|errno| self.place.unavailable(errno.into()))?;
+        let identity = identity_in(&stat);
         if !self.budget.take_directory() {
             return Err(Error::new(Kind::Limit, self.budget.sentence(1, 0, 0)));
         }
         let handle = self.tree.new_handle();
         let added = self.kernel.add(handle, opened).and_then(|()| self.kernel.commit());
-        let refused = added.map_err(|error| Error::io("watch", &self.root, error));
+        let refused = added.map_err(|error| Error::io("watch", self.place.path(), error));
         match refused {
             Ok(refused) if refused.is_empty() => {}
             other => {
@@ -38,10 +40,10 @@ impl KqueueBackend {
                 self.budget.give_back_directory();
                 let text = "this file system cannot be watched by kqueue";
                 let error = std::io::Error::other(text);
-                return Err(other.err().unwrap_or_else(|| Error::io("watch", &self.root, error)));
+                return Err(other.err().unwrap_or_else(|| Error::io("watch", self.place.path(), error)));
             }
         }
-        Ok(self.tree.add_directory(None, self.identity, handle, self.round))
+        Ok(self.tree.add_directory(None, identity, handle, self.round))
     }
 
     /// Watches a new directory, to be listed after [`KqueueBackend::commit`].
@@ -60,7 +62,7 @@ impl KqueueBackend {
         let state = match self.open_entry(at, name, OFlags::DIRECTORY) {
             Ok((opened, stat)) => {
                 let identity = identity_in(&stat);
-                if self.one_file_system && identity.0 != self.identity.0 {
+                if self.one_file_system && identity.0 != self.place.device() {
                     State::Foreign
                 } else {
                     let handle = self.tree.new_handle();
@@ -177,7 +179,8 @@ impl KqueueBackend {
 
     /// Makes what was added watched; what the kernel cannot watch is compared from now on.
     pub(super) fn commit(&mut self) -> Result<()> {
-        let refused = self.kernel.commit().map_err(|error| Error::io("watch below", &self.root, error))?;
+        let refused =
+            self.kernel.commit().map_err(|error| Error::io("watch below", self.place.path(), error))?;
         for handle in refused {
             let (parent, name) = match self.tree.subject(handle).cloned() {
                 Some(Subject::Entry(id, name)) => (id, name),

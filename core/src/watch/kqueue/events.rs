@@ -22,7 +22,7 @@ impl KqueueBackend {
 
     fn take_root(&mut self, id: DirectoryId, notes: Notes, hints: &mut Vec<Hint>) {
         let may_be_lost = notes.has_any_of(Notes::DELETE | Notes::RENAME | Notes::REVOKE);
-        if may_be_lost && (notes.has_any_of(Notes::REVOKE) || !self.root_is_there()) {
+        if may_be_lost && (notes.has_any_of(Notes::REVOKE) || !self.place.is_there()) {
             self.lose_root(hints);
             return;
         }

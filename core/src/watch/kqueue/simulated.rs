@@ -50,15 +50,16 @@ struct Place {
 }
 
 impl Simulated {
-    pub fn new(woken: UnixStream) -> Self {
-        Self {
-            inotify: Inotify::init().unwrap(),
+    pub fn new(woken: UnixStream) -> io::Result<Self> {
+        let inotify = Inotify::init()?;
+        Ok(Self {
+            inotify,
             woken,
             watched: HashMap::new(),
             places: HashMap::new(),
             fresh: Vec::new(),
             refused: Vec::new(),
-        }
+        })
     }
 
     fn register(&mut self, handle: Handle, descriptor: OwnedFd) -> io::Result<bool> {

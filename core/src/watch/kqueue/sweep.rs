@@ -34,6 +34,12 @@ impl Sweep {
         Self { left: Vec::new(), spent: Duration::ZERO, next: Instant::now() + PAUSE }
     }
 
+    /// Lets the next turn begin at once.
+    #[cfg(test)]
+    pub fn hurry(&mut self) {
+        self.next = Instant::now();
+    }
+
     /// How long there is nothing to do.
     pub fn pause_left(&self, now: Instant) -> Duration {
         if self.left.is_empty() { self.next.saturating_duration_since(now) } else { Duration::ZERO }

@@ -5,8 +5,7 @@
 //! times, and nobody who does not know the key can make it happen.
 
 use std::cmp::Ordering;
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
-use std::iter::Peekable;
+use std::hash::{BuildHasher, RandomState};
 
 use crate::beneath::{EntryKind, Look, Unseen};
 
@@ -30,7 +29,7 @@ impl Mark {
             (look.mtime_ns, look.ctime_ns),
             (look.inode, look.links, look.special),
         );
-        Self(hashed(key, seen) & !FLAGS | flags)
+        Self(key.hash_one(seen) & !FLAGS | flags)
     }
 
     /// The mark of an entry that cannot be looked at.
@@ -39,7 +38,7 @@ impl Mark {
             Unseen::Gone => "",
             Unseen::Unreadable(words) => words.as_str(),
         };
-        Self(hashed(key, words) & !FLAGS | if is_directory { DIRECTORY } else { 0 })
+        Self(key.hash_one(words) & !FLAGS | if is_directory { DIRECTORY } else { 0 })
     }
 
     /// The entry may change once more without looking different.
@@ -64,12 +63,6 @@ impl Mark {
     pub fn proves_unchanged_since(self, before: Mark) -> bool {
         before.0 & YOUNG == 0 && self.0 & !YOUNG == before.0
     }
-}
-
-fn hashed(key: &RandomState, value: impl Hash) -> u64 {
-    let mut hasher = key.build_hasher();
-    value.hash(&mut hasher);
-    hasher.finish()
 }
 
 /// An entry of a directory.
@@ -149,37 +142,21 @@ impl Pair<'_> {
 pub(super) fn pairs<'a>(
     before: Option<&'a Listing>,
     now: &'a [Entry],
-) -> Pairs<impl Iterator<Item = (&'a [u8], Mark)>, impl Iterator<Item = (&'a [u8], Mark)>> {
-    Pairs {
-        before: before.into_iter().flat_map(Listing::entries).peekable(),
-        now: now.iter().map(|entry| (&*entry.name, entry.mark)).peekable(),
-    }
-}
-
-pub(super) struct Pairs<B: Iterator, N: Iterator> {
-    before: Peekable<B>,
-    now: Peekable<N>,
-}
-
-impl<'a, B, N> Iterator for Pairs<B, N>
-where
-    B: Iterator<Item = (&'a [u8], Mark)>,
-    N: Iterator<Item = (&'a [u8], Mark)>,
-{
-    type Item = Pair<'a>;
-
-    fn next(&mut self) -> Option<Pair<'a>> {
-        let order = match (self.before.peek(), self.now.peek()) {
+) -> impl Iterator<Item = Pair<'a>> + use<'a> {
+    let mut before = before.into_iter().flat_map(Listing::entries).peekable();
+    let mut now = now.iter().map(|entry| (&*entry.name, entry.mark)).peekable();
+    std::iter::from_fn(move || {
+        let order = match (before.peek(), now.peek()) {
             (None, None) => return None,
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
             (Some((before, _)), Some((now, _))) => before.cmp(now),
         };
-        let before = if order.is_le() { self.before.next() } else { None };
-        let now = if order.is_ge() { self.now.next() } else { None };
+        let before = if order.is_le() { before.next() } else { None };
+        let now = if order.is_ge() { now.next() } else { None };
         let (name, _) = before.or(now)?;
         Some(Pair { name, before: before.map(|(_, mark)| mark), now: now.map(|(_, mark)| mark) })
-    }
+    })
 }
 
 #[cfg(test)]
