@@ -28,3 +28,4 @@ mod remotes;
 mod scale;
 mod state_damage;
 mod supervision;
+mod time_jumps;

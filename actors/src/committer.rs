@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, ResponseFuture, SpawnHandle};
+use backupbot_core::clock;
 use backupbot_core::error::{Error, Fate, Kind, Result};
 use backupbot_core::fault;
 use backupbot_core::progress::Progress;
@@ -28,7 +29,7 @@ use crate::housekeeping::{Housekeeper, merge_in_repository};
 use crate::job;
 use crate::messages::{CommitUpTo, PauseChanged, Refusal, WaitingNow, Wake};
 use crate::queue::Queue;
-use crate::seat::RepositorySeat;
+use crate::seat::{RepositorySeat, now_ms};
 use crate::supervision::ExitHandle;
 
 /// The pause after a failed batch, doubled each time up to the longest.
@@ -40,6 +41,9 @@ const PATIENCE: u32 = 4;
 /// the suspicion is somewhere else, and may stay.
 const FIRST_REST: Duration = Duration::from_secs(600);
 const LONGEST_REST: Duration = Duration::from_secs(24 * 3600);
+/// So often is the repository replaced within this time at most.
+const MANY: usize = 3;
+const MANY_WITHIN: Duration = Duration::from_secs(600);
 /// Between two looks whether a cancelled job has ended.
 const LET_GO: Duration = Duration::from_millis(50);
 
@@ -71,6 +75,11 @@ pub struct Committer {
     housekeeper: Housekeeper,
     /// When the whole repository was last read without finding damage, and how long that counts.
     found_sound: Option<(Instant, Duration)>,
+    /// When the repository was replaced lately.
+    replaced: Vec<Instant>,
+    clock: clock::Watch,
+    /// The wall clock was set back, to this, and the queue has not been told yet.
+    clock_back_ms: Option<i64>,
 }
 
 impl Committer {
@@ -97,12 +106,16 @@ impl Committer {
             skips_listed: true,
             housekeeper,
             found_sound: None,
+            replaced: Vec::new(),
+            clock: clock::Watch::new(now_ms(), Instant::now()),
+            clock_back_ms: None,
         }
     }
 
     /// Takes the first steps, at the start and whenever the repository is not what it was.
     fn begin(&mut self, damage: Option<String>, ctx: &mut Context<Self>) {
         self.ready = false;
+        self.seat.settled.set(false);
         if self.housekeeper.is_busy() {
             // It must not work on while the repository is replaced under it.
             self.housekeeper.cancel();
@@ -116,27 +129,30 @@ impl Committer {
             log: self.log.clone(),
             damage,
         };
-        ctx.spawn(wrap_future::<_, Self>(start.run()).map(|started, actor, ctx| match started {
-            Ok(tip) => {
-                actor.ready = true;
-                actor.tip = tip;
-                actor.seat.nudge_pushers();
-                actor.keep_house(ctx);
-                actor.work(ctx);
-            }
-            Err(trouble) => {
-                match trouble {
-                    Trouble::Panicked(message) => actor.exit.panicked(message),
-                    Trouble::QueueGone => actor.exit.failed("the queue is not running"),
-                    Trouble::Failed(error) => {
-                        actor.trouble = Some(error.to_string());
-                        actor.publish(&actor.last_look.clone());
-                        actor.exit.failed(error.to_string());
-                    }
-                }
-                ctx.stop();
-            }
+        ctx.spawn(wrap_future::<_, Self>(start.run()).map(|started, actor, ctx| {
+            actor.seat.settled.set(true);
+            actor.seat.nudge_pushers();
+            actor.begun(started, ctx);
         }));
+    }
+
+    fn begun(&mut self, started: std::result::Result<Option<Oid>, Trouble>, ctx: &mut Context<Self>) {
+        match started {
+            Ok(tip) => {
+                self.ready = true;
+                self.tip = tip;
+                self.keep_house(ctx);
+                return self.work(ctx);
+            }
+            Err(Trouble::Panicked(message)) => self.exit.panicked(message),
+            Err(Trouble::QueueGone) => self.exit.failed("the queue is not running"),
+            Err(Trouble::Failed(error)) => {
+                self.trouble = Some(error.to_string());
+                self.publish(&self.last_look.clone());
+                self.exit.failed(error.to_string());
+            }
+        }
+        ctx.stop();
     }
 
     /// Looks whether the repository is damaged, and has it replaced if it is; else goes on after `pause`.
@@ -152,7 +168,16 @@ impl Committer {
         ctx.spawn(wrap_future::<_, Self>(examined).map(move |examined, actor, ctx| {
             actor.at_work = false;
             match examined {
-                Ok(Some(damage)) => return actor.begin(Some(damage), ctx),
+                Ok(Some(damage)) if actor.may_replace() => return actor.begin(Some(damage), ctx),
+                Ok(Some(damage)) => {
+                    actor.trouble = Some(format!(
+                        "the repository is damaged again right after it was replaced ({damage}): check the disk; it is \
+                         replaced again in {} minutes",
+                        MANY_WITHIN.as_secs() / 60
+                    ));
+                    actor.publish(&actor.last_look.clone());
+                    return actor.wake_after(MANY_WITHIN, ctx);
+                }
                 Ok(None) if fully => {
                     let rest = actor.found_sound.map_or(FIRST_REST, |(_, rest)| LONGEST_REST.min(rest * 2));
                     actor.found_sound = Some((Instant::now(), rest));
@@ -169,6 +194,14 @@ impl Committer {
             }
             actor.wake_after(pause, ctx);
         }));
+    }
+
+    /// On a disk that loses what is written, replacing the repository again and again would help nobody.
+    fn may_replace(&mut self) -> bool {
+        let now = Instant::now();
+        self.replaced.retain(|at| now.saturating_duration_since(*at) < MANY_WITHIN);
+        self.replaced.push(now);
+        self.replaced.len() <= MANY
     }
 
     fn work(&mut self, ctx: &mut Context<Self>) {
@@ -188,6 +221,10 @@ impl Committer {
         for waiter in &mut self.waiters {
             waiter.served = true;
         }
+        if let Some(to_ms) = self.clock.went_back(now_ms(), Instant::now()) {
+            // Of several jumps the furthest counts.
+            self.clock_back_ms = Some(self.clock_back_ms.map_or(to_ms, |earlier| earlier.min(to_ms)));
+        }
         let cycle = Cycle {
             seat: self.seat.clone(),
             exit: self.exit.clone(),
@@ -196,6 +233,7 @@ impl Committer {
             eager: !self.waiters.is_empty(),
             list_skips: self.skips_listed,
             lowest_waiter: self.waiters.iter().map(|waiter| waiter.seq).min(),
+            clock_back_ms: self.clock_back_ms,
         };
         ctx.spawn(wrap_future::<_, Self>(cycle.run()).map(|end, actor, ctx| actor.cycle_ended(end, ctx)));
     }
@@ -206,6 +244,7 @@ impl Committer {
             Ok(end) => {
                 self.failures = 0;
                 self.trouble = None;
+                self.clock_back_ms = None;
                 self.last_look = end.now.clone();
                 self.skips_listed = end.has_skips;
                 if end.tip.is_some() {

@@ -6,6 +6,7 @@
 //! has vanished.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, ResponseFuture, SpawnHandle};
@@ -26,6 +27,9 @@ use crate::job::{self, JobOutcome};
 use crate::messages::{PushUpTo, Refusal, ResumeRemote, Wake};
 use crate::seat::{RepositorySeat, now_ms};
 use crate::supervision::ExitHandle;
+
+/// Between two looks whether the committer has taken its first steps.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 struct Waiter {
     commit: Oid,
@@ -87,6 +91,11 @@ impl Pusher {
     fn work(&mut self, ctx: &mut Context<Self>) {
         if self.at_work {
             self.looked_in_vain = true;
+            return;
+        }
+        if !self.seat.settled.may_push() {
+            // A nudge comes when it may; the alarm is for a committer that never gets there.
+            self.wake_after(LOOK_AGAIN, ctx);
             return;
         }
         self.at_work = true;
@@ -189,11 +198,18 @@ impl Pusher {
             ctx.notify(Wake);
         } else if let Some(at_ms) = delivery.next_try_ms {
             let pause = clock::left_until(at_ms, now_ms(), self.seat.settings.retry.max);
-            self.alarm = Some(ctx.run_later(pause, |actor, ctx| {
-                actor.alarm = None;
-                actor.work(ctx);
-            }));
+            self.wake_after(pause, ctx);
         }
+    }
+
+    fn wake_after(&mut self, pause: Duration, ctx: &mut Context<Self>) {
+        if let Some(alarm) = self.alarm.take() {
+            ctx.cancel_future(alarm);
+        }
+        self.alarm = Some(ctx.run_later(pause, |actor, ctx| {
+            actor.alarm = None;
+            actor.work(ctx);
+        }));
     }
 
     /// Every push makes a pack. Where the remote is a directory here and ours, nobody else would merge them.

@@ -14,8 +14,8 @@ use backupbot_core::store::{QueueStore, Store};
 use std::collections::BTreeMap;
 
 use crate::messages::{
-    Answer, CountUnsettled, DistrustFiles, Enqueue, LookAtWaiting, SetPaused, Settle, Stage, TakeBatch,
-    Unstage, WaitingNow,
+    Answer, ClockWentBack, CountUnsettled, DistrustFiles, Enqueue, LookAtWaiting, SetPaused, Settle, Stage,
+    TakeBatch, Unstage, WaitingNow,
 };
 use crate::seat::now_ms;
 use crate::supervision::ExitHandle;
@@ -131,6 +131,15 @@ impl Handler<DistrustFiles> for Queue {
             }
             Ok(())
         })
+    }
+}
+
+impl Handler<ClockWentBack> for Queue {
+    type Result = Answer<usize>;
+
+    fn handle(&mut self, message: ClockWentBack, _: &mut Self::Context) -> Self::Result {
+        let to_ns = message.to_ms.saturating_mul(1_000_000);
+        self.blocking("forget proofs", |store| store.clock_went_back(&message.repository, to_ns))
     }
 }
 

@@ -120,6 +120,7 @@ fn seat_of(common: &Common, settings: &backupbot_core::config::Repository, log: 
         activity: Default::default(),
         detected: settings.roots.iter().map(|root| (root.name.clone(), Default::default())).collect(),
         suspicion: Default::default(),
+        settled: Default::default(),
         settings: settings.clone(),
         common: common.clone(),
     }

@@ -3,6 +3,7 @@
 pub mod health;
 pub mod housekeeping;
 pub mod pack;
+pub mod prune;
 pub mod reachable;
 pub mod refs;
 pub mod repository;

@@ -22,8 +22,9 @@ pub mod files;
 mod open;
 pub mod remotes;
 
-use std::path::Path;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase, TableDefinition, WriteTransaction};
 use serde::Serialize;
@@ -61,13 +62,39 @@ pub struct Recovery {
     /// What was wrong, in words.
     pub reason: String,
     /// Where the damaged file was put aside.
-    pub set_aside: std::path::PathBuf,
+    pub set_aside: PathBuf,
 }
 
 /// The open database. Clones are the same database.
 #[derive(Debug, Clone)]
 pub struct Store {
     database: Arc<Database>,
+    damage: Damage,
+}
+
+/// Whether the open database failed in a way that no retry mends, and why. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Damage(Arc<Condemned>);
+
+#[derive(Debug)]
+struct Condemned {
+    reason: OnceLock<String>,
+    /// Where the next start finds it.
+    verdict: PathBuf,
+}
+
+impl Damage {
+    /// Why, if so.
+    pub fn reason(&self) -> Option<&str> {
+        self.0.reason.get().map(String::as_str)
+    }
+
+    fn note(&self, reason: &str) {
+        if self.0.reason.set(reason.to_owned()).is_ok() {
+            // If it cannot be written, the next start checks the whole file all the same.
+            let _ = std::fs::write(&self.0.verdict, reason);
+        }
+    }
 }
 
 impl Store {
@@ -90,7 +117,9 @@ impl Store {
 
     fn open_after(state_dir: &Path, check: Check) -> Result<(Self, Option<Recovery>)> {
         let (database, recovery) = open::open_or_rebuild(state_dir, CACHE_BYTES, check)?;
-        Ok((Self { database: Arc::new(database) }, recovery))
+        let verdict = open::verdict_of(&state_dir.join(FILE_NAME));
+        let damage = Damage(Arc::new(Condemned { reason: OnceLock::new(), verdict }));
+        Ok((Self { database: Arc::new(database), damage }, recovery))
     }
 
     /// The queue's tables, for writing. Only the queue may ask.
@@ -125,22 +154,46 @@ impl Store {
         })
     }
 
+    /// Whether the database turned out to be damaged while it was open; the process should then end, and the next
+    /// start sets it aside.
+    pub fn damage(&self) -> Damage {
+        self.damage.clone()
+    }
+
     /// Runs `change` in one durable transaction: all of it happens, or nothing.
     pub(crate) fn write<T>(&self, change: impl FnOnce(&WriteTransaction) -> Outcome<T>) -> Result<T> {
-        let attempt = || -> Outcome<T> {
+        self.guard(|| {
             let mut transaction = self.database.begin_write()?;
             transaction.set_durability(Durability::Immediate)?;
             transaction.set_two_phase_commit(true);
             let value = change(&transaction)?;
             transaction.commit()?;
             Ok(value)
-        };
-        attempt().map_err(store_error)
+        })
     }
 
     pub(crate) fn read<T>(&self, look: impl FnOnce(&ReadTransaction) -> Outcome<T>) -> Result<T> {
-        let attempt = || -> Outcome<T> { look(&self.database.begin_read()?) };
-        attempt().map_err(store_error)
+        self.guard(|| look(&self.database.begin_read()?))
+    }
+
+    /// redb panics on pages that are not what they were; that, and what only damage explains, is noted.
+    pub(crate) fn guard<T>(&self, attempt: impl FnOnce() -> Outcome<T>) -> Result<T> {
+        match catch_unwind(AssertUnwindSafe(attempt)) {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => {
+                let is_damage = error.is_damage();
+                let error = store_error(error);
+                if is_damage {
+                    self.damage.note(&error.to_string());
+                }
+                Err(error)
+            }
+            Err(_) => {
+                let text = "reading the state database ended in a panic: it is damaged";
+                self.damage.note(text);
+                Err(Error::new(Kind::Store, text))
+            }
+        }
     }
 
     pub(crate) fn begin_read(&self) -> Result<ReadTransaction> {
@@ -168,6 +221,17 @@ pub(crate) type Outcome<T> = std::result::Result<T, Inner>;
 pub(crate) enum Inner {
     Database(redb::Error),
     Codec(postcard::Error),
+}
+
+impl Inner {
+    /// Whether the file is not what was written; the system's refusals are not.
+    fn is_damage(&self) -> bool {
+        match self {
+            Inner::Database(redb::Error::Io(error)) => error.raw_os_error().is_none(),
+            Inner::Database(redb::Error::Corrupted(_)) | Inner::Codec(_) => true,
+            Inner::Database(_) => false,
+        }
+    }
 }
 
 impl<E: Into<redb::Error>> From<E> for Inner {
