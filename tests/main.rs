@@ -24,6 +24,7 @@ mod crash_random;
 mod lifecycle;
 mod main_job;
 mod names;
+mod power;
 mod remotes;
 mod scale;
 mod state_damage;

@@ -17,16 +17,17 @@ use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, ResponseF
 use backupbot_core::clock;
 use backupbot_core::error::{Error, Fate, Kind, Result};
 use backupbot_core::fault;
+use backupbot_core::git::prune::Prepared;
 use backupbot_core::progress::Progress;
 use git2::Oid;
-use slog::{Logger, o, warn};
+use slog::{Logger, info, o, warn};
 use tokio::sync::oneshot;
 
 use self::cycle::{Cycle, CycleEnd};
 use self::start::Start;
 use crate::board::RepositoryStatus;
-use crate::housekeeping::{Housekeeper, merge_in_repository};
-use crate::job;
+use crate::housekeeping::{Housekeeper, finish_pruning, merge_in_repository, prepare_pruning, search_is_due};
+use crate::job::{self, JobOutcome};
 use crate::messages::{CommitUpTo, PauseChanged, Refusal, WaitingNow, Wake};
 use crate::queue::Queue;
 use crate::seat::{RepositorySeat, now_ms};
@@ -77,6 +78,8 @@ pub struct Committer {
     found_sound: Option<(Instant, Duration)>,
     /// When the repository was replaced lately.
     replaced: Vec<Instant>,
+    /// Packs that may go as soon as no commit is in the making.
+    prunable: Option<Prepared>,
     clock: clock::Watch,
     /// The wall clock was set back, to this, and the queue has not been told yet.
     clock_back_ms: Option<i64>,
@@ -107,6 +110,7 @@ impl Committer {
             housekeeper,
             found_sound: None,
             replaced: Vec::new(),
+            prunable: None,
             clock: clock::Watch::new(now_ms(), Instant::now()),
             clock_back_ms: None,
         }
@@ -115,6 +119,7 @@ impl Committer {
     /// Takes the first steps, at the start and whenever the repository is not what it was.
     fn begin(&mut self, damage: Option<String>, ctx: &mut Context<Self>) {
         self.ready = false;
+        self.prunable = None;
         self.seat.settled.set(false);
         if self.housekeeper.is_busy() {
             // It must not work on while the repository is replaced under it.
@@ -212,6 +217,11 @@ impl Committer {
         if let Some(reason) = self.seat.suspicion.take() {
             return self.look_into(&reason, Duration::ZERO, ctx);
         }
+        if !self.housekeeper.is_busy()
+            && let Some(prepared) = self.prunable.take()
+        {
+            return self.prune(prepared, ctx);
+        }
         self.at_work = true;
         self.looked_in_vain = false;
         if let Some(alarm) = self.alarm.take() {
@@ -306,9 +316,62 @@ impl Committer {
 
     /// Every commit makes a pack. Nothing waits for their merging, or a first backup would pile up thousands.
     fn keep_house(&mut self, ctx: &mut Context<Self>) {
+        if self.search_for_unneeded(ctx) {
+            return;
+        }
         let seat = self.seat.clone();
         let work = move |progress: &Progress| merge_in_repository(&seat, progress);
         self.housekeeper.begin(ctx, |actor: &mut Self| &mut actor.housekeeper, work);
+    }
+
+    /// Whether it is time for that, and begun.
+    fn search_for_unneeded(&mut self, ctx: &mut Context<Self>) -> bool {
+        if self.prunable.is_some() {
+            return false;
+        }
+        let seat = self.seat.clone();
+        let Some(slot) = self.housekeeper.slot().filter(|_| search_is_due(&seat)) else { return false };
+        let search = move |progress: &Progress| prepare_pruning(&seat, progress);
+        let _ = slot.start_catching(ctx, "search", search, |actor: &mut Self, outcome, ctx| match outcome {
+            JobOutcome::Finished(Ok(found)) => {
+                actor.prunable = found;
+                actor.work(ctx);
+            }
+            JobOutcome::Finished(Err(error)) if error.kind() == Kind::Cancelled => {}
+            JobOutcome::Finished(Err(error)) => {
+                warn!(actor.log, "what nobody needs is not removed this week"; "error" => %error);
+            }
+            JobOutcome::Panicked(message) => {
+                warn!(actor.log, "what nobody needs is not removed this week"; "panic" => message);
+            }
+        });
+        true
+    }
+
+    /// Takes the place of one commit: none may be in the making.
+    fn prune(&mut self, prepared: Prepared, ctx: &mut Context<Self>) {
+        self.at_work = true;
+        let (seat, exit) = (self.seat.clone(), self.exit.clone());
+        let pruning = async move {
+            run_job(&exit, "prune", move |progress| finish_pruning(&seat, prepared, progress)).await
+        };
+        ctx.spawn(wrap_future::<_, Self>(pruning).map(|pruned, actor, ctx| {
+            actor.at_work = false;
+            match pruned {
+                Ok(Some(pruned)) => {
+                    info!(actor.log, "what nobody needed is removed"; "objects" => pruned.objects,
+                                          "bytes" => pruned.bytes)
+                }
+                Ok(None) => {}
+                Err(Trouble::Failed(error)) => warn!(actor.log, "what nobody needs stays"; "error" => %error),
+                Err(Trouble::Panicked(message)) => {
+                    actor.exit.panicked(message);
+                    return ctx.stop();
+                }
+                Err(Trouble::QueueGone) => {}
+            }
+            actor.work(ctx);
+        }));
     }
 
     fn answer_waiters(&mut self, end: &CycleEnd) {
@@ -425,7 +488,7 @@ async fn run_job<T: Send + 'static>(
     work: impl FnOnce(&Progress) -> Result<T> + Send + 'static,
 ) -> std::result::Result<T, Trouble> {
     match job::run(exit, name, work).await {
-        job::JobOutcome::Finished(result) => Ok(result?),
-        job::JobOutcome::Panicked(message) => Err(Trouble::Panicked(format!("in {name}: {message}"))),
+        JobOutcome::Finished(result) => Ok(result?),
+        JobOutcome::Panicked(message) => Err(Trouble::Panicked(format!("in {name}: {message}"))),
     }
 }
