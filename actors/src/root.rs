@@ -129,6 +129,7 @@ fn seat_of(
         activity: Default::default(),
         detected: settings.roots.iter().map(|root| (root.name.clone(), Default::default())).collect(),
         suspicion: Default::default(),
+        settled: Default::default(),
         settings: settings.clone(),
         common: common.clone(),
     }

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytesize::ByteSize;
 
 use crate::beneath::{self, EntryKind, Look, RootDirectory, Unseen};
+use crate::clock::now_ns;
 use crate::error::{Error, Kind, Result};
 use crate::ignore::{ExcludedBy, IgnoreRules, Scope, Verdict};
 use crate::names::RootName;
@@ -446,7 +447,7 @@ impl Walker<'_> {
 
     /// Whether taking this file would make the commit larger than it should be.
     fn would_overflow(&self, look: &Look, record: Option<&FileRecord>) -> bool {
-        let unchanged = record.is_some_and(|record| record.proves_unchanged(look));
+        let unchanged = record.is_some_and(|record| record.proves_unchanged(look, now_ns()));
         !unchanged && self.out.bytes > 0 && self.out.bytes.saturating_add(look.size) > self.limit.bytes
     }
 
@@ -480,7 +481,7 @@ impl Walker<'_> {
             return;
         }
         if let Some(recorded) = &recorded {
-            if recorded.proves_unchanged(&look) {
+            if recorded.proves_unchanged(&look, now_ns()) {
                 return;
             }
             if recorded.look.kind == EntryKind::Directory && look.kind != EntryKind::Directory {

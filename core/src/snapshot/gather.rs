@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use bytesize::ByteSize;
 
 use crate::beneath::{EntryKind, Look, RootDirectory, Unseen, names_in};
+use crate::clock::now_ns;
 use crate::error::{Kind, Result};
 use crate::ignore::Verdict;
 use crate::names::RootName;
@@ -171,7 +172,8 @@ impl Gatherer<'_, '_> {
                 self.changed(path, look, recorded);
             }
             Ok(look) => {
-                let unchanged = recorded.as_ref().is_some_and(|record| record.proves_unchanged(&look));
+                let unchanged =
+                    recorded.as_ref().is_some_and(|record| record.proves_unchanged(&look, now_ns()));
                 if unchanged {
                     return Ok(Some(RowVerdict::Done));
                 }
@@ -286,7 +288,7 @@ impl Gatherer<'_, '_> {
             }
             let Ok(look) = self.directory.look_at(&path) else { continue };
             let recorded = self.batch.files.get(&self.watched.name, &path)?;
-            let is_stale = recorded.as_ref().is_some_and(|record| !record.proves_unchanged(&look));
+            let is_stale = recorded.as_ref().is_some_and(|record| !record.proves_unchanged(&look, now_ns()));
             if look.kind == EntryKind::File && is_stale {
                 self.changed(&path, look, recorded);
             }
@@ -316,7 +318,7 @@ impl Gatherer<'_, '_> {
             let recorded = self.batch.files.get(&self.watched.name, path)?;
             // A directory that is not recorded yet has a row of its own that walks it.
             let stale = recorded.as_ref().is_some_and(|record| {
-                record.look.kind == EntryKind::Directory && !record.proves_unchanged(&look)
+                record.look.kind == EntryKind::Directory && !record.proves_unchanged(&look, now_ns())
             });
             if stale {
                 let recorded = recorded.map(Box::new);

@@ -33,7 +33,7 @@ use rustix::io::Errno;
 use super::listing::{Entry, Listing, Mark, pairs};
 use super::pass::{Next, Pass, Place, SHORTEST_REST, Step, Visit, rest_after};
 use crate::beneath::{Look, Unseen, look_at_open, look_in, open};
-use crate::content::now_ns;
+use crate::clock::now_ns;
 use crate::error::{Error, Result};
 use crate::ignore::{IgnoreRules, Scope};
 use crate::path::RelPath;
