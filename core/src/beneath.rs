@@ -278,10 +278,13 @@ pub fn names_in(directory: BorrowedFd<'_>) -> std::result::Result<Vec<OsString>,
     Ok(names)
 }
 
+/// Extended attributes: names with their values.
+pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// The extended attributes of an open file or directory that a restore can put back: the `user.` name space,
 /// access lists and capabilities. An empty list where the file system has none; one that the disk fails to give
 /// makes the whole entry unreadable, because it would be missing for ever.
-pub fn xattrs_of(file: BorrowedFd<'_>) -> std::result::Result<Vec<(Vec<u8>, Vec<u8>)>, Unseen> {
+pub fn xattrs_of(file: BorrowedFd<'_>) -> std::result::Result<Xattrs, Unseen> {
     let Some(names) = in_growing_buffer(|buffer| rustix::fs::flistxattr(file, buffer))? else {
         return Ok(Vec::new());
     };
