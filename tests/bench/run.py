@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
-"""Measures the release build against its peers, paired in one run: run.py [--files N] [--rounds N] [--at DIRECTORY].
+"""Measures the release build against its peers, paired in one run.
 
-Makes a seeded corpus (see corpus.py), then runs ours and the peer in turns and prints medians of wall time, CPU
-time and peak memory, and the ratio. Machines are noisy: trust CPU time and ratios, not single times.
+    run.py [--files N] [--rounds N] [--at DIRECTORY] [--only WORD] [--binary FILE]
+
+Makes a seeded corpus (corpus.py), then runs ours and the peer in turns and prints the medians of wall time, CPU time
+and peak memory, and their ratios. The peers are git, and restic and inotifywait where they are installed. Machines are
+noisy: trust CPU time and ratios, not single times.
 """
 
 import argparse
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -16,22 +20,67 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROJECT = os.path.dirname(os.path.dirname(HERE))
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def measure(command, cwd=None, env=None, accept=(0,)):
+def measure(command, cwd=None, env=None):
     """Wall seconds, CPU seconds, peak MB of one command with its children."""
     started = time.monotonic()
     child = subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     complaint = child.stderr.read()
     _, status, usage = os.wait4(child.pid, 0)
     code = os.waitstatus_to_exitcode(status)
-    if code not in accept:
+    if code != 0:
         sys.exit("%s ended with %d: %s" % (command, code, complaint.decode(errors="replace")[-2000:]))
     return time.monotonic() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
+def cpu_of(pid):
+    """CPU seconds of a process so far."""
+    with open("/proc/%d/stat" % pid) as file:
+        fields = file.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def memory_of(pid, line):
+    with open("/proc/%d/status" % pid) as file:
+        return next(int(row.split()[1]) / 1024 for row in file if row.startswith(line))
+
+
 def medians(samples):
     return [statistics.median(column) for column in zip(*samples)]
+
+
+class Daemon:
+    """`backupbot run`, and its log."""
+
+    def __init__(self, bench, *more):
+        self.bench, self.log_path = bench, bench.path("daemon.log")
+        self.log = open(self.log_path, "w+")
+        command = [bench.binary, "run", "--state-dir", bench.path("state"), *more]
+        self.child = subprocess.Popen(command, stderr=self.log, stdout=subprocess.DEVNULL)
+        self.flush()
+
+    def flush(self, *more):
+        """Waits until everything is at every remote."""
+        command = [self.bench.binary, "flush", "--state-dir", self.bench.path("state"), "--wait", "--timeout", "3600s", *more]
+        for _ in range(100):
+            done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            if done.returncode == 0:
+                return
+            time.sleep(0.1)
+        sys.exit("flush: %s" % done.stderr.decode())
+
+    def said(self, message):
+        """The log's records with this message, oldest first."""
+        with open(self.log_path) as file:
+            records = [json.loads(line) for line in file if line.startswith("{")]
+        return [record for record in records if record["msg"] == message]
+
+    def stop(self):
+        self.child.send_signal(signal.SIGTERM)
+        self.child.wait()
+        self.log.close()
 
 
 class Bench:
@@ -41,6 +90,8 @@ class Bench:
         self.rows = []
         if not os.path.isdir(self.corpus):
             subprocess.run([sys.executable, os.path.join(HERE, "corpus.py"), self.corpus, str(files)], check=True)
+        # Whatever was written to it by an earlier run is read once, so that no run pays for the others' cold cache.
+        subprocess.run(["tar", "-cf", "/dev/null", self.corpus], check=True, stderr=subprocess.DEVNULL)
 
     def path(self, name):
         return os.path.join(self.base, name)
@@ -54,13 +105,21 @@ class Bench:
         command = [self.binary, "once", "--state-dir", self.path("state"), "--watch", self.corpus, *more]
         return measure(command, env=environment)
 
-    def git(self, *arguments):
-        environment = dict(os.environ, GIT_DIR=self.path("peer.git"), GIT_WORK_TREE=self.corpus)
+    def git(self, *arguments, tree=None):
+        environment = dict(os.environ, GIT_DIR=self.path("peer.git"), GIT_WORK_TREE=tree or self.corpus)
         return measure(["git", "-c", "user.name=b", "-c", "user.email=b@b", "-c", "gc.auto=0", *arguments], env=environment)
 
-    def git_commit(self):
-        parts = [self.git("add", "-A"), self.git("commit", "-q", "-m", "x")]
+    def git_commit(self, tree=None):
+        parts = [self.git("add", "-A", tree=tree), self.git("commit", "-q", "-m", "x", tree=tree)]
         return sum(p[0] for p in parts), sum(p[1] for p in parts), max(p[2] for p in parts)
+
+    def new_git(self):
+        self.clear("peer.git")
+        subprocess.run(["git", "init", "-q", "--bare", self.path("peer.git")], check=True)
+
+    def restic(self, *arguments):
+        environment = dict(os.environ, RESTIC_PASSWORD="x", RESTIC_REPOSITORY=self.path("restic"))
+        return measure(["restic", "-q", "--no-cache", *arguments], env=environment)
 
     def change(self, count, mark):
         names = []
@@ -70,59 +129,192 @@ class Bench:
             with open(name, "a") as out:
                 out.write("// %s\n" % mark)
 
+    def report(self, title, mine, theirs=None):
+        """Rows of (wall, CPU, MB); `None` where there is no such figure."""
+        a = medians(mine)
+        b = medians(theirs) if theirs else None
+        self.rows.append((title, a, b))
+        print(self.row(title, a, b), flush=True)
+
     def pair(self, title, ours, peer):
         mine, theirs = [], []
         for number in range(self.rounds):
             mine.append(ours(number))
             theirs.append(peer(number))
-        a, b = medians(mine), medians(theirs)
-        self.rows.append((title, a, b))
-        print("%-44s ours %6.2f s %6.2f cpu %5.0f MB | peer %6.2f s %6.2f cpu %5.0f MB | wall %.2f cpu %.2f"
-              % (title, *a, *b, a[0] / b[0], a[1] / b[1]), flush=True)
+        self.report(title, mine, theirs)
 
-    def run(self):
-        def first_ours(_):
+    def first(self):
+        def ours(_):
             self.clear("state")
             return self.ours()
 
-        def first_git(_):
-            self.clear("peer.git")
-            subprocess.run(["git", "init", "-q", "--bare", self.path("peer.git")], check=True)
+        def git(_):
+            self.new_git()
             return self.git_commit()
 
-        self.pair("first backup, %d files, to the commit" % self.files, first_ours, first_git)
-        self.pair("rescan, nothing changed", lambda _: self.ours(), lambda _: self.git("status", "-s"))
+        def restic(_):
+            self.clear("restic")
+            self.restic("init")
+            return self.restic("backup", self.corpus)
 
-        def changed_ours(number):
-            self.change(1000, "ours %d %f" % (number, time.time()))
-            return self.ours()
+        self.pair("first backup of %d files, to the commit; git add, git commit" % self.files, ours, git)
+        if shutil.which("restic"):
+            self.pair("the same; restic backup", ours, restic)
 
-        self.pair("1000 changed files, rescan and commit", changed_ours, lambda _: self.git_commit())
+    def need_first(self):
+        if not os.path.isdir(self.path("state")):
+            self.ours()
+        if not os.path.isdir(self.path("peer.git")):
+            self.new_git()
+            self.git_commit()
 
-        def push_ours(number):
+    def rescan(self):
+        self.need_first()
+        self.pair("`once` with nothing changed; git status", lambda _: self.ours(), lambda _: self.git("status", "-s"))
+        daemon = Daemon(self, "--watch", self.corpus)
+        mine, theirs = [], []
+        for _ in range(self.rounds):
+            before, count = cpu_of(daemon.child.pid), len(daemon.said("compared"))
+            daemon.flush("--rescan")
+            cpu = cpu_of(daemon.child.pid) - before
+            took = daemon.said("compared")[count:][-1]["took_ms"] / 1000
+            mine.append((took, cpu, memory_of(daemon.child.pid, "VmHWM")))
+            theirs.append(self.git("status", "-s"))
+        daemon.stop()
+        self.report("rescan by the daemon, nothing changed; git status", mine, theirs)
+        if shutil.which("restic") and os.path.isdir(self.path("restic")):
+            self.pair("`once` with nothing changed; restic backup", lambda _: self.ours(),
+                      lambda _: self.restic("backup", self.corpus))
+
+    def changed(self):
+        self.need_first()
+        daemon = Daemon(self, "--watch", self.corpus)
+        mine, theirs = [], []
+        for number in range(self.rounds):
+            self.change(1000, "%d %f" % (number, time.time()))
+            before, count = cpu_of(daemon.child.pid), len(daemon.said("committed"))
+            daemon.flush()
+            cpu = cpu_of(daemon.child.pid) - before
+            took = sum(record["took_ms"] for record in daemon.said("committed")[count:]) / 1000
+            mine.append((took, cpu, memory_of(daemon.child.pid, "VmHWM")))
+            theirs.append(self.git_commit())
+        daemon.stop()
+        self.report("1000 changed files, batch taken to branch moved; git add, git commit", mine, theirs)
+
+    def push(self):
+        self.need_first()
+
+        def ours(number):
             # Another directory each time: one that was complete and is gone is not made anew.
             self.clear(*("remote-%d.git" % former for former in range(number)))
             return self.ours("--remote", self.path("remote-%d.git" % number))
 
-        def push_git(_):
+        def git(_):
             self.clear("peer-remote.git")
             subprocess.run(["git", "init", "-q", "--bare", self.path("peer-remote.git")], check=True)
             return self.git("push", "-q", self.path("peer-remote.git"), "HEAD:refs/heads/main")
 
-        self.pair("rescan and first push to a local repository", push_ours, push_git)
+        self.pair("`once` with the first push to a local repository; git push", ours, git)
+
+    def idle(self):
+        self.need_first()
+        daemon = Daemon(self, "--watch", self.corpus)
+        time.sleep(5)
+        before, started = cpu_of(daemon.child.pid), time.monotonic()
+        time.sleep(60)
+        share = (cpu_of(daemon.child.pid) - before) / (time.monotonic() - started)
+        print("watching %d files, idle for a minute: %.3f %% of a core, %.0f MB now, %.0f MB at most (start and "
+              "comparison)" % (self.files, share * 100, memory_of(daemon.child.pid, "VmRSS"),
+                               memory_of(daemon.child.pid, "VmHWM")), flush=True)
+        daemon.stop()
+
+    def burst(self):
+        """Files made as fast as possible until all are at the remote; the peer commits and pushes whenever inotifywait
+        tells of a change, as gitwatch does."""
+        def make(tree):
+            for number in range(self.files):
+                directory = "%s/d%d" % (tree, number // 100)
+                if number % 100 == 0:
+                    os.makedirs(directory)
+                with open("%s/f%d" % (directory, number), "w") as out:
+                    out.write("content %d\n" % number)
+
+        def ours(_):
+            self.clear("state", "burst", "burst.git")
+            os.makedirs(self.path("burst"))
+            daemon = Daemon(self, "--watch", self.path("burst"), "--remote", self.path("burst.git"))
+            before, started = cpu_of(daemon.child.pid), time.monotonic()
+            make(self.path("burst"))
+            daemon.flush()
+            taken = time.monotonic() - started, cpu_of(daemon.child.pid) - before, memory_of(daemon.child.pid, "VmHWM")
+            daemon.stop()
+            self.count(self.path("burst.git"))
+            return taken
+
+        def peer(_):
+            self.clear("burst", "burst-peer.git")
+            os.makedirs(self.path("burst"))
+            self.new_git()
+            subprocess.run(["git", "init", "-q", "--bare", self.path("burst-peer.git")], check=True)
+            watcher = subprocess.Popen(["inotifywait", "-qmr", "-e", "close_write", self.path("burst")],
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            started, parts = time.monotonic(), []
+            maker = os.fork()
+            if maker == 0:
+                make(self.path("burst"))
+                os._exit(0)
+            done = False
+            while True:
+                # It is given more than gitwatch has: no pause, and the knowledge of when there is nothing left.
+                last = done
+                parts.append(self.git("add", "-A", tree=self.path("burst")))
+                if subprocess.run(["git", "--git-dir", self.path("peer.git"), "diff", "--cached", "--quiet"],
+                                  stderr=subprocess.DEVNULL).returncode:
+                    parts.append(self.git("commit", "-q", "-m", "x", tree=self.path("burst")))
+                    parts.append(self.git("push", "-q", self.path("burst-peer.git"), "HEAD:refs/heads/main"))
+                if last:
+                    break
+                done = os.waitpid(maker, os.WNOHANG)[0] == maker
+            taken = time.monotonic() - started
+            watcher.terminate()
+            watcher.wait()
+            self.count(self.path("burst-peer.git"))
+            return taken, sum(p[1] for p in parts), max(p[2] for p in parts)
+
+        if not shutil.which("inotifywait"):
+            print("burst: not measured, inotifywait (inotify-tools) is not installed")
+            return
+        self.pair("burst of %d small files until all are at the remote; gitwatch's way" % self.files, ours, peer)
+        self.clear("state", "peer.git")
+
+    def count(self, repository):
+        listed = subprocess.run(["git", "--git-dir", repository, "ls-tree", "-r", "--name-only", "main"], check=True,
+                                stdout=subprocess.PIPE).stdout
+        found = sum(1 for line in listed.splitlines() if b"/f" in line and not line.startswith(b".backupbot"))
+        if found != self.files:
+            sys.exit("%s holds %d of %d files" % (repository, found, self.files))
+
+    @staticmethod
+    def row(title, a, b):
+        shown = "%.2f s, %.2f s, %.0f MB" % tuple(a)
+        if not b:
+            return "| %s | %s | | | |" % (title, shown)
+        peer = "%.2f s, %.2f s, %.0f MB" % tuple(b)
+        return "| %s | %s | %s | %.2f | %.2f |" % (title, shown, peer, a[0] / b[0], a[1] / b[1])
 
     def table(self):
-        print("\n| work | ours: wall, CPU, peak | peer: wall, CPU, peak | wall ratio | CPU ratio |\n|---|---|---|---|---|")
+        print("\n| work; peer | ours: wall, CPU, peak | peer: wall, CPU, peak | wall ratio | CPU ratio |\n|---|---|---|---|---|")
         for title, a, b in self.rows:
-            print("| %s | %.2f s, %.2f s, %.0f MB | %.2f s, %.2f s, %.0f MB | %.2f | %.2f |"
-                  % (title, *a, *b, a[0] / b[0], a[1] / b[1]))
+            print(self.row(title, a, b))
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--at", default=os.path.join(PROJECT, "target", "bench"))
+    works = ["first", "rescan", "changed", "push", "idle", "burst"]
+    parser.add_argument("--only", choices=works, action="append", help="one of the measurements; may be repeated")
     parser.add_argument("--binary")
     arguments = parser.parse_args()
     binary = arguments.binary
@@ -134,7 +326,8 @@ def main():
         binary = next(m["executable"] for m in messages if m.get("executable"))
     os.makedirs(arguments.at, exist_ok=True)
     bench = Bench(binary, arguments.at, arguments.files, arguments.rounds)
-    bench.run()
+    for work in arguments.only or works:
+        getattr(bench, work)()
     bench.table()
 
 

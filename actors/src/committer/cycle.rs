@@ -1,7 +1,7 @@
 //! One look at the queue, and one commit if it is time: take, build, stage, publish, settle, report.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::Addr;
 use backupbot_core::clock::left_until;
@@ -164,6 +164,7 @@ impl Cycle {
         if rows.is_empty() {
             return Ok(());
         }
+        let began = Instant::now();
         let (seat, log) = (self.seat.clone(), self.log.clone());
         let built = run_job(&self.exit, "build", move |progress| build(&seat, rows, progress)).await?;
         let (settlement, summary) = match built {
@@ -192,6 +193,8 @@ impl Cycle {
                 (settlement, summary)
             }
         };
+        // What a user waits for: from the rows to the branch.
+        let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let found_skips = self.list_skips || settlement.rows.iter().any(is_skip);
         self.queue.send(Settle { repository: repository.clone(), settlement }).await??;
         if end.committed {
@@ -199,7 +202,10 @@ impl Cycle {
             self.seat.nudge_pushers();
             info!(log, "committed"; "commit" => end.tip.map(|tip| tip.to_string()), "added" => summary.added,
                   "changed" => summary.changed, "deleted" => summary.deleted, "bytes" => summary.bytes,
-                  "pack_bytes" => summary.pack_bytes);
+                  "pack_bytes" => summary.pack_bytes, "took_ms" => took_ms);
+        }
+        for (root, (counts, _)) in summary.walks.iter().filter(|(_, (_, is_complete))| *is_complete) {
+            info!(log, "compared"; "root" => %root, "files in the last part" => counts.files, "took_ms" => took_ms);
         }
         end.has_skips = self.report(&summary, found_skips).await?;
         end.unavailable = summary.unavailable.first().map(|root| root.reason.clone());
@@ -307,6 +313,7 @@ fn build(seat: &RepositorySeat, rows: Vec<TakenRow>, progress: &Progress) -> Res
         roots: &seat.roots,
         rows,
         files: &files,
+        large_file: seat.settings.batch.bytes,
         limit: Limit {
             findings: seat.settings.batch.files.max(WALK_FINDINGS),
             bytes: seat.settings.batch.bytes.min(spare),

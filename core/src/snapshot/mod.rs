@@ -73,6 +73,8 @@ pub struct Batch<'b> {
     pub files: &'b FilesView,
     /// How much one commit takes.
     pub limit: Limit,
+    /// Bytes; a file of more is alone in its commit, and is left out where the disk has no room for it.
+    pub large_file: u64,
     /// This batch's number.
     pub number: u64,
     /// Threads that read files.
@@ -129,7 +131,7 @@ pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
     let now_ms = clock::now_ms();
     let mut gathered = gather::gather(batch, now_ms, progress)?;
     if gathered.bytes_at_most() > room.spare() {
-        gathered.leave_out_larger_than(batch.limit.bytes);
+        gathered.leave_out_larger_than(batch.large_file);
     }
     room.must_hold(gathered.bytes_at_most(), repository.path())?;
     let mut summary =

@@ -94,6 +94,7 @@ impl Bench {
             rows,
             files: &files,
             limit: self.limit,
+            large_file: self.limit.bytes,
             number: self.store.reader().checkpoint(&self.name).unwrap().map_or(0, |c| c.batch) + 1,
             threads: 2,
         };
