@@ -118,8 +118,9 @@ fn a_storm(setup: &Setup, lasts: Duration, paths: usize, test: &str) {
     assert_eq!(answer.status, 200, "{}", answer.text());
     watchman.look();
     say(&format!(
-        "RESULT | a storm of {changes} changes in {lasts:?} among {paths} paths | peak memory {} KiB, all there \
-         {:.1?} after it |",
+        "RESULT | a storm of {changes} changes in {lasts:?}, {} a second, among {paths} paths | peak memory {} KiB \
+         with mapped files, all there {:.1?} after it |",
+        changes / lasts.as_secs(),
         memory(daemon.pid(), "VmHWM"),
         stilled.elapsed()
     ));
