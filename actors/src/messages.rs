@@ -7,7 +7,7 @@
 //! | queue | [`TakeBatch`] rows for a commit | rows, still queued |
 //! | queue | [`Stage`] a commit that is about to happen | durable |
 //! | queue | [`Settle`] what follows from a batch | durable |
-//! | queue | [`Unstage`], [`DistrustFiles`], [`SetPaused`] | durable |
+//! | queue | [`Unstage`], [`DistrustFiles`], [`ClockWentBack`], [`SetPaused`] | durable |
 //! | queue | [`CountUnsettled`] changes up to a number | rows |
 //! | watcher | [`BarrierReached`]: hint everything that happened before now, and queue it | sequence number |
 //! | watcher | [`RootSeen`]: what a commit saw of the root | |
@@ -134,6 +134,16 @@ pub struct Unstage(pub RepositoryName);
 #[derive(Debug, Message)]
 #[rtype(result = "Answer<()>")]
 pub struct DistrustFiles(pub RepositoryName);
+
+/// The wall clock was set back: looks at files with times from then on prove nothing.
+#[derive(Debug, Message)]
+#[rtype(result = "Answer<usize>")]
+pub struct ClockWentBack {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// To when, Unix milliseconds.
+    pub to_ms: i64,
+}
 
 /// Pauses or resumes a repository.
 #[derive(Debug, Message)]

@@ -33,6 +33,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Such attempts in a row after which nobody is kept waiting for the next.
 const PATIENCE: u32 = 4;
+/// Between two looks whether the committer has taken its first steps.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 struct Waiter {
     /// Whether an attempt began after it came.
@@ -96,6 +98,11 @@ impl Pusher {
     fn work(&mut self, ctx: &mut Context<Self>) {
         if self.at_work {
             self.looked_in_vain = true;
+            return;
+        }
+        if !self.seat.settled.may_push() {
+            // A nudge comes when it may; the alarm is for a committer that never gets there.
+            self.wake_after(LOOK_AGAIN, ctx);
             return;
         }
         self.at_work = true;
@@ -228,6 +235,9 @@ impl Pusher {
     }
 
     fn wake_after(&mut self, pause: Duration, ctx: &mut Context<Self>) {
+        if let Some(alarm) = self.alarm.take() {
+            ctx.cancel_future(alarm);
+        }
         self.alarm = Some(ctx.run_later(pause, |actor, ctx| {
             actor.alarm = None;
             actor.work(ctx);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use backupbot_core::config as model;
 use backupbot_core::error::Result;
@@ -19,6 +20,9 @@ use crate::pusher::Pusher;
 use crate::queue::Queue;
 use crate::supervision::Place;
 use crate::watcher::Watcher;
+
+/// Pushes wait for a committer's first steps no longer than this.
+const LONGEST_SETTLING: Duration = Duration::from_secs(30);
 
 /// What the whole tree shares.
 #[derive(Clone)]
@@ -84,6 +88,32 @@ pub struct RepositorySeat {
     pub detected: BTreeMap<RootName, AtomicU64>,
     /// What somebody met in the repository that should not be there; the committer looks into it.
     pub suspicion: Suspicion,
+    /// Whether the committer has taken its first steps.
+    pub settled: Settled,
+}
+
+/// Since when the committer has been busy with its first steps: until it is done, a branch may stand at what a crash
+/// or damage left, which no remote should be compared with.
+#[derive(Debug)]
+pub struct Settled(Mutex<Option<Instant>>);
+
+impl Default for Settled {
+    fn default() -> Self {
+        Self(Mutex::new(Some(Instant::now())))
+    }
+}
+
+impl Settled {
+    /// Begins, or is done, for better or worse.
+    pub(crate) fn set(&self, is_settled: bool) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (!is_settled).then(Instant::now);
+    }
+
+    /// Whether the others may go on. Nobody waits for ever: the remotes still lack what is committed.
+    pub(crate) fn may_push(&self) -> bool {
+        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_none_or(|since| since.elapsed() >= LONGEST_SETTLING)
+    }
 }
 
 /// Something about the repository that needs a look, until somebody takes it up.

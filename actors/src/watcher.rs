@@ -254,6 +254,9 @@ impl Watcher {
     /// Queues the whole root, after having the backend watch what it missed.
     fn rescan(&mut self, ctx: &mut Context<Self>) {
         self.resync.store(true, Ordering::Relaxed);
+        if let Some(control) = &self.control {
+            control.wake();
+        }
         self.counted = Counts::default();
         self.take_due(vec![Hint::Deep(RelPath::root())], ctx);
     }

@@ -351,12 +351,15 @@ pub fn names_in(directory: BorrowedFd<'_>) -> std::result::Result<Vec<OsString>,
     Ok(names)
 }
 
+/// Extended attributes: names with their values.
+pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// The extended attributes of an open file or directory that a restore can put back: the `user.` name space,
 /// access lists and capabilities. An empty list where the file system has none; one that the disk fails to give
 /// makes the whole entry unreadable, because it would be missing for ever. On macOS, where names have no spaces:
 /// all that an owner may set. On the BSDs, whose calls for attributes are others: none.
 #[cfg(any(target_os = "linux", target_vendor = "apple"))]
-pub fn xattrs_of(file: BorrowedFd<'_>) -> std::result::Result<Vec<(Vec<u8>, Vec<u8>)>, Unseen> {
+pub fn xattrs_of(file: BorrowedFd<'_>) -> std::result::Result<Xattrs, Unseen> {
     let Some(names) = in_growing_buffer(|buffer| rustix::fs::flistxattr(file, buffer))? else {
         return Ok(Vec::new());
     };
@@ -373,7 +376,7 @@ pub fn xattrs_of(file: BorrowedFd<'_>) -> std::result::Result<Vec<(Vec<u8>, Vec<
 
 /// See above.
 #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
-pub fn xattrs_of(_: BorrowedFd<'_>) -> std::result::Result<Vec<(Vec<u8>, Vec<u8>)>, Unseen> {
+pub fn xattrs_of(_: BorrowedFd<'_>) -> std::result::Result<Xattrs, Unseen> {
     Ok(Vec::new())
 }
 

@@ -13,6 +13,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use git2::Oid;
 
@@ -22,6 +23,7 @@ use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::git::health::{self, Fault};
 use crate::git::pack::PackSet;
+use crate::git::prune;
 use crate::git::refs;
 use crate::git::repository::{self, Repository};
 use crate::git::salvage::{self, Salvaged};
@@ -107,6 +109,8 @@ pub fn heal(patient: &Patient<'_>, progress: &Progress) -> Result<Healed> {
             refs::move_reference(&fresh, patient.branch, None, tip)?;
             restore_references(patient, &fresh, &references, tip)?;
         }
+        // A commit with holes in it would be called damage the next time somebody looks.
+        drop_the_rest(&fresh, progress)?;
         continued
     };
     fault::point("heal:made-not-swapped");
@@ -243,6 +247,14 @@ fn fetch(patient: &Patient<'_>, fresh: &Repository, offer: &Offer, progress: &Pr
     };
     let (mut transport, _) = transport::connect(&remote.url, patient.branch, patient.path)?;
     transport.fetch(fresh, offer.tip, progress)
+}
+
+fn drop_the_rest(fresh: &Repository, progress: &Progress) -> Result<()> {
+    let policy = prune::Policy { grace: Duration::ZERO, ..prune::Policy::default() };
+    if let Some(prepared) = prune::prepare(fresh, &[], &policy, SystemTime::now(), progress)? {
+        prepared.finish(fresh, &[], progress)?;
+    }
+    Ok(())
 }
 
 /// Tags and earlier branches come along where they are in the history that goes on.

@@ -10,7 +10,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytesize::ByteSize;
+
 use crate::beneath::{self, EntryKind, Look, RootDirectory, Unseen};
+use crate::clock::now_ns;
 use crate::error::{Error, Kind, Result};
 use crate::ignore::{ExcludedBy, IgnoreRules, Scope, Verdict};
 use crate::names::RootName;
@@ -23,6 +26,21 @@ use listing::{Listing, Lookahead};
 
 mod listing;
 
+/// What of a root is taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Whether what is on other file systems is left out.
+    pub one_file_system: bool,
+    /// Bytes; a larger file is skipped, so that a sparse one of terabytes does not keep all others waiting.
+    pub largest_file: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { one_file_system: false, largest_file: u64::MAX }
+    }
+}
+
 /// A watched root as long as a configuration is in force.
 #[derive(Debug)]
 pub struct WatchedRoot {
@@ -32,8 +50,8 @@ pub struct WatchedRoot {
     pub path: PathBuf,
     /// What is left out of it.
     pub rules: Arc<IgnoreRules>,
-    /// Whether what is on other file systems is left out too.
-    pub one_file_system: bool,
+    /// What of it is taken.
+    pub bounds: Bounds,
     /// The file system it was on when it was first opened; a different one means that it was unmounted, or that
     /// something was mounted over it.
     device: Mutex<Option<u64>>,
@@ -41,13 +59,26 @@ pub struct WatchedRoot {
 
 impl WatchedRoot {
     /// A root that nobody has looked at yet.
-    pub fn new(name: RootName, path: PathBuf, rules: Arc<IgnoreRules>, one_file_system: bool) -> Self {
-        Self { name, path, rules, one_file_system, device: Mutex::new(None) }
+    pub fn new(name: RootName, path: PathBuf, rules: Arc<IgnoreRules>, bounds: Bounds) -> Self {
+        Self { name, path, rules, bounds, device: Mutex::new(None) }
+    }
+
+    /// Why an entry that was found as `look` is not stored whatever is in it.
+    pub fn refusal(&self, look: &Look) -> Option<Failure> {
+        if look.kind != EntryKind::File || look.size <= self.bounds.largest_file {
+            return None;
+        }
+        let message = format!(
+            "its {} are more than limits.repository_size, {}: raise that, or leave the file out",
+            ByteSize(look.size),
+            ByteSize(self.bounds.largest_file)
+        );
+        Some(Failure { reason: SkipReason::TooLarge, message })
     }
 
     /// Whether an entry that was found as `look` is left out because it is on another file system than `root`.
     pub fn is_elsewhere(&self, root: &RootDirectory, look: &Look) -> bool {
-        self.one_file_system && look.device != root.look().device
+        self.bounds.one_file_system && look.device != root.look().device
     }
 
     /// Opens it, if it is what it was: present, on the same file system, and not suddenly empty.
@@ -396,7 +427,8 @@ impl Walker<'_> {
             }
             self.out.counts.files += u64::from(look.kind.has_content());
             self.out.counts.bytes += look.size;
-            if self.would_overflow(&look, record.as_ref()) {
+            let is_taken = self.watched.refusal(&look).is_none();
+            if is_taken && self.would_overflow(&look, record.as_ref()) {
                 self.stop_before(directory, after, &path);
                 return Ok(());
             }
@@ -415,7 +447,7 @@ impl Walker<'_> {
 
     /// Whether taking this file would make the commit larger than it should be.
     fn would_overflow(&self, look: &Look, record: Option<&FileRecord>) -> bool {
-        let unchanged = record.is_some_and(|record| record.proves_unchanged(look));
+        let unchanged = record.is_some_and(|record| record.proves_unchanged(look, now_ns()));
         !unchanged && self.out.bytes > 0 && self.out.bytes.saturating_add(look.size) > self.limit.bytes
     }
 
@@ -444,8 +476,12 @@ impl Walker<'_> {
 
     fn compare(&mut self, path: RelPath, look: Look, recorded: Option<FileRecord>) {
         self.progress.tick();
+        if let Some(failure) = self.watched.refusal(&look) {
+            self.out.findings.push(Finding::Skipped { path, failure });
+            return;
+        }
         if let Some(recorded) = &recorded {
-            if recorded.proves_unchanged(&look) {
+            if recorded.proves_unchanged(&look, now_ns()) {
                 return;
             }
             if recorded.look.kind == EntryKind::Directory && look.kind != EntryKind::Directory {

@@ -102,7 +102,7 @@ async fn serve(
     info!(log, "watching"; "admin" => %address);
     let first_backup = actix_rt::spawn(show_first_backup(control.clone(), meter.clone()));
 
-    let end = shutdown::watch_over(tree, &control, &reader, &mut signals, config.shutdown_grace, log).await;
+    let end = shutdown::watch_over(tree, &control, &store, &mut signals, config.shutdown_grace, log).await;
     first_backup.abort();
     let _ = first_backup.await;
     meter.hide();

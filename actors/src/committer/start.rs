@@ -27,6 +27,7 @@ use git2::Oid;
 use slog::{Logger, error, info, warn};
 use tokio::sync::mpsc;
 
+use super::cycle::clock_went_back;
 use super::{Trouble, run_job};
 use crate::messages::{DistrustFiles, Settle, Unstage};
 use crate::queue::Queue;
@@ -35,6 +36,9 @@ use crate::supervision::ExitHandle;
 
 /// What the configuration of a repository in the state directory says of who made it, and whose its leftovers are.
 const ORIGIN: &str = "state";
+
+/// Other tools' temporary files in our repository are left over after this; a `git gc` may take hours.
+const FOREIGN_GRACE: Duration = Duration::from_secs(24 * 3600);
 
 /// The first steps of a committer's life: the repository is sound, and no crash's half is left in it.
 pub(super) struct Start {
@@ -72,7 +76,12 @@ impl Start {
         let log = self.log.clone();
         run_job(&self.exit, "adopt", move |progress| adopt_history(&seat, &log, progress)).await?;
         let (seat, reader) = (self.seat.clone(), self.seat.common.store.reader());
-        let (tip, trusted) = run_job(&self.exit, "check", move |_| check_cache(&seat, &reader)).await?;
+        let last = self.seat.common.store.reader().checkpoint(&name)?.map(|checkpoint| checkpoint.at_ms);
+        if last.is_some_and(|last| now_ms() < last) {
+            clock_went_back(&self.queue, &name, now_ms(), &self.log).await?;
+        }
+        let (tip, trusted) =
+            run_job(&self.exit, "check", move |progress| check_cache(&seat, &reader, progress)).await?;
         if !trusted {
             warn!(
                 self.log,
@@ -231,6 +240,7 @@ fn sweep_and_finish(repository: &Repository, staged: Option<&StagedCommit>) -> R
     // Under the state directory's lock every lock found here is nobody's.
     refs::sweep_stale_locks(repository.path(), Duration::ZERO, std::time::SystemTime::now());
     pack::sweep_temporary(&repository.pack_directory(), staged.map(|staged| staged.pack.as_str()))?;
+    pack::sweep_foreign(repository.path(), FOREIGN_GRACE, std::time::SystemTime::now());
     staged.map(|staged| snapshot::recover(repository, staged)).transpose()
 }
 
@@ -268,7 +278,11 @@ fn adopt_history(seat: &RepositorySeat, log: &Logger, progress: &Progress) -> Re
 }
 
 /// The branch's tip, and whether the stat cache may be believed: it speaks of one commit, its checkpoint.
-fn check_cache(seat: &RepositorySeat, reader: &StoreReader) -> Result<(Option<Oid>, bool)> {
+fn check_cache(
+    seat: &RepositorySeat,
+    reader: &StoreReader,
+    progress: &Progress,
+) -> Result<(Option<Oid>, bool)> {
     let repository = Repository::open(&seat.path)?;
     let branch = seat.branch()?;
     let tip = repository.reference(&branch)?;
@@ -282,7 +296,10 @@ fn check_cache(seat: &RepositorySeat, reader: &StoreReader) -> Result<(Option<Oi
         let is_here = repository.has_commit(commit);
         return Ok((Some(commit).filter(|_| is_here), is_here));
     };
-    if tip != commit && repository.is_ancestor(tip, commit)? {
+    if tip != commit
+        && repository.is_ancestor(tip, commit)?
+        && health::is_complete(&repository, commit, &[tip], progress)?
+    {
         // An old value of the branch came back, or the date went back to it: what was made after it is still here.
         refs::move_reference(&repository, &branch, Some(tip), commit)?;
         return Ok((Some(commit), true));

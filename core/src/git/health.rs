@@ -302,6 +302,12 @@ pub(crate) fn complete(
     Ok(())
 }
 
+/// Whether everything that `tip` needs beyond what `have` needs is here.
+pub fn is_complete(repository: &Repository, tip: Oid, have: &[Oid], progress: &Progress) -> Result<bool> {
+    let packs = PackSet::open(&repository.pack_directory())?;
+    Ok(answer(complete(repository, &packs, tip, have, progress))? == Health::Sound)
+}
+
 fn read_small(path: &Path, limit: u64) -> Look<Vec<u8>> {
     let file = File::open(path).map_err(|error| io_fault("open", path, error))?;
     let mut bytes = Vec::new();

@@ -4,6 +4,7 @@ pub mod health;
 pub mod housekeeping;
 mod ownership;
 pub mod pack;
+pub mod prune;
 pub mod reachable;
 pub mod refs;
 pub mod repository;

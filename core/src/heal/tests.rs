@@ -66,9 +66,10 @@ impl World {
         let fsck = std::process::Command::new("git")
             .arg("-C")
             .arg(&path)
-            .args(["fsck", "--full", "--strict"])
+            .args(["fsck", "--full", "--strict", "--unreachable"])
             .output();
-        assert!(fsck.unwrap().status.success());
+        let fsck = fsck.unwrap();
+        assert!(fsck.status.success() && fsck.stdout.is_empty(), "{fsck:?}");
         assert!(!healed.in_words(&path, "a test").is_empty());
         healed
     }

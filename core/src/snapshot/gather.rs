@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
+use bytesize::ByteSize;
+
 use crate::beneath::{EntryKind, Look, RootDirectory, Unseen, names_in};
+use crate::clock::now_ns;
 use crate::error::{Kind, Result};
 use crate::ignore::Verdict;
 use crate::names::RootName;
@@ -18,6 +21,9 @@ use crate::store::files::FileRecord;
 
 /// A root that is missing for now looks again after this, milliseconds.
 const UNAVAILABLE_PAUSE_MS: i64 = 10_000;
+
+/// Metadata record, tree entry, index row and stat cache row of one finding, in the pack and in the database.
+const BYTES_A_FINDING: u64 = 1024;
 
 /// A root that cannot be looked at; its last version stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +46,37 @@ pub(super) struct Gathered<'b> {
     pub outcomes: Vec<RowOutcome>,
     pub walks: BTreeMap<RootName, (Counts, bool)>,
     pub unavailable: Vec<UnavailableRoot>,
+}
+
+impl Gathered<'_> {
+    /// Bytes that the commit takes on the disk if nothing of it can be compressed.
+    pub fn bytes_at_most(&self) -> u64 {
+        let findings = self.roots.iter().flat_map(|root| &root.findings);
+        findings.fold(0u64, |sum, finding| {
+            let content = match finding {
+                Finding::Changed { look, .. } if look.kind == EntryKind::File => look.size,
+                _ => 0,
+            };
+            sum.saturating_add(content).saturating_add(BYTES_A_FINDING)
+        })
+    }
+
+    /// Leaves files of more than `bytes` out, for want of room: they must not hold up all others.
+    pub fn leave_out_larger_than(&mut self, bytes: u64) {
+        for finding in self.roots.iter_mut().flat_map(|root| &mut root.findings) {
+            if let Finding::Changed { path, look, .. } = finding
+                && look.kind == EntryKind::File
+                && look.size > bytes
+            {
+                let message = format!(
+                    "its {} do not fit on the disk of the state directory: make room there",
+                    ByteSize(look.size)
+                );
+                let failure = Failure { reason: SkipReason::TooLarge, message };
+                *finding = Finding::Skipped { path: path.clone(), failure };
+            }
+        }
+    }
 }
 
 pub(super) fn gather<'b>(batch: &Batch<'b>, now_ms: i64, progress: &Progress) -> Result<Gathered<'b>> {
@@ -135,8 +172,13 @@ impl Gatherer<'_, '_> {
                 self.changed(path, look, recorded);
             }
             Ok(look) => {
-                let unchanged = recorded.as_ref().is_some_and(|record| record.proves_unchanged(&look));
+                let unchanged =
+                    recorded.as_ref().is_some_and(|record| record.proves_unchanged(&look, now_ns()));
                 if unchanged {
+                    return Ok(Some(RowVerdict::Done));
+                }
+                if let Some(failure) = self.watched.refusal(&look) {
+                    self.findings.push(Finding::Skipped { path: path.clone(), failure });
                     return Ok(Some(RowVerdict::Done));
                 }
                 let too_much = look.kind == EntryKind::File
@@ -246,7 +288,7 @@ impl Gatherer<'_, '_> {
             }
             let Ok(look) = self.directory.look_at(&path) else { continue };
             let recorded = self.batch.files.get(&self.watched.name, &path)?;
-            let is_stale = recorded.as_ref().is_some_and(|record| !record.proves_unchanged(&look));
+            let is_stale = recorded.as_ref().is_some_and(|record| !record.proves_unchanged(&look, now_ns()));
             if look.kind == EntryKind::File && is_stale {
                 self.changed(&path, look, recorded);
             }
@@ -276,7 +318,7 @@ impl Gatherer<'_, '_> {
             let recorded = self.batch.files.get(&self.watched.name, path)?;
             // A directory that is not recorded yet has a row of its own that walks it.
             let stale = recorded.as_ref().is_some_and(|record| {
-                record.look.kind == EntryKind::Directory && !record.proves_unchanged(&look)
+                record.look.kind == EntryKind::Directory && !record.proves_unchanged(&look, now_ns())
             });
             if stale {
                 let recorded = recorded.map(Box::new);

@@ -32,7 +32,7 @@ use crate::metadata;
 use crate::names::RootName;
 use crate::path::RelPath;
 use crate::progress::Progress;
-use crate::scan::{Counts, Finding, Limit, WatchedRoot};
+use crate::scan::{Counts, Limit, WatchedRoot};
 use crate::store::changes::{RowVerdict, TakenRow};
 use crate::store::checkpoints::{Checkpoint, RowOutcome, Settlement, StagedCommit};
 use crate::store::files::FilesView;
@@ -45,8 +45,6 @@ pub use rollback::take_back;
 
 /// The version of the repository layout that docs/format.md describes.
 pub const FORMAT: u32 = 1;
-/// Metadata record, tree entry, index row and stat cache row of one finding, in the pack and in the database.
-const BYTES_A_FINDING: u64 = 1024;
 /// Ours alone: a user's file of this name is stored under another.
 const ATTRIBUTES_PATH: &[u8] = b".gitattributes";
 /// Keeps a plain clone byte for byte, whatever line-ending settings its user has.
@@ -129,8 +127,11 @@ pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
     fault::point("snapshot:pack-begun");
 
     let now_ms = clock::now_ms();
-    let gathered = gather::gather(batch, now_ms, progress)?;
-    room.must_hold(bytes_at_most(&gathered), repository.path())?;
+    let mut gathered = gather::gather(batch, now_ms, progress)?;
+    if gathered.bytes_at_most() > room.spare() {
+        gathered.leave_out_larger_than(batch.limit.bytes);
+    }
+    room.must_hold(gathered.bytes_at_most(), repository.path())?;
     let mut summary =
         Summary { walks: gathered.walks, unavailable: gathered.unavailable, ..Summary::default() };
     let mut edits = Edits::new();
@@ -213,18 +214,6 @@ fn parent_of(batch: &Batch<'_>, present_tip: Option<Oid>) -> Result<Option<Oid>>
         batch.repository.path().display()
     );
     Err(Error::new(Kind::RefMoved, text))
-}
-
-/// What the commit takes on the disk if nothing of it can be compressed.
-fn bytes_at_most(gathered: &gather::Gathered<'_>) -> u64 {
-    let findings = gathered.roots.iter().flat_map(|root| &root.findings);
-    findings.fold(0u64, |sum, finding| {
-        let content = match finding {
-            Finding::Changed { look, .. } if look.kind == EntryKind::File => look.size,
-            _ => 0,
-        };
-        sum.saturating_add(content).saturating_add(BYTES_A_FINDING)
-    })
 }
 
 /// An object id as the store keeps it.

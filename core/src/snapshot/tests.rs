@@ -13,6 +13,7 @@ use crate::config::Tags;
 use crate::ignore::IgnoreRules;
 use crate::names::RepositoryName;
 use crate::path::RelPath;
+use crate::scan::Bounds;
 use crate::store::changes::{Reach, WATERMARK};
 use crate::store::{QueueStore, Store};
 
@@ -47,7 +48,7 @@ fn bench_with(patterns: &[&str], roots: &[&str]) -> Bench {
             let (rules, problems) =
                 IgnoreRules::new(&path, &patterns, &[".backupbotignore".to_owned()], true);
             assert!(problems.is_empty());
-            WatchedRoot::new(RootName::new(*name).unwrap(), path, Arc::new(rules), false)
+            WatchedRoot::new(RootName::new(*name).unwrap(), path, Arc::new(rules), Bounds::default())
         })
         .collect();
     Bench {

@@ -8,7 +8,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadableDatabase};
 
@@ -18,6 +18,7 @@ use super::{
 };
 use crate::error::{Error, Kind, Result};
 use crate::fault;
+use crate::path::lossy;
 use crate::quarantine;
 
 /// Damaged files that are kept: of a database the size matters little, and the newest tell most.
@@ -45,14 +46,16 @@ pub(super) fn open_or_rebuild(
     check: Check,
 ) -> Result<(Database, Option<Recovery>)> {
     let path = state_dir.join(FILE_NAME);
+    remove_unfinished(state_dir)?;
     let recovery = match fs::symlink_metadata(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(Error::io("look at", &path, error)),
-        Ok(_) => match open_checked(&path, cache_bytes, check) {
+        Ok(_) => match open_unless_condemned(&path, cache_bytes, check) {
             Ok(database) => return Ok((database, None)),
             Err(Damage::System(error)) => return Err(error),
             Err(Damage::Broken(reason)) => {
                 let set_aside = quarantine::set_aside(&path, KEPT)?;
+                let _ = fs::remove_file(verdict_of(&path));
                 Some(Recovery { reason, set_aside })
             }
         },
@@ -65,13 +68,22 @@ pub(super) fn open_or_rebuild(
     }
 }
 
-fn create_whole(state_dir: &Path, path: &Path, cache_bytes: usize) -> Result<()> {
-    let temporary = state_dir.join(format!("{FILE_NAME}.new"));
-    if let Err(error) = fs::remove_file(&temporary)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        return Err(Error::io("remove", &temporary, error));
+fn unfinished(state_dir: &Path) -> PathBuf {
+    state_dir.join(format!("{FILE_NAME}.new"))
+}
+
+/// What a crash left of a database in the making.
+fn remove_unfinished(state_dir: &Path) -> Result<()> {
+    let path = unfinished(state_dir);
+    let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &path, error)),
+        _ => Ok(()),
     }
+}
+
+fn create_whole(state_dir: &Path, path: &Path, cache_bytes: usize) -> Result<()> {
+    let temporary = unfinished(state_dir);
     let make = || -> Outcome<()> {
         let database = Database::builder().set_cache_size(cache_bytes).create(&temporary)?;
         let transaction = database.begin_write()?;
@@ -97,6 +109,23 @@ fn create_whole(state_dir: &Path, path: &Path, cache_bytes: usize) -> Result<()>
     sync_directory(state_dir)?;
     fault::point("store:renamed");
     Ok(())
+}
+
+/// Beside the database stands, from the moment at which it failed a running program, why.
+pub(super) fn verdict_of(path: &Path) -> PathBuf {
+    path.with_file_name(format!("{FILE_NAME}.verdict"))
+}
+
+/// What a running program met may be nothing that a check finds, and would be met again after every start.
+fn open_unless_condemned(
+    path: &Path,
+    cache_bytes: usize,
+    check: Check,
+) -> std::result::Result<Database, Damage> {
+    match fs::read(verdict_of(path)) {
+        Ok(reason) => Err(Damage::Broken(lossy(&reason[..reason.len().min(1000)]))),
+        Err(_) => open_checked(path, cache_bytes, check),
+    }
 }
 
 fn open_checked(path: &Path, cache_bytes: usize, check: Check) -> std::result::Result<Database, Damage> {

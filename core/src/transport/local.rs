@@ -20,7 +20,7 @@ use crate::fault;
 use crate::git::pack::{self, Copied, EntryKind, ObjectKind, PackSet, PackWriter};
 use crate::git::reachable::new_objects;
 use crate::git::refs;
-use crate::git::repository::{Origin, Repository, git_error};
+use crate::git::repository::{Origin, Repository, git_error, sync_file};
 use crate::git::workshop;
 use crate::progress::Progress;
 
@@ -272,6 +272,8 @@ impl KeepFile {
         // Made elsewhere and renamed: an empty one in place would be nobody's, and stay.
         let draft = workshop.join("keep");
         fs::write(&draft, keep_text(owner)).map_err(|error| Error::io("write", &draft, error))?;
+        // After a power cut an empty one would be nobody's, too.
+        sync_file(&draft)?;
         let path = pack_directory.join(format!("{pack}.keep"));
         fs::rename(&draft, &path).map_err(|error| Error::io("move into place", &path, error))?;
         Ok(Self { path })

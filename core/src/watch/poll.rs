@@ -17,6 +17,7 @@ use crate::path::RelPath;
 use crate::progress::Progress;
 
 mod listing;
+mod pass;
 mod poller;
 #[cfg(test)]
 mod tests;
@@ -62,7 +63,7 @@ impl PollBackend {
     }
 
     /// Whether the root is lost.
-    #[cfg(target_os = "linux")]
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "for a companion"))]
     pub(super) fn is_gone(&self) -> bool {
         self.gone
     }
@@ -139,7 +140,7 @@ struct Wishes {
 
 impl Bell {
     /// Has wishes wake `companion` too.
-    #[cfg(target_os = "linux")]
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "for a companion"))]
     pub fn set_companion(&self, companion: Option<Arc<dyn Control>>) {
         self.wishes().companion = companion;
     }

@@ -200,6 +200,33 @@ fn without_one_watch_all_of_it_is_polled() {
     }
 }
 
+/// Mounts a file system in memory.
+fn mount(at: &Path) {
+    let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "none"]).arg(at).status().unwrap();
+    assert!(mounted.success());
+}
+
+#[test]
+fn where_one_file_system_is_asked_for_a_mount_is_neither_watched_nor_polled() {
+    let test =
+        "watch::composed::tests::where_one_file_system_is_asked_for_a_mount_is_neither_watched_nor_polled";
+    if !is_inside(test, "true") {
+        return;
+    }
+    kinds::PRETEND_SILENT.set(Some((0x0102_1994, "NFS")));
+    let directory = tempfile::tempdir().unwrap();
+    let (root, own) = (directory.path().join("root"), directory.path().join("own"));
+    fs::create_dir_all(root.join("share")).unwrap();
+    mount(&root.join("share"));
+    fs::create_dir(root.join("share/d")).unwrap();
+    for (choice, name) in [(BackendChoice::Auto, "inotify"), (BackendChoice::Poll, "poll")] {
+        let wanted = Wanted { one_file_system: true, ..wanted(&root, &own, choice) };
+        let mut backend = open(&wanted).unwrap();
+        backend.start(&Progress::new()).unwrap();
+        assert_eq!((backend.name(), backend.stats().watches), (name, 1));
+    }
+}
+
 #[test]
 fn a_mount_that_does_not_tell_is_polled_below_a_root_that_does() {
     let test = "watch::composed::tests::a_mount_that_does_not_tell_is_polled_below_a_root_that_does";
@@ -208,11 +235,6 @@ fn a_mount_that_does_not_tell_is_polled_below_a_root_that_does() {
     }
     // A file system in memory stands for a network's.
     kinds::PRETEND_SILENT.set(Some((0x0102_1994, "NFS")));
-    let mount = |at: &Path| {
-        let mounted =
-            std::process::Command::new("mount").args(["-t", "tmpfs", "none"]).arg(at).status().unwrap();
-        assert!(mounted.success());
-    };
     let mut fixture = started(|root| {
         fs::create_dir_all(root.join("local/share")).unwrap();
         mount(&root.join("local/share"));

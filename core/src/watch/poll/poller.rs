@@ -31,8 +31,9 @@ use rustix::fs::{Dir, FileType, OFlags};
 use rustix::io::Errno;
 
 use super::listing::{Entry, Listing, Mark, pairs};
+use super::pass::{Next, Pass, Place, SHORTEST_REST, Step, Visit, rest_after};
 use crate::beneath::{Look, Unseen, look_at_open, look_in, open};
-use crate::content::now_ns;
+use crate::clock::now_ns;
 use crate::error::{Error, Result};
 use crate::ignore::{IgnoreRules, Scope};
 use crate::path::RelPath;
@@ -40,13 +41,6 @@ use crate::progress::Progress;
 use crate::watch::Hint;
 use crate::watch::place::RootPlace;
 
-/// The shortest rest between two passes.
-pub(super) const SHORTEST_REST: Duration = Duration::from_secs(5);
-/// The longest: with it, a pass and the debouncing, a change is still found and committed within a minute.
-pub(super) const LONGEST_REST: Duration = Duration::from_secs(30);
-/// A rest lasts so many times the work before it: a pass takes at most 1/25, 4 %, of a core, until
-/// [`LONGEST_REST`] cuts the rest short.
-const REST_FACTOR: u32 = 24;
 /// How long to leave alone what failed for lack of descriptors or memory.
 const RETRY: Duration = Duration::from_secs(1);
 /// What changed within this of our clock may change again and look the same: two seconds for coarse
@@ -56,11 +50,6 @@ const YOUNG_NS: i64 = 5_000_000_000;
 const MOST_HINTS_OF_A_DIRECTORY: usize = 4096;
 /// Hints after which a slice of a pass ends, so that they are handed on.
 const ENOUGH_HINTS: usize = 4096;
-
-/// How long to rest after a pass that took `work`; `shortest` is at most [`LONGEST_REST`].
-pub(super) fn rest_after(work: Duration, shortest: Duration) -> Duration {
-    work.saturating_mul(REST_FACTOR).max(shortest).min(LONGEST_REST)
-}
 
 /// Some subtrees of one root, as they were at the last pass.
 pub(in crate::watch) struct Poller {
@@ -92,44 +81,13 @@ struct Top {
     directories: usize,
 }
 
-/// A pass that is under way.
-struct Pass {
-    /// Barriers that its end passes.
-    tokens: Vec<u64>,
-    tops: Vec<RelPath>,
-    /// The top that is being looked at, and the directories seen there so far.
-    current: Option<(RelPath, usize)>,
-    steps: Vec<Step>,
-    worked: Duration,
-    /// The first of all: everything is new and nothing is hinted.
-    is_first: bool,
-}
-
-enum Step {
-    Visit(Visit),
-    /// All at and below this directory is recorded: now it may be hinted.
-    Tell(RelPath),
-}
-
-/// A directory that is to be looked at.
-struct Visit {
-    place: Place,
-    /// All in it is new and hinted with it.
-    is_new: bool,
-}
-
-enum Place {
-    Top(RelPath),
-    Below(Scope, Box<[u8]>),
-}
-
-impl Visit {
-    fn path(&self) -> RelPath {
-        match &self.place {
-            Place::Top(path) => path.clone(),
-            Place::Below(parent, name) => parent.directory().join(name),
-        }
-    }
+/// What the rules say of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stance {
+    LetIn,
+    LeftOut,
+    /// Left out, but recorded, because it is a file of rules itself.
+    Rules,
 }
 
 /// What became of opening and listing a directory.
@@ -180,11 +138,7 @@ impl Poller {
             self.tops.remove(top);
             self.forget(top);
             if let Some(pass) = &mut self.pass {
-                pass.tops.retain(|waiting| waiting != top);
-                if pass.current.as_ref().is_some_and(|(current, _)| current == top) {
-                    pass.current = None;
-                    pass.steps.clear();
-                }
+                pass.drop_top(top);
             }
         }
         for top in wanted {
@@ -197,18 +151,19 @@ impl Poller {
     }
 
     /// Whether `top` is one of the topmost polled directories.
-    #[cfg(target_os = "linux")]
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "for a companion"))]
     pub fn polls(&self, top: &RelPath) -> bool {
         self.tops.contains_key(top)
     }
 
     /// Passes that came to their end so far.
-    #[cfg(target_os = "linux")]
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "for a companion"))]
     pub fn passes(&self) -> u64 {
         self.passes
     }
 
     /// Directories at and below `top` at its last pass.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "for a companion"))]
     pub fn directories(&self, top: &RelPath) -> usize {
         self.tops.get(top).map_or(0, |top| top.directories)
     }
@@ -304,14 +259,8 @@ impl Poller {
 
     fn begin(&mut self, now: Instant, is_first: bool) {
         self.next_pass = now;
-        self.pass = Some(Pass {
-            tokens: std::mem::take(&mut self.asked),
-            tops: self.tops.keys().rev().cloned().collect(),
-            current: None,
-            steps: Vec::new(),
-            worked: Duration::ZERO,
-            is_first,
-        });
+        let tokens = std::mem::take(&mut self.asked);
+        self.pass = Some(Pass::new(self.tops.keys().cloned(), tokens, is_first));
     }
 
     fn finish(&mut self, hints: &mut Vec<Hint>) {
@@ -324,32 +273,21 @@ impl Poller {
     /// Does one step; false if there is none left.
     fn step(&mut self, root: BorrowedFd<'_>, hints: &mut Vec<Hint>) -> Result<bool> {
         let Some(pass) = &mut self.pass else { return Ok(false) };
-        match pass.steps.pop() {
-            Some(Step::Tell(path)) => hints.push(Hint::Deep(path)),
-            Some(Step::Visit(visit)) => {
+        match pass.next() {
+            Next::Step(Step::Tell(path)) => hints.push(Hint::Deep(path)),
+            Next::Step(Step::Visit(visit)) => {
                 if let Err(error) = self.visit(root, &visit, hints) {
                     // Nothing of it was done: it is tried again.
-                    if let Some(pass) = &mut self.pass {
-                        pass.steps.push(Step::Visit(visit));
-                    }
+                    self.push(Step::Visit(visit));
                     return Err(error);
                 }
             }
-            None => {
-                let finished = pass.current.take();
-                let next = pass.tops.pop();
-                if let Some(path) = &next {
-                    let is_first = pass.is_first;
-                    pass.current = Some((path.clone(), 0));
-                    pass.steps.push(Step::Visit(Visit { place: Place::Top(path.clone()), is_new: is_first }));
-                }
-                if let Some((path, directories)) = finished
-                    && let Some(top) = self.tops.get_mut(&path)
-                {
+            Next::Done(top, directories) => {
+                if let Some(top) = self.tops.get_mut(&top) {
                     top.directories = directories;
                 }
-                return Ok(next.is_some());
             }
+            Next::End => return Ok(false),
         }
         Ok(true)
     }
@@ -383,8 +321,8 @@ impl Poller {
                 return Ok(());
             }
         };
-        if let Some((_, directories)) = self.pass.as_mut().and_then(|pass| pass.current.as_mut()) {
-            *directories += 1;
+        if let Some(pass) = &mut self.pass {
+            pass.count_directory();
         }
         let is_readable_again = self.unreadable.remove(&self.hash(&path));
         let mut is_new = visit.is_new;
@@ -441,7 +379,8 @@ impl Poller {
                 FileType::Unknown => None,
                 kind => Some(kind == FileType::Directory),
             };
-            if known_kind.is_some_and(|is_directory| !self.concerns(scope, name, is_directory)) {
+            let stance = known_kind.map(|is_directory| self.stance(scope, name, is_directory));
+            if stance == Some(Stance::LeftOut) {
                 continue;
             }
             let mark = match look_in(opened, OsStr::from_bytes(name)) {
@@ -450,21 +389,28 @@ impl Poller {
                 Err(unseen) => Mark::unseen(&unseen, known_kind.unwrap_or(false), &self.key),
             };
             // It may have become something else since its kind was told.
-            if known_kind != Some(mark.is_directory()) && !self.concerns(scope, name, mark.is_directory()) {
-                continue;
-            }
-            let is_included = self.rules.verdict_child(scope, name, mark.is_directory()).is_included();
-            let mark = if is_included { mark } else { mark.hidden() };
+            let stance = stance
+                .filter(|_| known_kind == Some(mark.is_directory()))
+                .unwrap_or_else(|| self.stance(scope, name, mark.is_directory()));
+            let mark = match stance {
+                Stance::LetIn => mark,
+                Stance::Rules => mark.hidden(),
+                Stance::LeftOut => continue,
+            };
             entries.push(Entry { name: name.into(), mark });
         }
         entries.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         Ok(entries)
     }
 
-    /// Whether an entry is recorded: what is let in, and every file of rules, because it says what is let in.
-    fn concerns(&self, scope: &Scope, name: &[u8], is_directory: bool) -> bool {
-        !is_directory && self.rules.is_ignore_file(name)
-            || self.rules.verdict_child(scope, name, is_directory).is_included()
+    fn stance(&self, scope: &Scope, name: &[u8], is_directory: bool) -> Stance {
+        if self.rules.verdict_child(scope, name, is_directory).is_included() {
+            Stance::LetIn
+        } else if !is_directory && self.rules.is_ignore_file(name) {
+            Stance::Rules
+        } else {
+            Stance::LeftOut
+        }
     }
 
     fn mark_of(&self, look: &Look, now_ns: i64) -> Mark {
@@ -519,7 +465,7 @@ impl Poller {
 
     fn push(&mut self, step: Step) {
         if let Some(pass) = &mut self.pass {
-            pass.steps.push(step);
+            pass.push(step);
         }
     }
 

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use super::poller::{LONGEST_REST, SHORTEST_REST, rest_after};
+use super::pass::{LONGEST_REST, SHORTEST_REST, rest_after};
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(30);
