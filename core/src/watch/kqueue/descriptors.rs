@@ -98,7 +98,8 @@ impl KqueueBackend {
     fn leave_beyond(&mut self, parent: DirectoryId, at: &OwnedFd, name: &Arc<[u8]>, listed: Listed) {
         let Some(now) = fingerprint(at, name) else { return };
         let Some(path) = self.tree.path(parent) else { return };
-        let state = State::Compared(now, self.count_below(&path.join(name)));
+        let reason = self.count_below(&path.join(name));
+        let state = State::Compared(now, reason);
         let entry = Entry { listed, is_included: true, state, seen: self.listing };
         self.tree.set_entry(parent, name.clone(), entry);
     }
