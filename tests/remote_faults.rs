@@ -115,7 +115,7 @@ fn what_is_pushed_to_somebody_elses_remote_is_theirs_too() {
     assert!(given.unwrap().success());
     let daemon = backed_up(&setup);
     daemon.stop();
-    let mut pending = vec![remote.clone()];
+    let mut pending = vec![remote];
     while let Some(path) = pending.pop() {
         let metadata = fs::symlink_metadata(&path).unwrap();
         assert_eq!(metadata.uid(), THEIRS, "{}", path.display());

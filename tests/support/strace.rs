@@ -47,14 +47,32 @@ fn under_strace(command: &Command, arguments: &[String]) -> Command {
     traced
 }
 
-/// `command`, in each thread of which the `nth` call fails as `fault` says.
-pub fn failing(command: &Command, fault: Fault, nth: usize) -> Command {
+/// Which calls of a thread fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// This one.
+    Nth(usize),
+    /// This one and all after it.
+    From(usize),
+}
+
+impl std::fmt::Display for When {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            When::Nth(number) => write!(f, "{number}"),
+            When::From(number) => write!(f, "{number}+"),
+        }
+    }
+}
+
+/// `command`, in each thread of which calls fail as `fault` says.
+pub fn failing(command: &Command, fault: Fault, when: When) -> Command {
     let Fault { call, error } = fault;
     let arguments = [
         "-o".to_owned(),
         "/dev/null".to_owned(),
         format!("--trace={call}"),
-        format!("--inject={call}:error={error}:when={nth}"),
+        format!("--inject={call}:error={error}:when={when}"),
     ];
     under_strace(command, &arguments)
 }

@@ -13,6 +13,7 @@ use git2::{Oid, RepositoryInitOptions, RepositoryOpenFlags};
 
 use crate::error::{Error, Kind, Result};
 use crate::fault;
+use crate::git::pack::PackSet;
 use crate::path::lossy;
 
 /// Temporary directories of repositories in the making end so; a start sweeps them.
@@ -156,7 +157,7 @@ impl Repository {
         if ancestor == descendant {
             return Ok(true);
         }
-        if !self.has_commit(ancestor) || !self.has_commit(descendant) {
+        if !self.holds(ancestor)? || !self.holds(descendant)? {
             return Ok(false);
         }
         self.inner
@@ -175,7 +176,31 @@ impl Repository {
         commits.try_for_each(|commit| commit.map(|_| ()).map_err(fail))
     }
 
-    /// Whether the commit is here.
+    /// Whether the commit is here, where the answer decides something: libgit2 calls absent whatever it could not
+    /// open just now.
+    pub fn holds(&self, commit: Oid) -> Result<bool> {
+        if self.has_commit(commit) {
+            return Ok(true);
+        }
+        let packs = PackSet::open(&self.pack_directory())?;
+        let is_passing = |problem: &&Error| {
+            let source = std::error::Error::source(*problem)
+                .and_then(|source| source.downcast_ref::<std::io::Error>());
+            problem.kind() == Kind::Io
+                && source.is_some_and(|source| source.kind() != std::io::ErrorKind::NotFound)
+        };
+        match packs.problems().iter().find(is_passing) {
+            Some(problem) => {
+                let place = lossy(self.path.as_os_str().as_encoded_bytes());
+                let text = format!("whether commit {commit} is in {place} cannot be told now: {problem}");
+                Err(Error::new(Kind::Io, text))
+            }
+            // Opened a moment later it may be there after all.
+            None => Ok(self.has_commit(commit) || packs.contains(&commit)?),
+        }
+    }
+
+    /// Whether the commit can be read here.
     pub fn has_commit(&self, commit: Oid) -> bool {
         self.inner.find_commit(commit).is_ok()
     }

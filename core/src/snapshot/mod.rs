@@ -247,19 +247,20 @@ fn has_attributes(objects: &git2::Odb<'_>, tree: Oid) -> Result<bool> {
     Ok(tree::lookup(objects, tree, ATTRIBUTES_PATH)?.is_some_and(|entry| entry.oid == expected))
 }
 
-/// A path that has to wait does so in its own row, not in the walk or look that came upon it.
+/// A path that has to wait does so in its own row, not in the walk or look that came upon it. If it is the row that
+/// the walk began at, nothing was walked: were that row settled, it would stand for nothing but what came after.
 fn override_outcomes(settlement: &mut Settlement, waiting: Vec<RowOutcome>) {
     if waiting.is_empty() {
         return;
     }
-    let mut done: HashMap<(RootName, RelPath), usize> = HashMap::new();
+    let mut ended: HashMap<(RootName, RelPath), usize> = HashMap::new();
     for (place, outcome) in settlement.rows.iter().enumerate() {
-        if outcome.verdict == RowVerdict::Done {
-            done.insert((outcome.root.clone(), outcome.path.clone()), place);
+        if matches!(outcome.verdict, RowVerdict::Done | RowVerdict::Walked { cursor: None, .. }) {
+            ended.insert((outcome.root.clone(), outcome.path.clone()), place);
         }
     }
     for outcome in waiting {
-        match done.get(&(outcome.root.clone(), outcome.path.clone())) {
+        match ended.get(&(outcome.root.clone(), outcome.path.clone())) {
             Some(place) => settlement.rows[*place] = outcome,
             None => settlement.rows.push(outcome),
         }

@@ -562,3 +562,26 @@ fn records_below_a_path_that_became_a_file_do_not_outlive_it() {
     bench.back_up();
     bench.assert_clone_equals();
 }
+
+#[test]
+fn a_walk_that_could_not_begin_leaves_its_row_and_says_why() {
+    let mut bench = bench();
+    bench.write("a", "x");
+    bench.touch("", Reach::Deep);
+    let row = bench.queue.take(&bench.name, i64::MAX, 10, true).unwrap().remove(0);
+    // Somebody else asks for the same walk meanwhile.
+    bench.touch("", Reach::Deep);
+    let seq = row.row.seq;
+    let outcome = |verdict| RowOutcome { root: row.root.clone(), path: row.path.clone(), seq, verdict };
+    let failure = crate::store::changes::Failure {
+        reason: crate::store::changes::SkipReason::Unreadable,
+        message: "the disk does not answer".to_owned(),
+    };
+    let walked = outcome(RowVerdict::Walked { cursor: None, walk_seq: seq });
+    let mut settlement = Settlement { rows: vec![walked], ..Settlement::default() };
+    override_outcomes(&mut settlement, vec![outcome(RowVerdict::Again { not_before_ms: 5, failure })]);
+    bench.queue.settle(&bench.name, &settlement, 2).unwrap();
+    assert_eq!(bench.queue.unsettled_up_to(&bench.name, seq).unwrap(), 1, "nothing of it is in a commit");
+    bench.drain();
+    bench.assert_clone_equals();
+}
