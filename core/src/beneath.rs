@@ -452,6 +452,7 @@ mod tests {
         assert_eq!(root.look_at(&rel("dir")).unwrap().kind, EntryKind::Symlink);
     }
 
+    #[cfg(not(target_vendor = "apple"))]
     #[test]
     fn a_pipe_is_looked_at_and_never_blocks() {
         let scratch = tempfile::tempdir().unwrap();
@@ -480,6 +481,7 @@ mod tests {
         assert_eq!(root.look_at(&path.join(b"missing")), Err(Unseen::Gone));
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn extended_attributes_are_read_whatever_their_size() {
         let scratch = tempfile::tempdir().unwrap();

@@ -94,6 +94,8 @@ pub struct KqueueBackend {
     round: u64,
     /// Listings so far.
     listing: u64,
+    /// The round in which what is beyond the budget was counted last, and until when to go on counting.
+    counting: (u64, Instant),
     sweep: Sweep,
     gone: bool,
     checked_root: Instant,
@@ -138,6 +140,7 @@ impl KqueueBackend {
             closed: BTreeSet::new(),
             round: 0,
             listing: 0,
+            counting: (0, Instant::now()),
             sweep: Sweep::new(),
             gone: false,
             checked_root: Instant::now(),
@@ -163,6 +166,8 @@ impl KqueueBackend {
     fn walk_all(&mut self, progress: &Progress) -> Result<()> {
         self.round += 1;
         self.rules.forget(&RelPath::root());
+        self.recheck.clear();
+        self.closed.retain(|id| self.tree.get(*id).is_some());
         let root = match self.tree.root() {
             Some(root) => root,
             None => self.watch_root()?,

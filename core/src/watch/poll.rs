@@ -23,7 +23,7 @@ mod poller;
 mod tests;
 
 use poller::Poller;
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 pub(super) use tests::covered;
 
 /// How long to look at directories before looking around: other threads' wishes, events of a companion.

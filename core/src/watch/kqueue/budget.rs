@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn a_quarter_is_left_to_others_and_files_leave_room_for_directories() {
         let pool = Pool::with_limit(256);
-        let (mut one, mut other) = (Budget::new(pool.clone()), Budget::new(pool.clone()));
+        let (mut one, mut other) = (Budget::new(pool.clone()), Budget::new(pool));
         let files = (0..1000).filter(|_| one.take_file()).count();
         assert_eq!(files, 144, "three quarters of the 192 that are left");
         assert!(!other.take_file());

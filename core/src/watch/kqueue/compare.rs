@@ -27,6 +27,8 @@ use crate::progress::Progress;
 const LONG_LISTING: Duration = Duration::from_millis(2);
 const REST_FACTOR: u32 = 8;
 const LONGEST_REST: Duration = Duration::from_secs(2);
+/// How long to count what is beyond the budget, in one call.
+const LONGEST_COUNTING: Duration = Duration::from_secs(5);
 
 /// What stands at the path of a recorded directory.
 pub(super) enum Found {
@@ -373,13 +375,19 @@ impl KqueueBackend {
     }
 
     /// How many directories, with itself, and files the rules let in at and below a directory that gets no
-    /// descriptor. Good enough for a number in a sentence: what cannot be listed does not count.
-    pub(super) fn count_below(&self, top: &RelPath) -> Reason {
+    /// descriptor. Good enough for a number in a sentence: what cannot be listed, or takes too long, does not count.
+    pub(super) fn count_below(&mut self, top: &RelPath) -> Reason {
         let (mut directories, mut files) = (0, 0);
+        if self.counting.0 != self.round {
+            self.counting = (self.round, Instant::now() + LONGEST_COUNTING);
+        }
         let Ok(root) = self.place.open() else { return Reason::Beyond { directories: 1, files: 0 } };
         let mut steps = vec![self.rules.scope_fresh(top)];
         while let Some(scope) = steps.pop() {
             directories += 1;
+            if Instant::now() > self.counting.1 {
+                continue;
+            }
             let flags = OFlags::RDONLY | OFlags::DIRECTORY;
             let Ok(opened) = crate::beneath::open::open(root.as_fd(), scope.directory(), flags) else {
                 continue;

@@ -7,6 +7,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -97,7 +98,8 @@ impl KqueueBackend {
     fn leave_beyond(&mut self, parent: DirectoryId, at: &OwnedFd, name: &Arc<[u8]>, listed: Listed) {
         let Some(now) = fingerprint(at, name) else { return };
         let Some(path) = self.tree.path(parent) else { return };
-        let state = State::Compared(now, self.count_below(&path.join(name)));
+        let reason = self.count_below(&path.join(name));
+        let state = State::Compared(now, reason);
         let entry = Entry { listed, is_included: true, state, seen: self.listing };
         self.tree.set_entry(parent, name.clone(), entry);
     }
@@ -213,7 +215,11 @@ impl KqueueBackend {
     }
 }
 
-/// What the stat of an entry says, in eight bytes; none if it is gone.
+/// A change this soon after another may leave the same times: file systems count them in steps of up to 2 s.
+const YOUNG: Duration = Duration::from_secs(3);
+
+/// What the stat of an entry says, in eight bytes; none if it is gone. That of an entry which has just changed
+/// equals no other, so that it is hinted once more when it is older.
 // The widths of struct stat differ by platform.
 #[allow(clippy::unnecessary_cast)]
 pub(super) fn fingerprint(at: &OwnedFd, name: &[u8]) -> Option<u64> {
@@ -223,5 +229,13 @@ pub(super) fn fingerprint(at: &OwnedFd, name: &[u8]) -> Option<u64> {
     (stat.st_mode as u32, stat.st_uid as u32, stat.st_gid as u32).hash(&mut hasher);
     (stat.st_size as i64, stat.st_mtime as i64, stat.st_ctime as i64).hash(&mut hasher);
     (stat.st_mtime_nsec as i64, stat.st_ctime_nsec as i64).hash(&mut hasher);
+    let changed = u64::try_from(stat.st_ctime as i64).unwrap_or(0);
+    let changed = UNIX_EPOCH.checked_add(Duration::new(changed, stat.st_ctime_nsec as u32));
+    let now = SystemTime::now();
+    let is_young = changed
+        .is_some_and(|changed| now.duration_since(changed).unwrap_or_else(|ahead| ahead.duration()) < YOUNG);
+    if is_young {
+        now.hash(&mut hasher);
+    }
     Some(hasher.finish())
 }
