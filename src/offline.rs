@@ -17,7 +17,7 @@ use backupbot_core::git::repository::Repository;
 use backupbot_core::ignore::IgnoreRules;
 use backupbot_core::names::{RemoteName, RepositoryName};
 use backupbot_core::protection::{self, PathReport, StateCounts, Subject};
-use backupbot_core::scan::WatchedRoot;
+use backupbot_core::scan::{Bounds, WatchedRoot};
 use backupbot_core::snapshot;
 use backupbot_core::store::changes::Skipped;
 use backupbot_core::store::{FILE_NAME, Store, StoreReader};
@@ -297,7 +297,11 @@ impl Offline {
                 .map(|root| {
                     let (rules, _) =
                         IgnoreRules::new(&root.path, &root.ignore, &root.ignore_files, root.system_excludes);
-                    WatchedRoot::new(root.name.clone(), root.path.clone(), Arc::new(rules))
+                    let bounds = Bounds {
+                        one_file_system: root.one_file_system,
+                        largest_file: settings.config.limits.repository_size,
+                    };
+                    WatchedRoot::new(root.name.clone(), root.path.clone(), Arc::new(rules), bounds)
                 })
                 .collect();
             let Some((root, relative)) = protection::locate(&roots, path) else { continue };
@@ -338,6 +342,7 @@ fn root_answer(name: &str, files: u64, skipped: &[Skipped]) -> RootAnswer {
         files,
         excluded_by_rules: 0,
         excluded_by_system: 0,
+        excluded_by_file_system: 0,
         skipped: of_root.len() as u64,
         skipped_files: listed.collect(),
     }

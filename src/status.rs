@@ -7,7 +7,7 @@ use backupbot_actors::board::{
     Moment, Recovered, RemoteState, RemoteStatus, RemoteView, RepositoryStatus, RepositoryView, RootState,
     RootStatus, SkippedFile,
 };
-use backupbot_actors::control::{Control, ControlError};
+use backupbot_actors::control::Control;
 use backupbot_actors::seat::RepositorySeat;
 use backupbot_core::config::Alerts;
 use backupbot_core::error::Result;
@@ -94,6 +94,8 @@ pub struct RootAnswer {
     pub excluded_by_rules: u64,
     /// Entries left out by the built-in list.
     pub excluded_by_system: u64,
+    /// Entries left out because they are on another file system; what is below them is not counted.
+    pub excluded_by_file_system: u64,
     /// Files that are not protected in their present version.
     pub skipped: u64,
     /// The first hundred of those.
@@ -110,6 +112,7 @@ impl From<RootStatus> for RootAnswer {
             files: root.files,
             excluded_by_rules: root.excluded_by_rules,
             excluded_by_system: root.excluded_by_system,
+            excluded_by_file_system: root.excluded_by_file_system,
             skipped: root.skipped,
             skipped_files: root.skipped_files,
         }
@@ -156,16 +159,16 @@ impl Alert {
 }
 
 /// What the running daemon knows of each repository.
-pub fn of_daemon(control: &Control) -> std::result::Result<Vec<RepositoryAnswer>, ControlError> {
-    let mut views = control.status()?;
-    Ok(control
+pub fn of_daemon(control: &Control) -> Vec<RepositoryAnswer> {
+    let mut views = control.status();
+    control
         .seats()
         .iter()
         .map(|seat| {
             let at = views.iter().position(|view| view.repository.name == seat.settings.name);
             complete(seat, at.map(|at| views.swap_remove(at)), control)
         })
-        .collect())
+        .collect()
 }
 
 /// Who has not said anything yet is starting.
@@ -197,6 +200,7 @@ fn complete(seat: &RepositorySeat, view: Option<RepositoryView>, control: &Contr
                 files: 0,
                 excluded_by_rules: 0,
                 excluded_by_system: 0,
+                excluded_by_file_system: 0,
                 skipped: 0,
                 skipped_files: Vec::new(),
             },
@@ -308,6 +312,7 @@ pub mod tests {
                 files: 1234,
                 excluded_by_rules: 3,
                 excluded_by_system: 0,
+                excluded_by_file_system: 0,
                 skipped: 0,
                 skipped_files: Vec::new(),
             }],

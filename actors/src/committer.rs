@@ -36,6 +36,8 @@ use crate::supervision::ExitHandle;
 /// The pause after a failed batch, doubled each time up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The longest pause while there is no room: that is cheap to ask for, and somebody may be making some just now.
+const LONGEST_PAUSE_WITHOUT_ROOM: Duration = Duration::from_secs(10);
 /// Failed batches in a row after which nobody is kept waiting for the next.
 const PATIENCE: u32 = 4;
 /// The rest after the whole repository was read and found sound, doubled each time up to the longest: what raised
@@ -67,6 +69,8 @@ pub struct Committer {
     paused: bool,
     tip: Option<Oid>,
     failures: u32,
+    /// Whether it is not known how far the last batch came.
+    is_unsure: bool,
     /// Why the last batch failed, if it did.
     trouble: Option<String>,
     last_look: WaitingNow,
@@ -102,6 +106,7 @@ impl Committer {
             paused: false,
             tip: None,
             failures: 0,
+            is_unsure: false,
             trouble: None,
             last_look: WaitingNow::default(),
             alarm: None,
@@ -116,7 +121,9 @@ impl Committer {
         }
     }
 
-    /// Takes the first steps, at the start and whenever the repository is not what it was.
+    /// Takes the first steps, at the start and whenever the repository is not what it was. A disk that is full, a
+    /// database that cannot be written and a want of descriptors pass by: they are waited for here, where status
+    /// tells of them. All else is the supervisor's.
     fn begin(&mut self, damage: Option<String>, ctx: &mut Context<Self>) {
         self.ready = false;
         self.prunable = None;
@@ -148,6 +155,13 @@ impl Committer {
                 self.tip = tip;
                 self.keep_house(ctx);
                 return self.work(ctx);
+            }
+            Err(Trouble::Failed(error))
+                if matches!(error.kind(), Kind::DiskFull | Kind::Limit | Kind::Store | Kind::Io) =>
+            {
+                let pause = self.no_commit(&error);
+                ctx.run_later(pause, |actor, ctx| actor.begin(None, ctx));
+                return;
             }
             Err(Trouble::Panicked(message)) => self.exit.panicked(message),
             Err(Trouble::QueueGone) => self.exit.failed("the queue is not running"),
@@ -243,6 +257,7 @@ impl Committer {
             eager: !self.waiters.is_empty(),
             list_skips: self.skips_listed,
             lowest_waiter: self.waiters.iter().map(|waiter| waiter.seq).min(),
+            after_failure: self.is_unsure,
             clock_back_ms: self.clock_back_ms,
         };
         ctx.spawn(wrap_future::<_, Self>(cycle.run()).map(|end, actor, ctx| actor.cycle_ended(end, ctx)));
@@ -261,6 +276,7 @@ impl Committer {
                     self.tip = end.tip;
                 }
                 self.paused = end.now.paused_since_ms.is_some();
+                self.is_unsure &= self.paused;
                 self.publish(&end.now);
                 self.answer_waiters(&end);
                 if end.committed {
@@ -284,23 +300,13 @@ impl Committer {
                 ctx.stop();
             }
             Err(Trouble::Failed(error)) => {
-                self.failures = self.failures.saturating_add(1);
-                let pause = LONGEST_PAUSE.min(FIRST_PAUSE * 2u32.saturating_pow(self.failures.min(6) - 1));
-                let fate = error.fate();
-                warn!(self.log, "no commit for now"; "error" => %error, "next try in" => ?pause,
-                      "needs somebody" => fate == Fate::Halt);
                 if error.kind() == Kind::Internal {
+                    warn!(self.log, "no commit for now"; "error" => %error);
                     self.exit.failed(error.to_string());
                     ctx.stop();
                     return;
                 }
-                self.trouble = Some(error.to_string());
-                self.publish(&self.last_look.clone());
-                if fate != Fate::Retry || self.failures >= PATIENCE {
-                    for waiter in self.waiters.drain(..) {
-                        let _ = waiter.answer.send(Err(Refusal::NoCommit(error.to_string())));
-                    }
-                }
+                let pause = self.no_commit(&error);
                 match error.kind() {
                     // The stat cache may not belong to what the branch is now: only a start finds out.
                     Kind::RefMoved => {
@@ -312,6 +318,25 @@ impl Committer {
                 }
             }
         }
+    }
+
+    /// Tells everybody who may want to know that there is no commit for now; returns the pause before the next try.
+    fn no_commit(&mut self, error: &Error) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        self.is_unsure = true;
+        let longest = if error.kind() == Kind::DiskFull { LONGEST_PAUSE_WITHOUT_ROOM } else { LONGEST_PAUSE };
+        let pause = longest.min(FIRST_PAUSE * 2u32.saturating_pow(self.failures.min(6) - 1));
+        let fate = error.fate();
+        warn!(self.log, "no commit for now"; "error" => %error, "next try in" => ?pause,
+              "needs somebody" => fate == Fate::Halt);
+        self.trouble = Some(error.to_string());
+        self.publish(&self.last_look.clone());
+        if fate != Fate::Retry || self.failures >= PATIENCE {
+            for waiter in self.waiters.drain(..) {
+                let _ = waiter.answer.send(Err(Refusal::NoCommit(error.to_string())));
+            }
+        }
+        pause
     }
 
     /// Every commit makes a pack. Nothing waits for their merging, or a first backup would pile up thousands.

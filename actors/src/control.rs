@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::Addr;
-use backupbot_core::error::{Error, Kind};
+use backupbot_core::error::Error;
 use backupbot_core::names::{RemoteName, RepositoryName};
 use backupbot_core::protection::{self, PathReport, StateCounts};
 use backupbot_core::push::delivery;
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::board::{Board, ChildState, Moment, RemoteState, RemoteView, RepositoryView};
 use crate::committer::Committer;
-use crate::messages::{BarrierReached, CommitUpTo, PauseChanged, PushUpTo, Refusal, ResumeRemote, SetPaused};
+use crate::messages::{BarrierReached, CommitUpTo, PauseChanged, PushNow, Refusal, ResumeRemote, SetPaused};
 use crate::seat::{Common, RepositorySeat};
 use crate::supervision::ChildId;
 
@@ -128,32 +128,29 @@ impl Control {
     }
 
     /// The `repositories` of the status answer. A remote is unprotected since the older of its oldest missing
-    /// commit and the oldest change that is not committed. Blocks on store and repository.
-    pub fn status(&self) -> Result<Vec<RepositoryView>, ControlError> {
+    /// commit and the oldest change that is not committed. Blocks on store and repository; where these cannot be
+    /// read, the answer is what the board says, and that.
+    pub fn status(&self) -> Vec<RepositoryView> {
         let now = Moment::now();
         let mut views = self.common.board.status(now);
-        let reader = self.common.store.reader();
         for view in &mut views {
-            let oldest = reader.oldest_change_ms(&view.repository.name)?;
-            let waits = oldest
-                .and_then(|ms| Moment::from_unix_seconds(ms / 1000))
-                .map(|since| now.seconds_since(since));
-            let mut unreadable = None;
-            match self.count_states(view) {
-                Ok(states) => view.states = states,
-                Err(error) => unreadable = Some(of_repository(error)?),
-            }
-            for remote in &mut view.remotes {
-                if let Err(error) = self.correct_remote(&view.repository.name, remote, now) {
-                    unreadable = Some(of_repository(error)?);
-                }
-                remote.oldest_unprotected_seconds = remote.oldest_unprotected_seconds.max(waits.unwrap_or(0));
-            }
-            if view.repository.trouble.is_none() {
-                view.repository.trouble = unreadable;
+            if let Err(error) = self.correct(view, now) {
+                view.repository.trouble.get_or_insert(error.to_string());
             }
         }
-        Ok(views)
+        views
+    }
+
+    fn correct(&self, view: &mut RepositoryView, now: Moment) -> Result<(), Error> {
+        let oldest = self.common.store.reader().oldest_change_ms(&view.repository.name)?;
+        let waits =
+            oldest.and_then(|ms| Moment::from_unix_seconds(ms / 1000)).map(|since| now.seconds_since(since));
+        let counted = self.count_states(view).map(|states| view.states = states);
+        view.remotes.iter_mut().fold(counted, |outcome, remote| {
+            let corrected = self.correct_remote(&view.repository.name, remote, now);
+            remote.oldest_unprotected_seconds = remote.oldest_unprotected_seconds.max(waits.unwrap_or(0));
+            outcome.and(corrected)
+        })
     }
 
     /// A pusher that is down, or has not come to its first attempt, cannot say that it lags: the store can.
@@ -162,7 +159,7 @@ impl Control {
         repository: &RepositoryName,
         remote: &mut RemoteView,
         now: Moment,
-    ) -> Result<(), ControlError> {
+    ) -> Result<(), Error> {
         let child = ChildId(format!("repository {repository}/pusher {}", remote.name));
         if let Some(child) = self.common.board.child(&child)
             && matches!(
@@ -187,7 +184,7 @@ impl Control {
         Ok(())
     }
 
-    fn count_states(&self, view: &RepositoryView) -> Result<StateCounts, ControlError> {
+    fn count_states(&self, view: &RepositoryView) -> Result<StateCounts, Error> {
         let name = &view.repository.name;
         let Some(seat) = self.seats.iter().find(|seat| seat.settings.name == *name) else {
             return Ok(StateCounts::default());
@@ -372,14 +369,6 @@ impl Control {
     }
 }
 
-/// A repository that cannot be read is news, and no reason to say nothing.
-fn of_repository(error: ControlError) -> Result<String, ControlError> {
-    match error {
-        ControlError::Failed(error) if matches!(error.kind(), Kind::Git | Kind::Io) => Ok(error.to_string()),
-        other => Err(other),
-    }
-}
-
 fn state_word(state: RemoteState) -> &'static str {
     match state {
         RemoteState::Idle => "idle",
@@ -462,7 +451,7 @@ async fn flush_repository(seat: &RepositorySeat, rescan: bool) -> Result<Arrival
         let (name, place) = (name.clone(), place.clone());
         pushes.push(actix_rt::spawn(async move {
             loop {
-                match present(&place).await.send(PushUpTo { commit }).await {
+                match present(&place).await.send(PushNow).await {
                     Ok(Err(Refusal::NotRunning(_))) | Err(_) => {}
                     Ok(answer) => return answer.map(|read_back| (name, read_back)),
                 }

@@ -13,7 +13,7 @@
 //! | watcher | [`RootSeen`]: what a commit saw of the root | |
 //! | committer | [`CommitUpTo`] a sequence number, at once | the branch's tip |
 //! | committer | [`PauseChanged`] | |
-//! | pusher | [`PushUpTo`] a commit, at once | read back there, or halted |
+//! | pusher | [`PushNow`]: the branch's tip, without waiting for backoff | what was read back there, or halted |
 //! | pusher | [`ResumeRemote`] after a halt | |
 //!
 //! "There is work" is no message but a [`Nudge`]: it is empty, any number of them are one, and whoever is
@@ -214,13 +214,11 @@ pub enum Refusal {
 #[rtype(result = "()")]
 pub struct PauseChanged;
 
-/// Pushes, without waiting for backoff, until the remote has `commit`.
+/// Pushes the branch's tip of now or later, without waiting for backoff, and reads it back: the answer is what
+/// was read after this came.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<Oid, Refusal>")]
-pub struct PushUpTo {
-    /// The commit.
-    pub commit: Oid,
-}
+pub struct PushNow;
 
 /// An operator has looked at a halted remote: try again, and take its present state for right.
 #[derive(Debug, Message)]

@@ -12,7 +12,7 @@ use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, ResponseFuture, SpawnHandle};
 use backupbot_core::clock;
 use backupbot_core::config as model;
-use backupbot_core::error::{Kind, Result};
+use backupbot_core::error::{Error, Kind, Result};
 use backupbot_core::fault;
 use backupbot_core::names::RemoteName;
 use backupbot_core::progress::Progress;
@@ -24,15 +24,19 @@ use tokio::sync::oneshot;
 use crate::board::{Moment, RemoteState, RemoteStatus};
 use crate::housekeeping::{Housekeeper, merge_in_remote};
 use crate::job::{self, JobOutcome};
-use crate::messages::{PushUpTo, Refusal, ResumeRemote, Wake};
+use crate::messages::{PushNow, Refusal, ResumeRemote, Wake};
 use crate::seat::{RepositorySeat, now_ms};
 use crate::supervision::ExitHandle;
 
+/// The pause after an attempt of which our own state could not be read or written, doubled up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Such attempts in a row after which nobody is kept waiting for the next.
+const PATIENCE: u32 = 4;
 /// Between two looks whether the committer has taken its first steps.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 struct Waiter {
-    commit: Oid,
     /// Whether an attempt began after it came.
     served: bool,
     answer: oneshot::Sender<std::result::Result<Oid, Refusal>>,
@@ -47,6 +51,8 @@ pub struct Pusher {
     at_work: bool,
     looked_in_vain: bool,
     resume: bool,
+    /// Attempts in a row of which our own state could not be read or written.
+    own_failures: u32,
     alarm: Option<SpawnHandle>,
     waiters: Vec<Waiter>,
     status: RemoteStatus,
@@ -76,6 +82,7 @@ impl Pusher {
             at_work: false,
             looked_in_vain: false,
             resume: false,
+            own_failures: 0,
             alarm: None,
             waiters: Vec::new(),
             status,
@@ -156,9 +163,16 @@ impl Pusher {
     fn delivered(&mut self, result: Result<Delivery>, ctx: &mut Context<Self>) {
         let delivery = match result {
             Ok(delivery) => delivery,
+            // Only our own store and repository fail here; trouble with the remote is in the delivery.
+            Err(error) if matches!(error.kind(), Kind::DiskFull | Kind::Limit | Kind::Store | Kind::Io) => {
+                if error.kind() == Kind::Io {
+                    self.seat.suspect(&error.to_string());
+                }
+                self.wait_for_own_state(&error, ctx);
+                return;
+            }
             Err(error) => {
-                // Only our own store and repository fail here; trouble with the remote is in the delivery.
-                if matches!(error.kind(), Kind::Git | Kind::Io) {
+                if error.kind() == Kind::Git {
                     self.seat.suspect(&error.to_string());
                 }
                 self.exit.failed(error.to_string());
@@ -166,6 +180,7 @@ impl Pusher {
                 return;
             }
         };
+        self.own_failures = 0;
         self.log_change(&delivery);
         if delivery.trouble == Some(Kind::Git) {
             // Whose objects cannot be read is told by looking at ours.
@@ -202,6 +217,23 @@ impl Pusher {
         }
     }
 
+    /// A disk that is full or fails passes by, and what was pushed is found again: nobody needs to be restarted.
+    fn wait_for_own_state(&mut self, error: &Error, ctx: &mut Context<Self>) {
+        self.own_failures = self.own_failures.saturating_add(1);
+        let pause = LONGEST_PAUSE.min(FIRST_PAUSE * 2u32.saturating_pow(self.own_failures.min(6) - 1));
+        warn!(self.log, "the attempt cannot be recorded, and is made again"; "error" => %error,
+              "next try in" => ?pause);
+        self.status.state = RemoteState::Backoff;
+        self.status.reason = Some(error.to_string());
+        self.seat.common.board.publish_remote(&self.seat.settings.name, self.status.clone());
+        if self.own_failures >= PATIENCE {
+            for waiter in self.waiters.drain(..) {
+                let _ = waiter.answer.send(Err(Refusal::NoCommit(error.to_string())));
+            }
+        }
+        self.wake_after(pause, ctx);
+    }
+
     fn wake_after(&mut self, pause: Duration, ctx: &mut Context<Self>) {
         if let Some(alarm) = self.alarm.take() {
             ctx.cancel_future(alarm);
@@ -221,6 +253,10 @@ impl Pusher {
     }
 
     fn log_change(&self, delivery: &Delivery) {
+        if let Some(sent) = delivery.sent.filter(|sent| sent.restored > 0) {
+            warn!(self.log, "the remote had lost objects, which were sent again: look at its disk";
+                  "objects" => sent.restored);
+        }
         // A remote that was only read, and is as it should be, is no news.
         if let Some(sent) = delivery.sent.filter(|sent| sent.objects > 0) {
             info!(self.log, "pushed"; "commit" => delivery.confirmed.map(|oid| oid.to_string()),
@@ -246,7 +282,7 @@ impl Pusher {
             } else if let Some(halt) = halted {
                 let _ = waiter.answer.send(Err(Refusal::Halted(halt.message.clone())));
             } else if let Some(confirmed) = delivery.confirmed
-                && (confirmed == waiter.commit || delivery.is_complete)
+                && delivery.is_verified
             {
                 let _ = waiter.answer.send(Ok(confirmed));
             } else {
@@ -290,12 +326,12 @@ impl Handler<ResumeRemote> for Pusher {
     }
 }
 
-impl Handler<PushUpTo> for Pusher {
+impl Handler<PushNow> for Pusher {
     type Result = ResponseFuture<std::result::Result<Oid, Refusal>>;
 
-    fn handle(&mut self, message: PushUpTo, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, _: PushNow, ctx: &mut Self::Context) -> Self::Result {
         let (answer, answered) = oneshot::channel();
-        self.waiters.push(Waiter { commit: message.commit, served: false, answer });
+        self.waiters.push(Waiter { served: false, answer });
         self.work(ctx);
         Box::pin(async move {
             answered.await.unwrap_or_else(|_| Err(Refusal::NotRunning("the pusher was restarted".to_owned())))

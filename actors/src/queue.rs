@@ -2,8 +2,12 @@
 //!
 //! It runs on a thread of its own and may block on the database; every answer is given after the transaction is
 //! durable. It decides nothing: what is queued, taken and settled is the others' word.
+//!
+//! When a transaction fails, the asker is told and tries again; whether it is on disk all the same is not known, so
+//! the marks in memory are read anew before the next one. A database that is found damaged is given up here,
+//! because only a start of the process makes it anew.
 
-use actix::{Actor, Context, Handler};
+use actix::{Actor, ActorContext, Context, Handler};
 use backupbot_core::error::Error;
 use backupbot_core::fault;
 use backupbot_core::names::RepositoryName;
@@ -25,7 +29,9 @@ use backupbot_core::store::changes::TakenRow;
 /// The actor.
 pub struct Queue {
     exit: ExitHandle,
-    store: QueueStore,
+    store: Store,
+    /// Absent after a failed transaction.
+    tables: Option<QueueStore>,
     roots: BTreeMap<RepositoryName, Vec<RootName>>,
 }
 
@@ -37,14 +43,35 @@ impl Queue {
         roots: BTreeMap<RepositoryName, Vec<RootName>>,
     ) -> Result<Self, Error> {
         fault::point("actor:queue:build");
-        Ok(Self { exit, store: store.queue()?, roots })
+        let tables = match store.queue() {
+            Err(error) if store.is_damaged() => return Err(error),
+            // A disk that is full or failing now is asked again with the first message.
+            tables => tables.ok(),
+        };
+        Ok(Self { exit, store: store.clone(), tables, roots })
     }
 
     /// Blocks on the database where supervision can see it.
-    fn blocking<T>(&mut self, name: &str, work: impl FnOnce(&mut QueueStore) -> Answer<T>) -> Answer<T> {
+    fn blocking<T>(
+        &mut self,
+        ctx: &mut Context<Self>,
+        name: &str,
+        work: impl FnOnce(&mut QueueStore) -> Answer<T>,
+    ) -> Answer<T> {
         let _working = self.exit.working(name, &Progress::new());
         fault::point("actor:queue:handle");
-        work(&mut self.store)
+        let answer = match &mut self.tables {
+            Some(tables) => work(tables),
+            None => self.store.queue().and_then(|tables| work(self.tables.insert(tables))),
+        };
+        if let Err(error) = &answer {
+            self.tables = None;
+            if self.store.is_damaged() {
+                self.exit.failed(error.to_string());
+                ctx.stop();
+            }
+        }
+        answer
     }
 }
 
@@ -60,9 +87,9 @@ impl Actor for Queue {
 impl Handler<Enqueue> for Queue {
     type Result = Answer<u64>;
 
-    fn handle(&mut self, message: Enqueue, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, message: Enqueue, ctx: &mut Self::Context) -> Self::Result {
         fault::point("queue:before-enqueue");
-        let seq = self.blocking("enqueue", |store| {
+        let seq = self.blocking(ctx, "enqueue", |store| {
             store.enqueue(&message.repository, &message.root, &message.paths, now_ms())
         })?;
         fault::point("queue:enqueued");
@@ -73,8 +100,8 @@ impl Handler<Enqueue> for Queue {
 impl Handler<LookAtWaiting> for Queue {
     type Result = Answer<WaitingNow>;
 
-    fn handle(&mut self, message: LookAtWaiting, _: &mut Self::Context) -> Self::Result {
-        self.blocking("look", |store| {
+    fn handle(&mut self, message: LookAtWaiting, ctx: &mut Self::Context) -> Self::Result {
+        self.blocking(ctx, "look", |store| {
             Ok(WaitingNow {
                 waiting: store.waiting(&message.repository, now_ms(), message.up_to)?,
                 paused_since_ms: store.reader().paused_since(&message.repository)?,
@@ -87,25 +114,29 @@ impl Handler<LookAtWaiting> for Queue {
 impl Handler<TakeBatch> for Queue {
     type Result = Answer<Vec<TakenRow>>;
 
-    fn handle(&mut self, message: TakeBatch, _: &mut Self::Context) -> Self::Result {
-        self.blocking("take", |store| store.take(&message.repository, now_ms(), message.most, message.eager))
+    fn handle(&mut self, message: TakeBatch, ctx: &mut Self::Context) -> Self::Result {
+        self.blocking(ctx, "take", |store| {
+            store.take(&message.repository, now_ms(), message.most, message.eager)
+        })
     }
 }
 
 impl Handler<Stage> for Queue {
     type Result = Answer<()>;
 
-    fn handle(&mut self, message: Stage, _: &mut Self::Context) -> Self::Result {
-        self.blocking("stage", |store| store.stage(&message.repository, &message.staged))
+    fn handle(&mut self, message: Stage, ctx: &mut Self::Context) -> Self::Result {
+        self.blocking(ctx, "stage", |store| store.stage(&message.repository, &message.staged))
     }
 }
 
 impl Handler<Settle> for Queue {
     type Result = Answer<()>;
 
-    fn handle(&mut self, message: Settle, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, message: Settle, ctx: &mut Self::Context) -> Self::Result {
         fault::point("queue:before-settle");
-        self.blocking("settle", |store| store.settle(&message.repository, &message.settlement, now_ms()))?;
+        self.blocking(ctx, "settle", |store| {
+            store.settle(&message.repository, &message.settlement, now_ms())
+        })?;
         fault::point("queue:settled");
         Ok(())
     }
@@ -114,17 +145,17 @@ impl Handler<Settle> for Queue {
 impl Handler<Unstage> for Queue {
     type Result = Answer<()>;
 
-    fn handle(&mut self, message: Unstage, _: &mut Self::Context) -> Self::Result {
-        self.blocking("unstage", |store| store.unstage(&message.0))
+    fn handle(&mut self, message: Unstage, ctx: &mut Self::Context) -> Self::Result {
+        self.blocking(ctx, "unstage", |store| store.unstage(&message.0))
     }
 }
 
 impl Handler<DistrustFiles> for Queue {
     type Result = Answer<()>;
 
-    fn handle(&mut self, message: DistrustFiles, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, message: DistrustFiles, ctx: &mut Self::Context) -> Self::Result {
         let roots = self.roots.get(&message.0).cloned().unwrap_or_default();
-        self.blocking("distrust", |store| {
+        self.blocking(ctx, "distrust", |store| {
             store.distrust_files(&message.0)?;
             for root in &roots {
                 store.enqueue(&message.0, root, &[(RelPath::root(), Reach::Deep)], now_ms())?;
@@ -137,24 +168,26 @@ impl Handler<DistrustFiles> for Queue {
 impl Handler<ClockWentBack> for Queue {
     type Result = Answer<usize>;
 
-    fn handle(&mut self, message: ClockWentBack, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, message: ClockWentBack, ctx: &mut Self::Context) -> Self::Result {
         let to_ns = message.to_ms.saturating_mul(1_000_000);
-        self.blocking("forget proofs", |store| store.clock_went_back(&message.repository, to_ns))
+        self.blocking(ctx, "forget proofs", |store| store.clock_went_back(&message.repository, to_ns))
     }
 }
 
 impl Handler<SetPaused> for Queue {
     type Result = Answer<()>;
 
-    fn handle(&mut self, message: SetPaused, _: &mut Self::Context) -> Self::Result {
-        self.blocking("pause", |store| store.set_paused(&message.repository, message.paused.then(now_ms)))
+    fn handle(&mut self, message: SetPaused, ctx: &mut Self::Context) -> Self::Result {
+        self.blocking(ctx, "pause", |store| {
+            store.set_paused(&message.repository, message.paused.then(now_ms))
+        })
     }
 }
 
 impl Handler<CountUnsettled> for Queue {
     type Result = Answer<usize>;
 
-    fn handle(&mut self, message: CountUnsettled, _: &mut Self::Context) -> Self::Result {
-        self.blocking("count", |store| store.unsettled_up_to(&message.repository, message.up_to))
+    fn handle(&mut self, message: CountUnsettled, ctx: &mut Self::Context) -> Self::Result {
+        self.blocking(ctx, "count", |store| store.unsettled_up_to(&message.repository, message.up_to))
     }
 }

@@ -97,12 +97,14 @@ pub struct Error {
     kind: Kind,
     context: String,
     source: Option<Box<dyn StdError + Send + Sync>>,
+    /// What ends a limit of the system; said after the source.
+    remedy: Option<&'static str>,
 }
 
 impl Error {
     /// An error of our own finding.
     pub fn new(kind: Kind, context: impl Into<String>) -> Self {
-        Self { kind, context: context.into(), source: None }
+        Self { kind, context: context.into(), source: None, remedy: None }
     }
 
     /// An error somebody else reported, with what we were doing.
@@ -111,14 +113,15 @@ impl Error {
         context: impl Into<String>,
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        Self { kind, context: context.into(), source: Some(source.into()) }
+        Self { kind, context: context.into(), source: Some(source.into()), remedy: None }
     }
 
     /// A failed system call on `path`; `doing` is a verb phrase such as "read".
     pub fn io(doing: &str, path: &Path, source: impl Into<io::Error>) -> Self {
         let source = source.into();
         let context = format!("cannot {doing} {}", crate::path::lossy(path.as_os_str().as_encoded_bytes()));
-        Self::with_source(kind_of_io(&source), context, source)
+        let kind = kind_of_io(&source);
+        Self { remedy: remedy_of(kind), ..Self::with_source(kind, context, source) }
     }
 
     /// The asked-for stop.
@@ -134,6 +137,15 @@ impl Error {
     /// What to do about it.
     pub fn fate(&self) -> Fate {
         self.kind.fate()
+    }
+}
+
+/// What a person does about a limit of the operating system, whatever was being done.
+fn remedy_of(kind: Kind) -> Option<&'static str> {
+    match kind {
+        Kind::DiskFull => Some("make room there, or raise the quota; it goes on by itself then"),
+        Kind::Limit => Some("allow this process more open files (ulimit -n, LimitNOFILE=)"),
+        _ => None,
     }
 }
 
@@ -153,6 +165,9 @@ impl fmt::Display for Error {
         if let Some(source) = &self.source {
             write!(f, ": {source}")?;
         }
+        if let Some(remedy) = self.remedy {
+            write!(f, "; {remedy}")?;
+        }
         Ok(())
     }
 }
@@ -166,5 +181,28 @@ impl fmt::Debug for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_of_the_system_tells_its_remedy_after_the_place_and_the_cause() {
+        use rustix::io::Errno;
+        let said = |errno: Errno| Error::io("write", Path::new("/x/y"), io::Error::from(errno));
+        for (errno, kind, word) in [
+            (Errno::NOSPC, Kind::DiskFull, "make room"),
+            (Errno::DQUOT, Kind::DiskFull, "quota"),
+            (Errno::MFILE, Kind::Limit, "ulimit -n"),
+            (Errno::NFILE, Kind::Limit, "ulimit -n"),
+        ] {
+            let error = said(errno);
+            assert_eq!(error.kind(), kind);
+            let text = error.to_string();
+            assert!(text.starts_with("cannot write /x/y: ") && text.contains(word), "{text}");
+        }
+        assert_eq!(said(Errno::IO).to_string(), "cannot write /x/y: Input/output error (os error 5)");
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Arrows point downwards only: verbs ([`snapshot`], [`push`], [`scan`], [`adopt`], [`heal`]) use nouns ([`git`],
 //! [`store`], [`watch`], [`metadata`], [`tree`], [`config`], [`ignore`]), and both stand on the ground
-//! ([`path`], [`names`], [`clock`], [`quarantine`], [`error`], [`progress`], [`fault`]). Nothing here logs, prints, reads a home
+//! ([`path`], [`names`], [`clock`], [`quarantine`], [`disk`], [`limits`], [`error`], [`progress`], [`fault`]).
+//! Nothing here logs, prints, reads a home
 //! directory or panics on input: a function takes what it needs and returns what happened.
 
 pub mod adopt;
@@ -10,11 +11,13 @@ pub mod beneath;
 pub mod clock;
 pub mod config;
 pub mod content;
+pub mod disk;
 pub mod error;
 pub mod fault;
 pub mod git;
 pub mod heal;
 pub mod ignore;
+pub mod limits;
 pub mod metadata;
 pub mod names;
 pub mod path;

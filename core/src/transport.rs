@@ -30,7 +30,7 @@ pub struct ReferenceUpdate {
     pub name: String,
     /// Where the advertisement said it stands; `None`: it does not exist.
     pub expected: Option<Oid>,
-    /// Where it is to stand.
+    /// Where it is to stand. If that is where it stands, it is written again, where that makes it durable.
     pub new: Oid,
 }
 
@@ -41,6 +41,8 @@ pub struct Sent {
     pub objects: u64,
     /// Bytes.
     pub bytes: u64,
+    /// How many of the objects the remote should have had and had lost.
+    pub restored: u64,
 }
 
 /// An open connection to a remote.
@@ -57,6 +59,14 @@ pub trait Transport {
         updates: &[ReferenceUpdate],
         progress: &Progress,
     ) -> Result<Sent>;
+
+    /// Of the objects reachable from `tips`, which the remote advertises and `source` holds, those that the remote
+    /// cannot read. Only what a cheap look arouses a suspicion of is searched for; a remote behind a network is
+    /// believed.
+    fn lost(&mut self, source: &Repository, tips: &[Oid], progress: &Progress) -> Result<Vec<Oid>> {
+        let _ = (source, tips, progress);
+        Ok(Vec::new())
+    }
 
     /// The message of a commit there, to see whose it is before anything is copied.
     fn commit_message(&mut self, commit: Oid) -> Result<String>;

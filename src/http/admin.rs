@@ -52,7 +52,7 @@ pub async fn alerts(door: Data<Door>) -> Answer {
 async fn status_now(door: Data<Door>) -> Result<StatusAnswer, Problem> {
     let inside = door.enter()?;
     blocking(move || {
-        let repositories = status::of_daemon(&inside.control)?;
+        let repositories = status::of_daemon(&inside.control);
         let halted_since = |repository: &_, remote: &_| {
             status::halted_since(&inside.reader, repository, remote).ok().flatten()
         };

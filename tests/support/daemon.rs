@@ -39,7 +39,12 @@ impl Default for Setup {
 impl Setup {
     /// One repository `documents` with one root `folder1` and one remote `usb`.
     pub fn new() -> Self {
-        let scratch = tempfile::Builder::new().prefix("backupbot-test-").tempdir().unwrap();
+        Self::beneath(&std::env::temp_dir())
+    }
+
+    /// The same in a new directory below `place`.
+    pub fn beneath(place: &Path) -> Self {
+        let scratch = tempfile::Builder::new().prefix("backupbot-test-").tempdir_in(place).unwrap();
         let at = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
         fs::create_dir(at("folder1")).unwrap();
         let config = json!({
@@ -207,6 +212,8 @@ pub fn is_root() -> bool {
 /// One run of the program.
 pub struct Daemon {
     child: Child,
+    /// The child is a tracer, and the program its child.
+    traced: bool,
     ended: Option<ExitStatus>,
     state: PathBuf,
     output: PathBuf,
@@ -220,12 +227,25 @@ impl Daemon {
         let file = fs::File::create(&output).unwrap();
         command.stdout(file.try_clone().unwrap()).stderr(file);
         let state = setup.state();
-        Self { child: command.spawn().unwrap(), ended: None, state, output }
+        Self { child: command.spawn().unwrap(), traced: false, ended: None, state, output }
+    }
+
+    /// The same where `command` starts the program as its own child.
+    pub fn spawn_traced(command: Command, setup: &Setup) -> Self {
+        let mut daemon = Self::spawn(command, setup);
+        daemon.traced = true;
+        daemon
     }
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        if self.traced { self.traced_pid().unwrap_or(0) } else { self.child.id() }
+    }
+
+    fn traced_pid(&self) -> Option<u32> {
+        let text = fs::read_to_string(self.state.join("daemon.json")).ok()?;
+        let document: Value = serde_json::from_str(&text).ok()?;
+        u32::try_from(document["pid"].as_u64()?).ok()
     }
 
     /// Everything it has said so far.
@@ -325,6 +345,9 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         if self.ended.is_none() {
+            if self.traced && self.traced_pid().is_some() {
+                self.signal(Signal::KILL);
+            }
             let _ = self.child.kill();
             let _ = self.child.wait();
         }

@@ -4,6 +4,8 @@ pub mod api;
 pub mod daemon;
 pub mod git;
 pub mod metadata;
+pub mod mount;
+pub mod strace;
 pub mod tree;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -186,7 +186,7 @@ pub struct RootStatus {
     pub state: RootState,
     /// Why, where the state does not speak for itself.
     pub reason: Option<String>,
-    /// How changes are noticed: inotify, kqueue, poll.
+    /// How changes are noticed now: inotify, kqueue, poll, or a mix such as inotify+poll.
     pub backend: String,
     /// Files below it at the last scan.
     pub files: u64,
@@ -196,6 +196,9 @@ pub struct RootStatus {
     /// Entries left out by the built-in list at the last scan.
     #[serde(default)]
     pub excluded_by_system: u64,
+    /// Entries left out because they are on another file system, at the last scan.
+    #[serde(default)]
+    pub excluded_by_file_system: u64,
     /// How many of them are not protected in their present version.
     pub skipped: u64,
     /// The first of those, as many as the watcher cares to list; answers that list them take them from here.

@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use actix::Addr;
 use backupbot_core::clock::left_until;
+use backupbot_core::disk::Room;
 use backupbot_core::error::Result;
 use backupbot_core::fault;
+use backupbot_core::git::pack;
 use backupbot_core::git::repository::Repository;
 use backupbot_core::names::RepositoryName;
+use backupbot_core::path::RelPath;
 use backupbot_core::progress::Progress;
 use backupbot_core::scan::Limit;
 use backupbot_core::snapshot::{self, Batch, Built, Recovered, Summary};
-use backupbot_core::store::changes::{LONGEST_PAUSE, RowVerdict, TakenRow};
+use backupbot_core::store::changes::{LONGEST_PAUSE, Reach, RowVerdict, TakenRow};
 use backupbot_core::store::checkpoints::{RowOutcome, Settlement, StagedCommit};
 use git2::Oid;
 use slog::{Logger, info, warn};
@@ -20,7 +23,8 @@ use slog::{Logger, info, warn};
 use super::{Trouble, run_job};
 use crate::board::SkippedFile;
 use crate::messages::{
-    ClockWentBack, CountUnsettled, LookAtWaiting, RootSeen, Settle, Stage, TakeBatch, Unstage, WaitingNow,
+    ClockWentBack, CountUnsettled, Enqueue, LookAtWaiting, RootSeen, Settle, Stage, TakeBatch, Unstage,
+    WaitingNow,
 };
 use crate::queue::Queue;
 use crate::seat::{RepositorySeat, now_ms};
@@ -42,6 +46,8 @@ pub(super) struct CycleEnd {
     pub(super) unavailable: Option<String>,
     pub(super) has_skips: bool,
     pub(super) look_again: Option<Duration>,
+    /// A step failed whose outcome is known by now, but not what it had to tell.
+    is_unsure: bool,
 }
 
 /// One look at the queue, and one commit if it is time.
@@ -53,6 +59,8 @@ pub(super) struct Cycle {
     pub(super) eager: bool,
     pub(super) list_skips: bool,
     pub(super) lowest_waiter: Option<u64>,
+    /// The last cycle failed, and it is not known how far it came.
+    pub(super) after_failure: bool,
     /// The wall clock was set back, to this.
     pub(super) clock_back_ms: Option<i64>,
 }
@@ -86,6 +94,7 @@ impl Cycle {
             unavailable: None,
             has_skips: self.list_skips,
             look_again: None,
+            is_unsure: self.after_failure,
             now,
         };
         if end.now.paused_since_ms.is_some() {
@@ -98,11 +107,32 @@ impl Cycle {
             end.now = self.queue.send(look).await??;
             end.look_again = self.pause_before_commit(&end.now);
         }
+        if end.is_unsure {
+            self.take_stock(&mut end).await?;
+        }
         if let Some(seq) = self.lowest_waiter {
             let left = self.queue.send(CountUnsettled { repository, up_to: seq }).await??;
             end.settled_up_to = (left == 0).then_some(seq);
         }
         Ok(end)
+    }
+
+    /// After a failure: the branch may have moved without anybody having heard of it, and what the batch saw of the
+    /// roots was not told. So the branch is read, the pushers look, and everything is compared.
+    async fn take_stock(&self, end: &mut CycleEnd) -> std::result::Result<(), Trouble> {
+        let seat = self.seat.clone();
+        let tip = run_job(&self.exit, "take stock", move |_| {
+            Repository::open(&seat.path)?.reference(&seat.branch()?)
+        });
+        end.tip = tip.await?.or(end.tip);
+        self.seat.nudge_pushers();
+        for root in self.seat.roots.iter() {
+            let (repository, root) = (self.seat.settings.name.clone(), root.name.clone());
+            let paths = vec![(RelPath::root(), Reach::Deep)];
+            self.queue.send(Enqueue { repository, root, paths }).await??;
+        }
+        self.seat.queued.nudge();
+        Ok(())
     }
 
     /// How long to wait for more rows; zero: commit now; `None`: nothing waits.
@@ -127,6 +157,7 @@ impl Cycle {
 
     async fn commit(&self, end: &mut CycleEnd) -> std::result::Result<(), Trouble> {
         let repository = self.seat.settings.name.clone();
+        self.finish_former(end).await?;
         let most = self.seat.settings.batch.files.max(WALK_FINDINGS);
         let take = TakeBatch { repository: repository.clone(), most, eager: self.eager };
         let rows = self.queue.send(take).await??;
@@ -140,7 +171,10 @@ impl Cycle {
             Built::Commit(staged, summary) => {
                 let staged = Arc::new(*staged);
                 let stage = Stage { repository: repository.clone(), staged: staged.clone() };
-                self.queue.send(stage).await??;
+                if let Err(error) = self.queue.send(stage).await? {
+                    self.drop_pack(staged).await?;
+                    return Err(error.into());
+                }
                 let (seat, publishing) = (self.seat.clone(), staged.clone());
                 let published = run_job(&self.exit, "publish", move |progress| {
                     let opened = Repository::open(&seat.path)?;
@@ -148,8 +182,8 @@ impl Cycle {
                 })
                 .await;
                 if let Err(Trouble::Failed(error)) = published {
-                    self.undo(staged).await?;
-                    return Err(Trouble::Failed(error));
+                    self.undo(staged, end).await?;
+                    return if end.committed { Ok(()) } else { Err(Trouble::Failed(error)) };
                 }
                 published?;
                 end.committed = true;
@@ -172,8 +206,29 @@ impl Cycle {
         Ok(())
     }
 
-    /// A staged commit whose branch did not move is taken back; its rows are all still queued.
-    async fn undo(&self, staged: Arc<StagedCommit>) -> std::result::Result<(), Trouble> {
+    /// A commit that an earlier cycle staged and could neither settle nor undo, because the disk failed: nothing is
+    /// taken, and above all nothing else staged, before it is one or the other.
+    async fn finish_former(&self, end: &mut CycleEnd) -> std::result::Result<(), Trouble> {
+        let (reader, name) = (self.seat.common.store.reader(), self.seat.settings.name.clone());
+        match run_job(&self.exit, "look for a staged commit", move |_| reader.staged(&name)).await? {
+            Some(staged) => self.undo(Arc::new(staged), end).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Nobody recorded the pack of this commit, or perhaps somebody did: gone, it does no harm either way.
+    async fn drop_pack(&self, staged: Arc<StagedCommit>) -> std::result::Result<(), Trouble> {
+        let seat = self.seat.clone();
+        run_job(&self.exit, "undo", move |_| {
+            let opened = Repository::open(&seat.path)?;
+            pack::remove_by_name(&opened.pack_directory(), &staged.pack)
+        })
+        .await
+    }
+
+    /// A staged commit whose branch did not move is taken back; its rows are all still queued. One whose branch did
+    /// move is settled, and is this cycle's.
+    async fn undo(&self, staged: Arc<StagedCommit>, end: &mut CycleEnd) -> std::result::Result<(), Trouble> {
         let seat = self.seat.clone();
         let recovered = run_job(&self.exit, "undo", {
             let staged = staged.clone();
@@ -186,6 +241,10 @@ impl Cycle {
             Recovered::Settle => {
                 let settlement: Settlement = staged.settlement.clone();
                 self.queue.send(Settle { repository, settlement }).await??;
+                end.committed = true;
+                end.tip = Some(snapshot::oid(&staged.commit)?);
+                end.is_unsure = true;
+                info!(self.log, "a commit that was on its way is settled"; "commit" => end.tip.map(|tip| tip.to_string()));
             }
         }
         Ok(())
@@ -236,6 +295,8 @@ fn build(seat: &RepositorySeat, rows: Vec<TakenRow>, progress: &Progress) -> Res
     let base = checkpoint.as_ref().map(|checkpoint| snapshot::oid(&checkpoint.commit)).transpose()?;
     let files = reader.files(&seat.settings.name)?;
     let branch = seat.branch()?;
+    // What is left of the disk may hold a smaller commit. (A limit of nothing would take nothing, for ever.)
+    let spare = Room::of(&seat.path)?.spare().max(1);
     let batch = Batch {
         repository: &repository,
         branch: &branch,
@@ -248,7 +309,7 @@ fn build(seat: &RepositorySeat, rows: Vec<TakenRow>, progress: &Progress) -> Res
         files: &files,
         limit: Limit {
             findings: seat.settings.batch.files.max(WALK_FINDINGS),
-            bytes: seat.settings.batch.bytes,
+            bytes: seat.settings.batch.bytes.min(spare),
         },
         number: checkpoint.map_or(0, |checkpoint| checkpoint.batch) + 1,
         threads: std::thread::available_parallelism().map_or(2, usize::from).min(8),

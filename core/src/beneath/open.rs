@@ -19,7 +19,7 @@ pub(crate) fn open_root(root: &Path) -> Result<OwnedFd, Errno> {
     let access = OFlags::PATH;
     #[cfg(not(target_os = "linux"))]
     let access = OFlags::RDONLY;
-    rustix::fs::open(root, access | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    super::retry(|| rustix::fs::open(root, access | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()))
 }
 
 /// Opens `path` below `root`. `NOFOLLOW` and `CLOEXEC` are always added.
@@ -50,13 +50,14 @@ fn open_by_component(root: BorrowedFd<'_>, path: &RelPath, flags: OFlags) -> Res
     while let Some(component) = components.next() {
         let at = directory.as_ref().map_or(root, AsFd::as_fd);
         let last = components.peek().is_none();
-        let opened = rustix::fs::openat(at, component, if last { flags } else { step }, Mode::empty())?;
+        let flags = if last { flags } else { step };
+        let opened = super::retry(|| rustix::fs::openat(at, component, flags, Mode::empty()))?;
         if last {
             return Ok(opened);
         }
         directory = Some(opened);
     }
-    rustix::fs::openat(root, ".", flags, Mode::empty())
+    super::retry(|| rustix::fs::openat(root, ".", flags, Mode::empty()))
 }
 
 #[cfg(test)]

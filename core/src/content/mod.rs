@@ -120,7 +120,10 @@ impl<'c> Cleaner<'c> {
             Reading::Done(stored, checksum) => (stored, checksum),
             Reading::Failed(capture) => return Ok(capture),
         };
-        let xattrs = beneath::xattrs_of(file.as_fd());
+        let xattrs = match beneath::xattrs_of(file.as_fd()) {
+            Ok(xattrs) => xattrs,
+            Err(unseen) => return Ok(capture_of(unseen)),
+        };
         match beneath::look_at_open(file.as_fd()) {
             Ok(after) if after == before => {
                 Ok(Capture::Stored(Box::new(Cleaned { look: before, recorded_ns, stored, checksum, xattrs })))

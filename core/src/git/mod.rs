@@ -2,6 +2,7 @@
 
 pub mod health;
 pub mod housekeeping;
+mod ownership;
 pub mod pack;
 pub mod prune;
 pub mod reachable;

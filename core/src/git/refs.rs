@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use git2::Oid;
 
+use super::ownership;
 use super::repository::{Repository, sync_directory};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
@@ -40,7 +41,7 @@ pub fn move_reference_over(
 ) -> Result<()> {
     let path = reference_path(repository, name)?;
     let directory = path.parent().unwrap_or(repository.path()).to_path_buf();
-    let made = create_directories(repository.path(), &directory)?;
+    create_directories(repository.path(), &directory)?;
     let lock = match Lock::take(drafts, &path, new) {
         Err(error) if error.kind() == Kind::RefMoved && left_by_us(&path, is_ours) => {
             let stale = lock_path(&path);
@@ -62,9 +63,6 @@ pub fn move_reference_over(
     fault::point("ref:locked-not-moved");
     lock.commit(&path)?;
     sync_directory(&directory)?;
-    for parent in made {
-        sync_directory(&parent)?;
-    }
     fault::point("ref:moved");
     Ok(())
 }
@@ -87,8 +85,8 @@ fn reference_path(repository: &Repository, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Makes the directories between `base` and `directory`; returns those that got a new entry.
-fn create_directories(base: &Path, directory: &Path) -> Result<Vec<PathBuf>> {
+/// Makes the directories between `base` and `directory`, durably or not at all.
+fn create_directories(base: &Path, directory: &Path) -> Result<()> {
     let mut missing = Vec::new();
     let mut at = directory;
     while !at.exists() && at != base {
@@ -96,7 +94,7 @@ fn create_directories(base: &Path, directory: &Path) -> Result<Vec<PathBuf>> {
         let Some(parent) = at.parent() else { break };
         at = parent;
     }
-    fs::create_dir_all(directory).map_err(|error| {
+    let made = fs::create_dir_all(directory).map_err(|error| {
         let hint = if error.kind() == std::io::ErrorKind::NotADirectory
             || error.kind() == std::io::ErrorKind::AlreadyExists
         {
@@ -105,8 +103,16 @@ fn create_directories(base: &Path, directory: &Path) -> Result<Vec<PathBuf>> {
             "create"
         };
         Error::io(hint, directory, error)
-    })?;
-    Ok(missing.iter().filter_map(|path| path.parent().map(Path::to_path_buf)).collect())
+    });
+    let durable =
+        made.and_then(|()| missing.iter().filter_map(|path| path.parent()).try_for_each(sync_directory));
+    if durable.is_err() {
+        // Found there next time, they would be taken for durable. Whoever uses one meanwhile keeps it.
+        for directory in &missing {
+            let _ = fs::remove_dir(directory);
+        }
+    }
+    durable
 }
 
 fn left_by_us(reference: &Path, is_ours: &dyn Fn(Oid) -> bool) -> bool {
@@ -129,15 +135,24 @@ impl Lock {
         // One file for each lock: two that shared a draft would be one inode with one value.
         let draft = drafts.join(format!("{DRAFT_PREFIX}{:016x}", u64::from_ne_bytes(random)));
         let text = format!("{new}\n");
-        write_synced(&draft, &text)?;
-        let linked = fs::hard_link(&draft, &path);
+        let written = write_synced(&draft, &text);
+        if let Some(directory) = path.parent() {
+            ownership::follow(&draft, directory);
+        }
+        let linked = written.map(|()| fs::hard_link(&draft, &path));
         let _ = fs::remove_file(&draft);
+        let linked = linked?;
         match linked {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Err(held(&path)),
             // A file system without hard links: the lock is empty for a moment.
             Err(_) => match OpenOptions::new().write(true).create_new(true).open(&path) {
-                Ok(_) => write_synced(&path, &text)?,
+                Ok(_) => {
+                    // From here on it is removed again, also if it cannot be written.
+                    let lock = Self { path, held: true };
+                    write_synced(&lock.path, &text)?;
+                    return Ok(lock);
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Err(held(&path)),
                 Err(error) => return Err(Error::io("create", &path, error)),
             },

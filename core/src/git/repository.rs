@@ -7,11 +7,13 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, Once, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use git2::{Oid, RepositoryInitOptions, RepositoryOpenFlags};
 
 use crate::error::{Error, Kind, Result};
 use crate::fault;
+use crate::git::pack::PackSet;
 use crate::path::lossy;
 
 /// Temporary directories of repositories in the making end so; a start sweeps them.
@@ -34,6 +36,8 @@ fn settle_library() {
         // SAFETY: as above. A NAS export or a volume often belongs to another user; nothing of a repository's
         // configuration is executed here, which is what the ownership check is there to prevent.
         let _ = unsafe { git2::opts::set_verify_owner_validation(false) };
+        // SAFETY: as above.
+        let _ = unsafe { git2::opts::set_mwindow_file_limit(crate::limits::packs_of_libgit2()) };
     });
 }
 
@@ -153,7 +157,7 @@ impl Repository {
         if ancestor == descendant {
             return Ok(true);
         }
-        if !self.has_commit(ancestor) || !self.has_commit(descendant) {
+        if !self.holds(ancestor)? || !self.holds(descendant)? {
             return Ok(false);
         }
         self.inner
@@ -172,7 +176,31 @@ impl Repository {
         commits.try_for_each(|commit| commit.map(|_| ()).map_err(fail))
     }
 
-    /// Whether the commit is here.
+    /// Whether the commit is here, where the answer decides something: libgit2 calls absent whatever it could not
+    /// open just now.
+    pub fn holds(&self, commit: Oid) -> Result<bool> {
+        if self.has_commit(commit) {
+            return Ok(true);
+        }
+        let packs = PackSet::open(&self.pack_directory())?;
+        let is_passing = |problem: &&Error| {
+            let source = std::error::Error::source(*problem)
+                .and_then(|source| source.downcast_ref::<std::io::Error>());
+            problem.kind() == Kind::Io
+                && source.is_some_and(|source| source.kind() != std::io::ErrorKind::NotFound)
+        };
+        match packs.problems().iter().find(is_passing) {
+            Some(problem) => {
+                let place = lossy(self.path.as_os_str().as_encoded_bytes());
+                let text = format!("whether commit {commit} is in {place} cannot be told now: {problem}");
+                Err(Error::new(Kind::Io, text))
+            }
+            // Opened a moment later it may be there after all.
+            None => Ok(self.has_commit(commit) || packs.contains(&commit)?),
+        }
+    }
+
+    /// Whether the commit can be read here.
     pub fn has_commit(&self, commit: Oid) -> bool {
         self.inner.find_commit(commit).is_ok()
     }
@@ -238,6 +266,9 @@ pub(crate) fn make_beside(path: &Path, branch: &str, origin: &str, owner: &str) 
     // Packs are ours to manage; `git gc` started by some other tool must not race with us.
     set("gc.auto", "0").map_err(|error| git_error("configure", &unfinished, error))?;
     set("backupbot.origin", origin).map_err(|error| git_error("configure", &unfinished, error))?;
+    drop(made);
+    // libgit2 does not tell when it could not remove a lock; here nobody else can hold one.
+    super::refs::sweep_stale_locks(&unfinished, Duration::ZERO, SystemTime::now());
     Ok(unfinished)
 }
 
@@ -266,7 +297,11 @@ fn create_whole(path: &Path, branch: &str, origin: &str, owner: &str) -> Result<
         }
         Err(error) => return Err(Error::io("rename into place", &unfinished, error)),
     }
-    sync_directory(&parent)?;
+    if let Err(error) = sync_directory(&parent) {
+        // Found there next time, it would be taken for durable: it is made anew instead.
+        let _ = fs::rename(path, &unfinished);
+        return Err(error);
+    }
     fault::point("repository:renamed");
     Ok(Origin::Created)
 }
@@ -312,7 +347,7 @@ pub fn sync_file(path: &Path) -> Result<()> {
 
 /// Makes a directory's names durable.
 pub fn sync_directory(path: &Path) -> Result<()> {
-    sync_file(path)
+    super::pack::sync_directory(path)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! branch of its own, and the outcome says so.
 //!
 //! The push set is what is reachable from our commit and not from the advertised tips that we hold
-//! ([`crate::git::reachable`]).
+//! ([`crate::git::reachable`]), and what the remote should have of these and has lost.
 
 pub mod delivery;
 #[cfg(test)]
@@ -99,18 +99,21 @@ pub fn push(
     };
     let tips: Vec<Oid> =
         advertised.references.values().copied().filter(|tip| source.has_commit(*tip)).collect();
-    let rescue = |transport: &mut dyn Transport, name: &str| {
-        let expected = advertised.references.get(name).copied();
-        send(source, transport, name, expected, request.commit, &tips, Vec::new(), progress)
-    };
+    let lost = transport.lost(source, &tips, progress)?;
+    let sending = Sending { source, commit: request.commit, tips: &tips, lost: &lost };
     if let Some(reason) = halt {
         let name = request.rescue_branch.unwrap_or(request.new_rescue_branch);
-        let rescued = rescue(transport, name);
+        let expected = advertised.references.get(name).copied();
+        let updates = (expected != Some(request.commit)).then_some(expected);
+        let rescued = sending.to(transport, name, updates, Vec::new(), progress);
         return Ok(Outcome::Halted { reason, remote_tip, rescued });
     }
     let tags = missing_tags(source, &advertised.references, request.commit)?;
-    send(source, transport, request.branch, remote_tip, request.commit, &tips, tags, progress)
-        .map(Outcome::Confirmed)
+    // A branch that stands there already may have been moved by a push of ours that died, or whose sync failed: it
+    // counts as pushed only after it was written durably.
+    let is_durable = remote_tip == Some(request.commit) && request.confirmed == Some(request.commit);
+    let update = (!is_durable).then_some(remote_tip);
+    sending.to(transport, request.branch, update, tags, progress).map(Outcome::Confirmed)
 }
 
 /// Whether `tip` lies strictly behind what we once read back there.
@@ -140,35 +143,47 @@ fn stands_on_another(
     Ok(false)
 }
 
-#[allow(clippy::too_many_arguments)]
-fn send(
-    source: &Repository,
-    transport: &mut dyn Transport,
-    name: &str,
-    expected: Option<Oid>,
+/// What a push takes to the remote, whatever it is called there.
+struct Sending<'s> {
+    source: &'s Repository,
     commit: Oid,
-    tips: &[Oid],
-    mut updates: Vec<ReferenceUpdate>,
-    progress: &Progress,
-) -> Result<Sent> {
-    if expected != Some(commit) {
-        updates.insert(0, ReferenceUpdate { name: name.to_owned(), expected, new: commit });
+    /// Advertised there and held here.
+    tips: &'s [Oid],
+    /// What the remote should have and cannot read.
+    lost: &'s [Oid],
+}
+
+impl Sending<'_> {
+    /// Sends what is missing, moves `name` from where it was seen (`update`; absent: it stays) and reads it back.
+    fn to(
+        &self,
+        transport: &mut dyn Transport,
+        name: &str,
+        update: Option<Option<Oid>>,
+        mut updates: Vec<ReferenceUpdate>,
+        progress: &Progress,
+    ) -> Result<Sent> {
+        if let Some(expected) = update {
+            updates.insert(0, ReferenceUpdate { name: name.to_owned(), expected, new: self.commit });
+        }
+        let mut sent = Sent::default();
+        if !updates.is_empty() || !self.lost.is_empty() {
+            let mut objects = new_objects(self.source, self.commit, self.tips, progress)?;
+            // None of them is among the new ones: they are reachable from what the remote has.
+            objects.extend_from_slice(self.lost);
+            sent = transport.push(self.source, &objects, &updates, progress)?;
+            sent.restored = self.lost.len() as u64;
+        }
+        let seen = transport.advertise()?.references.get(name).copied();
+        if seen != Some(self.commit) {
+            let text = format!(
+                "the remote took the push, but its {name} was read back as {}",
+                seen.map_or_else(|| "absent".to_owned(), |oid| oid.to_string())
+            );
+            return Err(Error::new(Kind::RefMoved, text));
+        }
+        Ok(sent)
     }
-    let sent = if updates.is_empty() {
-        Sent::default()
-    } else {
-        let objects = new_objects(source, commit, tips, progress)?;
-        transport.push(source, &objects, &updates, progress)?
-    };
-    let seen = transport.advertise()?.references.get(name).copied();
-    if seen != Some(commit) {
-        let text = format!(
-            "the remote took the push, but its {name} was read back as {}",
-            seen.map_or_else(|| "absent".to_owned(), |oid| oid.to_string())
-        );
-        return Err(Error::new(Kind::RefMoved, text));
-    }
-    Ok(sent)
 }
 
 /// Our tags in the pushed history that the remote does not have.

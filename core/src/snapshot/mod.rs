@@ -23,6 +23,7 @@ use self::record::{Collector, Owners};
 use crate::beneath::EntryKind;
 use crate::clock;
 use crate::config::Tags;
+use crate::disk::Room;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::git::pack::{self, ObjectKind, PackSet, PackWriter, hash_object};
@@ -118,12 +119,19 @@ pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
     let parent = parent_of(batch, present_tip)?;
     let parent_tree = parent.map(|commit| repository.tree_of(commit)).transpose()?;
     let objects = repository.objects()?;
+    // A disk without room for anything is told before the directories are walked.
+    let room = Room::of(repository.path())?;
+    room.must_hold(0, repository.path())?;
     let known = PackSet::open(&repository.pack_directory())?;
     let pack = PackWriter::create(&repository.pack_directory())?;
     fault::point("snapshot:pack-begun");
 
     let now_ms = clock::now_ms();
-    let gathered = gather::gather(batch, now_ms, progress)?;
+    let mut gathered = gather::gather(batch, now_ms, progress)?;
+    if gathered.bytes_at_most() > room.spare() {
+        gathered.leave_out_larger_than(batch.limit.bytes);
+    }
+    room.must_hold(gathered.bytes_at_most(), repository.path())?;
     let mut summary =
         Summary { walks: gathered.walks, unavailable: gathered.unavailable, ..Summary::default() };
     let mut edits = Edits::new();
@@ -239,19 +247,20 @@ fn has_attributes(objects: &git2::Odb<'_>, tree: Oid) -> Result<bool> {
     Ok(tree::lookup(objects, tree, ATTRIBUTES_PATH)?.is_some_and(|entry| entry.oid == expected))
 }
 
-/// A path that has to wait does so in its own row, not in the walk or look that came upon it.
+/// A path that has to wait does so in its own row, not in the walk or look that came upon it. If it is the row that
+/// the walk began at, nothing was walked: were that row settled, it would stand for nothing but what came after.
 fn override_outcomes(settlement: &mut Settlement, waiting: Vec<RowOutcome>) {
     if waiting.is_empty() {
         return;
     }
-    let mut done: HashMap<(RootName, RelPath), usize> = HashMap::new();
+    let mut ended: HashMap<(RootName, RelPath), usize> = HashMap::new();
     for (place, outcome) in settlement.rows.iter().enumerate() {
-        if outcome.verdict == RowVerdict::Done {
-            done.insert((outcome.root.clone(), outcome.path.clone()), place);
+        if matches!(outcome.verdict, RowVerdict::Done | RowVerdict::Walked { cursor: None, .. }) {
+            ended.insert((outcome.root.clone(), outcome.path.clone()), place);
         }
     }
     for outcome in waiting {
-        match done.get(&(outcome.root.clone(), outcome.path.clone())) {
+        match ended.get(&(outcome.root.clone(), outcome.path.clone())) {
             Some(place) => settlement.rows[*place] = outcome,
             None => settlement.rows.push(outcome),
         }

@@ -54,7 +54,10 @@ pub enum Recovered {
 /// Finishes or undoes a staged commit. Running it again after a crash in it is harmless.
 pub fn recover(repository: &Repository, staged: &StagedCommit) -> Result<Recovered> {
     let present = repository.reference(&staged.branch)?;
-    if present.is_some_and(|present| raw(present) == staged.commit) {
+    if let Some(ours) = present.filter(|present| raw(*present) == staged.commit) {
+        // Seen is not durable: the process may have died, or the disk failed, between the move and its sync. And
+        // a sync that failed is not to be tried again but the write: the reference is written anew.
+        refs::move_reference(repository, &staged.branch, Some(ours), ours)?;
         set_tags(repository, staged)?;
         return Ok(Recovered::Settle);
     }

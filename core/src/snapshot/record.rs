@@ -6,7 +6,7 @@ use git2::Oid;
 
 use super::gather::RootFindings;
 use super::{Summary, git_mode, raw};
-use crate::beneath::{self, EntryKind, Look};
+use crate::beneath::{self, EntryKind, Look, Unseen};
 use crate::clock::now_ns;
 use crate::content::Capture;
 use crate::error::Result;
@@ -22,8 +22,10 @@ use crate::tree::{Edits, Entry};
 /// The first pause before a path that could not be captured is tried again; it doubles up to the longest.
 const FIRST_PAUSE_MS: i64 = 1_000;
 const LONGEST_PAUSE_MS: i64 = 60_000;
-/// A path that nobody lets us read seldom becomes readable by itself.
-const UNREADABLE_PAUSE_MS: i64 = 300_000;
+/// The same for what cannot be read because of the disk or a want of descriptors; permissions seldom change by
+/// themselves, and wait the longest pause.
+const FIRST_UNREADABLE_PAUSE_MS: i64 = 5_000;
+const LONGEST_UNREADABLE_PAUSE_MS: i64 = 300_000;
 
 /// Where the edits of one root are collected.
 pub(super) struct Collector<'c> {
@@ -43,9 +45,13 @@ impl Collector<'_> {
     /// What is gone goes first: what stands in its place now must not be taken away with it. So does a content
     /// that a directory or a special file has taken the place of.
     pub fn removals(&mut self, root: &RootFindings<'_>) -> Result<()> {
+        // An entry can be missed at its own row and at its directory's.
+        let mut removed = HashSet::new();
         for finding in &root.findings {
             match finding {
-                Finding::Gone { path, kind } => self.remove(&root.watched.name, path, *kind)?,
+                Finding::Gone { path, kind } if removed.insert(path) => {
+                    self.remove(&root.watched.name, path, *kind)?;
+                }
                 Finding::Changed { path, look, recorded: Some(recorded) }
                     if recorded.look.kind.has_content() && !look.kind.has_content() =>
                 {
@@ -157,7 +163,15 @@ impl Collector<'_> {
         if look.kind == EntryKind::Directory
             && let Ok(open) = root.directory.open_directory(path)
         {
-            xattrs = beneath::xattrs_of(std::os::fd::AsFd::as_fd(&open));
+            match beneath::xattrs_of(std::os::fd::AsFd::as_fd(&open)) {
+                Ok(found) => xattrs = found,
+                Err(Unseen::Unreadable(message)) => {
+                    let failure = Failure { reason: SkipReason::Unreadable, message };
+                    self.wait(&root.watched.name, path, failure);
+                    return Ok(());
+                }
+                Err(Unseen::Gone) => {}
+            }
         }
         if let (Some((oid, _)), Some(mode)) = (content, git_mode(look.kind, look.mode)) {
             self.edits.set(path.to_git_path(&root.watched.name), Entry { mode, oid });
@@ -204,10 +218,7 @@ impl Collector<'_> {
             xattrs: xattrs.into_iter().collect(),
             xattrs_omitted: false,
             hard_link,
-            device: look
-                .kind
-                .is_device()
-                .then(|| (rustix::fs::major(look.special), rustix::fs::minor(look.special))),
+            device: look.device_numbers(),
         }
     }
 
@@ -215,7 +226,8 @@ impl Collector<'_> {
         let (seq, attempts) = self.attempts.get(path).copied().unwrap_or((0, 0));
         let pause = match failure.reason {
             SkipReason::Changing => (FIRST_PAUSE_MS << attempts.min(16)).min(LONGEST_PAUSE_MS),
-            _ => UNREADABLE_PAUSE_MS,
+            _ if failure.message == beneath::PERMISSION_DENIED => LONGEST_UNREADABLE_PAUSE_MS,
+            _ => (FIRST_UNREADABLE_PAUSE_MS << attempts.min(16)).min(LONGEST_UNREADABLE_PAUSE_MS),
         };
         let verdict = RowVerdict::Again { not_before_ms: self.now_ms + pause, failure };
         self.outcomes.push(RowOutcome { root: root.clone(), path: path.clone(), seq, verdict });

@@ -13,6 +13,7 @@ use crate::config::Tags;
 use crate::ignore::IgnoreRules;
 use crate::names::RepositoryName;
 use crate::path::RelPath;
+use crate::scan::Bounds;
 use crate::store::changes::{Reach, WATERMARK};
 use crate::store::{QueueStore, Store};
 
@@ -47,7 +48,7 @@ fn bench_with(patterns: &[&str], roots: &[&str]) -> Bench {
             let (rules, problems) =
                 IgnoreRules::new(&path, &patterns, &[".backupbotignore".to_owned()], true);
             assert!(problems.is_empty());
-            WatchedRoot::new(RootName::new(*name).unwrap(), path, Arc::new(rules))
+            WatchedRoot::new(RootName::new(*name).unwrap(), path, Arc::new(rules), Bounds::default())
         })
         .collect();
     Bench {
@@ -260,6 +261,23 @@ fn deletions_renames_and_changes_of_kind_arrive() {
     bench.back_up();
     bench.assert_clone_equals();
     assert_eq!(bench.back_up(), 0);
+}
+
+#[test]
+fn what_a_directory_no_longer_holds_goes_with_the_directorys_own_row() {
+    let mut bench = bench();
+    for path in ["dir/stays", "dir/came-and-went", "dir/sub/x", "dir/sub-stays/y"] {
+        bench.write(path, path);
+    }
+    bench.back_up();
+    fs::remove_file(bench.root().join("dir/came-and-went")).unwrap();
+    fs::remove_dir_all(bench.root().join("dir/sub")).unwrap();
+    bench.touch("dir", Reach::Exact);
+    bench.touch("dir/sub", Reach::Exact);
+    let (_, summary) = bench.step();
+    assert_eq!(summary.deleted, 2, "each counts once");
+    bench.drain();
+    bench.assert_clone_equals();
 }
 
 #[test]
@@ -543,5 +561,28 @@ fn records_below_a_path_that_became_a_file_do_not_outlive_it() {
     fs::remove_file(bench.root().join("a")).unwrap();
     fs::rename(&aside, bench.root().join("a")).unwrap();
     bench.back_up();
+    bench.assert_clone_equals();
+}
+
+#[test]
+fn a_walk_that_could_not_begin_leaves_its_row_and_says_why() {
+    let mut bench = bench();
+    bench.write("a", "x");
+    bench.touch("", Reach::Deep);
+    let row = bench.queue.take(&bench.name, i64::MAX, 10, true).unwrap().remove(0);
+    // Somebody else asks for the same walk meanwhile.
+    bench.touch("", Reach::Deep);
+    let seq = row.row.seq;
+    let outcome = |verdict| RowOutcome { root: row.root.clone(), path: row.path.clone(), seq, verdict };
+    let failure = crate::store::changes::Failure {
+        reason: crate::store::changes::SkipReason::Unreadable,
+        message: "the disk does not answer".to_owned(),
+    };
+    let walked = outcome(RowVerdict::Walked { cursor: None, walk_seq: seq });
+    let mut settlement = Settlement { rows: vec![walked], ..Settlement::default() };
+    override_outcomes(&mut settlement, vec![outcome(RowVerdict::Again { not_before_ms: 5, failure })]);
+    bench.queue.settle(&bench.name, &settlement, 2).unwrap();
+    assert_eq!(bench.queue.unsettled_up_to(&bench.name, seq).unwrap(), 1, "nothing of it is in a commit");
+    bench.drain();
     bench.assert_clone_equals();
 }

@@ -71,6 +71,10 @@ pub enum SkipReason {
     Changing,
     /// It cannot be stored in this form; the message says why.
     Unsupported,
+    /// It was the top of a mounted file system, and is empty.
+    Unmounted,
+    /// It is larger than what is taken, or than the room there is.
+    TooLarge,
 }
 
 impl SkipReason {
@@ -78,6 +82,8 @@ impl SkipReason {
     pub fn as_str(self) -> &'static str {
         match self {
             SkipReason::RootUnavailable => "root_unavailable",
+            SkipReason::Unmounted => "unmounted",
+            SkipReason::TooLarge => "too_large",
             SkipReason::Unreadable => "unreadable",
             SkipReason::Changing => "changing",
             SkipReason::Unsupported => "unsupported",

@@ -41,8 +41,7 @@ impl FileRecord {
     /// Equal looks prove it only if a change in between would have left other times. Both times have to say so:
     /// anybody can set a modification time back, and some file systems keep no change time of their own.
     pub fn proves_unchanged(&self, look: &Look, now_ns: i64) -> bool {
-        // Device numbers change with the order in which disks are found at a start; the rest proves enough.
-        if (Look { device: look.device, ..self.look }) != *look {
+        if !self.look.is_same_as(look) {
             return false;
         }
         look.kind != EntryKind::File
@@ -324,6 +323,7 @@ pub(super) mod tests {
             device: 1,
             links: 1,
             special: 0,
+            is_mount: false,
         }
     }
 

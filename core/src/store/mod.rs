@@ -15,10 +15,14 @@
 //! One writer a table, and a type says so: whoever holds a [`QueueStore`] or [`RemoteStore`] may write its
 //! tables, everybody else gets a [`StoreReader`]. Values are postcard; keys are chosen so that what is read
 //! together lies together. Durable transactions use two-phase commit, because file names are hostile input.
+//!
+//! When the file fails, a transaction ends with an error and may or may not be on disk; the database is opened
+//! again by itself (`handle.rs`), and whoever keeps numbers in memory beside it reads them again.
 
 pub mod changes;
 pub mod checkpoints;
 pub mod files;
+mod handle;
 mod open;
 pub mod remotes;
 
@@ -26,13 +30,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use redb::{Database, Durability, ReadTransaction, ReadableDatabase, TableDefinition, WriteTransaction};
+use redb::{Durability, ReadTransaction, ReadableDatabase, TableDefinition, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use changes::QueueStore;
 pub use remotes::RemoteStore;
 
+use self::handle::Handle;
 use self::open::Check;
 use crate::error::{Error, Kind, Result};
 use crate::names::{RemoteName, RepositoryName};
@@ -68,7 +73,7 @@ pub struct Recovery {
 /// The open database. Clones are the same database.
 #[derive(Debug, Clone)]
 pub struct Store {
-    database: Arc<Database>,
+    handle: Arc<Handle>,
     damage: Damage,
 }
 
@@ -119,7 +124,8 @@ impl Store {
         let (database, recovery) = open::open_or_rebuild(state_dir, CACHE_BYTES, check)?;
         let verdict = open::verdict_of(&state_dir.join(FILE_NAME));
         let damage = Damage(Arc::new(Condemned { reason: OnceLock::new(), verdict }));
-        Ok((Self { database: Arc::new(database), damage }, recovery))
+        let handle = Handle::new(state_dir.join(FILE_NAME), CACHE_BYTES, database);
+        Ok((Self { handle: Arc::new(handle), damage }, recovery))
     }
 
     /// The queue's tables, for writing. Only the queue may ask.
@@ -160,10 +166,15 @@ impl Store {
         self.damage.clone()
     }
 
+    /// Whether [`Store::damage`] has a reason by now.
+    pub fn is_damaged(&self) -> bool {
+        self.damage.reason().is_some()
+    }
+
     /// Runs `change` in one durable transaction: all of it happens, or nothing.
     pub(crate) fn write<T>(&self, change: impl FnOnce(&WriteTransaction) -> Outcome<T>) -> Result<T> {
-        self.guard(|| {
-            let mut transaction = self.database.begin_write()?;
+        self.with(|database| {
+            let mut transaction = database.begin_write()?;
             transaction.set_durability(Durability::Immediate)?;
             transaction.set_two_phase_commit(true);
             let value = change(&transaction)?;
@@ -173,17 +184,20 @@ impl Store {
     }
 
     pub(crate) fn read<T>(&self, look: impl FnOnce(&ReadTransaction) -> Outcome<T>) -> Result<T> {
-        self.guard(|| look(&self.database.begin_read()?))
+        self.with(|database| look(&database.begin_read()?))
     }
 
-    /// redb panics on pages that are not what they were; that, and what only damage explains, is noted.
-    pub(crate) fn guard<T>(&self, attempt: impl FnOnce() -> Outcome<T>) -> Result<T> {
-        match catch_unwind(AssertUnwindSafe(attempt)) {
+    /// Uses the database. What only damage explains is noted: redb's panics on pages that are not what they were
+    /// among it, and a file that was found damaged when it had to be opened again.
+    fn with<T>(&self, work: impl FnOnce(&redb::Database) -> Outcome<T>) -> Result<T> {
+        let mut is_damage = false;
+        let attempt = catch_unwind(AssertUnwindSafe(|| {
+            self.handle.with(|database| work(database).inspect_err(|error| is_damage = error.is_damage()))
+        }));
+        match attempt {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
-                let is_damage = error.is_damage();
-                let error = store_error(error);
-                if is_damage {
+                if is_damage || self.handle.is_damaged() {
                     self.damage.note(&error.to_string());
                 }
                 Err(error)
@@ -197,7 +211,12 @@ impl Store {
     }
 
     pub(crate) fn begin_read(&self) -> Result<ReadTransaction> {
-        self.database.begin_read().map_err(|error| store_error(error.into()))
+        self.with(|database| Ok(database.begin_read()?))
+    }
+
+    /// As [`Store::with`] for what reads on in a transaction that is open.
+    pub(crate) fn guard<T>(&self, attempt: impl FnOnce() -> Outcome<T>) -> Result<T> {
+        self.with(|_| attempt())
     }
 }
 
@@ -240,20 +259,29 @@ impl<E: Into<redb::Error>> From<E> for Inner {
     }
 }
 
+/// Ours of theirs, where the file's path is not at hand; the directory above knows which it is.
 pub(crate) fn store_error(error: Inner) -> Error {
+    store_error_at(error, Path::new(FILE_NAME))
+}
+
+/// Ours of theirs, with the place.
+pub(crate) fn store_error_at(error: Inner, path: &Path) -> Error {
+    let place = crate::path::lossy(path.as_os_str().as_encoded_bytes());
     match error {
-        Inner::Database(redb::Error::Io(source)) => {
-            let kind = match crate::error::kind_of_io(&source) {
-                Kind::Io => Kind::Store,
-                other => other,
-            };
-            Error::with_source(kind, "the state database cannot be read or written", source)
-        }
+        Inner::Database(redb::Error::Io(source)) => match crate::error::kind_of_io(&source) {
+            Kind::Io => {
+                let text = format!("the state database {place} cannot be read or written");
+                Error::with_source(Kind::Store, text, source)
+            }
+            _ => Error::io("read or write the state database", path, source),
+        },
         Inner::Database(source) => {
-            Error::with_source(Kind::Store, "the state database cannot be read or written", source)
+            let text = format!("the state database {place} cannot be read or written");
+            Error::with_source(Kind::Store, text, source)
         }
         Inner::Codec(source) => {
-            Error::with_source(Kind::Store, "a record in the state database is not readable", source)
+            let text = format!("a record in the state database {place} is not readable");
+            Error::with_source(Kind::Store, text, source)
         }
     }
 }

@@ -14,7 +14,7 @@ use redb::{Database, ReadableDatabase};
 
 use super::{
     CHANGES, CHECKPOINTS, FILE_NAME, FILES, FORMAT, Inner, META, ORDER, Outcome, PAUSED, PUSH_HISTORY,
-    REMOTES, Recovery, STAGED, store_error,
+    REMOTES, Recovery, STAGED, store_error, store_error_at,
 };
 use crate::error::{Error, Kind, Result};
 use crate::fault;
@@ -106,7 +106,7 @@ fn create_whole(state_dir: &Path, path: &Path, cache_bytes: usize) -> Result<()>
         transaction.commit()?;
         Ok(())
     };
-    make().map_err(store_error)?;
+    make().map_err(|error| store_error_at(error, &temporary))?;
     fault::point("store:written-not-renamed");
     let file = File::open(&temporary).map_err(|error| Error::io("open", &temporary, error))?;
     file.sync_all().map_err(|error| Error::io("sync", &temporary, error))?;
@@ -200,6 +200,28 @@ fn make_ours_readable(path: &Path, found: &fs::Metadata) {
     let is_ours = found.uid() == rustix::process::geteuid().as_raw();
     if is_ours && found.mode() & 0o600 != 0o600 {
         let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o600));
+    }
+}
+
+/// What came of opening the file again while the process runs.
+pub(super) enum Reopened {
+    /// It is as it was last written.
+    Open(Box<Database>),
+    /// The system does not let us, for now.
+    NotNow(Error),
+    /// It is damaged or gone; what to do about that is a start's business.
+    Damaged(String),
+}
+
+/// Opens the file again after an error of it; never sets it aside, never makes it anew.
+pub(super) fn open_again(path: &Path, cache_bytes: usize) -> Reopened {
+    if let Ok(false) = path.try_exists() {
+        return Reopened::Damaged("it is gone".to_owned());
+    }
+    match open_checked(path, cache_bytes, Check::AfterCrash) {
+        Ok(database) => Reopened::Open(Box::new(database)),
+        Err(Damage::System(error)) => Reopened::NotNow(error),
+        Err(Damage::Broken(reason)) => Reopened::Damaged(reason),
     }
 }
 

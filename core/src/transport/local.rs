@@ -6,7 +6,9 @@
 //! the new one, and what a killed process leaves carries its name, so that the next connection of the same
 //! instance sweeps it at once and nobody else's. Hooks of the remote are not run.
 
+use std::collections::HashSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -40,15 +42,12 @@ impl LocalTransport {
     /// what is no bare SHA-1 repository.
     pub fn open(path: &Path, branch: &str, for_repository: &Path) -> Result<(Self, Origin)> {
         let owner = workshop::owner_of(for_repository);
-        let (remote, origin) =
-            Repository::open_or_create(path, branch, "remote", &owner).map_err(|error| {
-                match error.kind() {
-                    Kind::Io => {
-                        Error::with_source(Kind::RemoteUnreachable, "the remote cannot be reached", error)
-                    }
-                    _ => error,
-                }
-            })?;
+        let opened =
+            can_be_listed(path).and_then(|()| Repository::open_or_create(path, branch, "remote", &owner));
+        let (remote, origin) = opened.map_err(|error| match error.kind() {
+            Kind::Io => Error::with_source(Kind::RemoteUnreachable, "the remote cannot be reached", error),
+            _ => error,
+        })?;
         let transport = Self { remote, owner };
         transport.sweep();
         Ok((transport, origin))
@@ -70,6 +69,38 @@ impl LocalTransport {
     }
 }
 
+/// libgit2 says of a directory that we may not enter that there is no repository.
+fn can_be_listed(path: &Path) -> Result<()> {
+    match fs::read_dir(path) {
+        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(Error::io("open", path, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl LocalTransport {
+    /// Whether a commit and its topmost tree can be read there.
+    fn shows(&self, commit: Oid) -> bool {
+        self.remote.tree_of(commit).is_ok_and(|tree| self.remote.git().find_tree(tree).is_ok())
+    }
+
+    fn is_loose(&self, oid: &Oid) -> bool {
+        let hex = oid.to_string();
+        let (directory, file) = hex.split_at(2);
+        self.remote.path().join("objects").join(directory).join(file).exists()
+    }
+}
+
+/// Removed with whatever an attempt that failed left in it.
+struct Workshop(PathBuf);
+
+impl Drop for Workshop {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
 impl Transport for LocalTransport {
     fn advertise(&mut self) -> Result<Advertisement> {
         Ok(Advertisement { references: self.remote.references()?.into_iter().collect() })
@@ -83,15 +114,17 @@ impl Transport for LocalTransport {
         progress: &Progress,
     ) -> Result<Sent> {
         refs::sweep_stale_locks(self.remote.path(), ABANDONED_AFTER, SystemTime::now());
-        let workshop = workshop::for_push(self.remote.path(), &self.owner)?;
-        let (sent, keep) = match assemble(source, objects, &workshop, Trust::Stored, progress)? {
+        let workshop = Workshop(workshop::for_push(self.remote.path(), &self.owner)?);
+        let workshop = workshop.0.as_path();
+        let (sent, keep) = match assemble(source, objects, workshop, Trust::Stored, progress)? {
             None => (Sent::default(), None),
             Some(finished) => {
-                let sent = Sent { objects: u64::from(finished.objects()), bytes: finished.bytes() };
+                let (objects, bytes) = (u64::from(finished.objects()), finished.bytes());
+                let sent = Sent { objects, bytes, restored: 0 };
                 let pack_directory = self.remote.pack_directory();
-                let keep = KeepFile::create(&workshop, &pack_directory, finished.name(), &self.owner)?;
+                let keep = KeepFile::create(workshop, &pack_directory, finished.name(), &self.owner)?;
                 fault::point("push:pack-synced");
-                pack::install_from(&workshop, &pack_directory, &finished.into_name())?;
+                pack::install_from(workshop, &pack_directory, &finished.into_name())?;
                 fault::point("push:pack-installed");
                 (sent, Some(keep))
             }
@@ -105,14 +138,45 @@ impl Transport for LocalTransport {
                 &update.name,
                 update.expected,
                 update.new,
-                &workshop,
+                workshop,
                 &is_ours,
             )?;
         }
         fault::point("push:reference-moved");
         drop(keep);
-        let _ = fs::remove_dir(&workshop);
         Ok(sent)
+    }
+
+    fn lost(&mut self, source: &Repository, tips: &[Oid], progress: &Progress) -> Result<Vec<Oid>> {
+        let packs = PackSet::open(&self.remote.pack_directory())?;
+        // A pack without its index, an index without its pack, one that is cut off or not what its index says:
+        // all of that shows when the packs are opened. A pack that vanished whole shows if the newest commit was
+        // in it.
+        let is_whole = packs.problems().is_empty() && tips.iter().all(|tip| self.shows(*tip));
+        if is_whole {
+            return Ok(Vec::new());
+        }
+        let borrows = self.remote.path().join("objects/info/alternates").exists();
+        let database = self.remote.objects()?;
+        let mut seen = HashSet::new();
+        let mut lost = Vec::new();
+        for tip in tips {
+            for oid in new_objects(source, *tip, &[], progress)? {
+                if !seen.insert(oid) {
+                    continue;
+                }
+                progress.check()?;
+                let is_packed = match packs.contains(&oid) {
+                    Err(error) if error.kind() == Kind::Limit => return Err(error),
+                    answer => answer.unwrap_or(false),
+                };
+                let is_there = is_packed || self.is_loose(&oid) || (borrows && database.exists(oid));
+                if !is_there {
+                    lost.push(oid);
+                }
+            }
+        }
+        Ok(lost)
     }
 
     fn commit_message(&mut self, commit: Oid) -> Result<String> {

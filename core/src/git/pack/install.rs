@@ -19,6 +19,7 @@ use super::shown;
 use super::writer::Sync;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
+use crate::git::ownership;
 use crate::progress::Progress;
 
 /// Every file that is being made in a pack directory has a name that begins like this.
@@ -256,8 +257,18 @@ fn install(places: Places, pack_dir: &Path, name: &str, sync: Sync) -> Result<In
         }
         return Err(error);
     }
-    if sync == Sync::Durable {
-        sync_directory(pack_dir)?;
+    if sync == Sync::Durable
+        && let Err(error) = sync_directory(pack_dir)
+    {
+        // The system tells of a lost write once: synced again, it would call durable what is not. What was put
+        // in place is taken away, so that it is written anew.
+        if index_step == Step::Move {
+            let _ = std::fs::remove_file(&places.index);
+        }
+        if pack_step == Step::Move {
+            let _ = std::fs::remove_file(&places.pack);
+        }
+        return Err(error);
     }
     fault::point("pack:installed");
     Ok(InstalledPack { name: name.to_owned(), path: places.pack, was_there })
@@ -288,7 +299,12 @@ fn carry_out(step: Step, temporary: &Path, place: &Path) -> Result<()> {
     match step {
         Step::Nothing => Ok(()),
         Step::DropTemporary => remove_if_there(temporary).map(|_| ()),
-        Step::Move => std::fs::rename(temporary, place).map_err(|error| Error::io("rename to", place, error)),
+        Step::Move => {
+            if let Some(directory) = place.parent() {
+                ownership::follow(temporary, directory);
+            }
+            std::fs::rename(temporary, place).map_err(|error| Error::io("rename to", place, error))
+        }
     }
 }
 

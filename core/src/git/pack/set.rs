@@ -20,13 +20,10 @@ use git2::Oid;
 use super::index::{IN_MEMORY_BYTES, PackIndex};
 use super::reader::{PackReader, RawEntry};
 use crate::error::{Error, Kind, Result};
+use crate::limits;
 
 /// All indexes in memory together take at most so many bytes, where nothing else is said.
 const RESIDENT_BYTES: u64 = 32 * 1024 * 1024;
-/// Packs that stay open, each with at most two descriptors.
-const OPEN_PACKS: usize = 12;
-/// Indexes that stay open without their pack, each with one descriptor.
-const OPEN_INDEXES: usize = 12;
 /// How often the directory is read for one question, should packs come and go each time.
 const LOOKS: usize = 4;
 
@@ -49,7 +46,9 @@ pub struct PackSet {
     packs: RwLock<Arc<Vec<Arc<Listed>>>>,
     problems: Vec<Error>,
     next_number: AtomicU64,
+    /// Each with at most two descriptors.
     open_packs: Mutex<Recent<PackReader>>,
+    /// Without their pack, each with one descriptor.
     open_indexes: Mutex<Recent<PackIndex>>,
     /// Objects asked for one after the other tend to be in one pack, so it is asked first.
     last_hit: AtomicUsize,
@@ -77,8 +76,8 @@ impl PackSet {
             packs: RwLock::default(),
             problems: Vec::new(),
             next_number: AtomicU64::new(0),
-            open_packs: Mutex::new(Recent::new(OPEN_PACKS)),
-            open_indexes: Mutex::new(Recent::new(OPEN_INDEXES)),
+            open_packs: Mutex::new(Recent::new(limits::packs_a_reader())),
+            open_indexes: Mutex::new(Recent::new(limits::packs_a_reader())),
             last_hit: AtomicUsize::new(0),
         };
         set.refresh()?;
