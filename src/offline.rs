@@ -12,7 +12,7 @@ use backupbot_actors::board::{Moment, RemoteState, RemoteStatus, RemoteView, Rep
 use backupbot_actors::control::exact_if_lossy;
 use backupbot_actors::root::repository_path;
 use backupbot_core::config::{Alerts, Repository as RepositorySettings};
-use backupbot_core::error::Result as CoreResult;
+use backupbot_core::error::{Kind, Result as CoreResult};
 use backupbot_core::git::repository::Repository;
 use backupbot_core::ignore::IgnoreRules;
 use backupbot_core::names::{RemoteName, RepositoryName};
@@ -152,14 +152,15 @@ impl Offline {
         now: Moment,
     ) -> CoreResult<RepositoryAnswer> {
         let directory = repository_path(&self.state_dir, name.as_str());
-        let opened = if directory.exists() { Some(Repository::open(&directory)?) } else { None };
         let configured = self.configured(name);
-        let tip = match (&opened, configured) {
-            (Some(opened), Some(settings)) => opened.reference(&self.branch(settings)?)?,
-            (Some(opened), None) => opened.reference("HEAD")?,
-            (None, _) => None,
+        // A damaged one is news, and the next start's to replace.
+        let (opened, commit, trouble) = match self.open_at_tip(&directory, configured) {
+            Ok((opened, commit)) => (opened, commit, None),
+            Err(error) if matches!(error.kind(), Kind::Git | Kind::Io) => {
+                (None, None, Some(error.to_string()))
+            }
+            Err(error) => return Err(error),
         };
-        let commit = tip.map(|tip| tip.to_string());
         let (count, skipped) = reader.skipped(name, usize::MAX)?;
         let waits = reader.oldest_change_ms(name)?.and_then(|ms| Moment::from_unix_seconds(ms / 1000));
         let waits = waits.map_or(0, |since| now.seconds_since(since));
@@ -186,7 +187,7 @@ impl Offline {
             paused: reader.paused_since(name)?.is_some(),
             pending,
             commit,
-            trouble: None,
+            trouble,
         };
         let failed = count as u64;
         let states = StateCounts {
@@ -196,11 +197,28 @@ impl Offline {
             failed,
             ..StateCounts::default()
         };
-        let states = match configured.filter(|_| tip.is_some()) {
+        let states = match configured.filter(|_| status.commit.is_some()) {
             Some(settings) => self.with_delivery(states, settings, &directory, reader)?,
             None => states,
         };
         Ok(RepositoryAnswer { status, states, roots, remotes })
+    }
+
+    fn open_at_tip(
+        &self,
+        directory: &Path,
+        configured: Option<&RepositorySettings>,
+    ) -> CoreResult<(Option<Repository>, Option<String>)> {
+        if !directory.exists() {
+            return Ok((None, None));
+        }
+        let opened = Repository::open(directory)?;
+        let tip = match configured {
+            Some(settings) => opened.reference(&self.branch(settings)?)?,
+            None => opened.reference("HEAD")?,
+        };
+        let tip = tip.map(|tip| tip.to_string());
+        Ok((Some(opened), tip))
     }
 
     /// The counts that depend on what the remotes have.

@@ -523,3 +523,39 @@ fn what_is_set_aside_is_bounded() {
         );
     }
 }
+
+#[test]
+fn a_lost_state_with_a_damaged_remote_goes_on_all_the_same() {
+    let mut setup = with_history();
+    setup.config["shutdown_grace"] = serde_json::json!("1s");
+    let theirs = setup.remote().tip("main").unwrap();
+    fs::remove_dir_all(setup.state()).unwrap();
+    // The oldest history there cannot be read any more, the branch can.
+    let first = setup.remote().history("main").last().unwrap().id.clone();
+    let listing = fs::read_dir(setup.remote().path.join("objects/pack")).unwrap();
+    let indexes: Vec<PathBuf> = listing
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|own| own == "idx"))
+        .collect();
+    let holds = |index: &&PathBuf| {
+        let shown = std::process::Command::new("git")
+            .arg("show-index")
+            .current_dir(&setup.remote().path)
+            .stdin(fs::File::open(index).unwrap())
+            .output();
+        String::from_utf8(shown.unwrap().stdout).unwrap().contains(&first)
+    };
+    let index = indexes.iter().find(holds).unwrap();
+    rewrite(&index.with_extension("pack"), |bytes| {
+        let end = bytes.len() - 20;
+        bytes[12..end].iter_mut().for_each(|byte| *byte ^= 0x55);
+    });
+    let daemon = setup.start();
+    eventually("a commit is made here", SOON, || setup.local().tip("main"));
+    daemon.status_when("the remote says what is wrong", |status| {
+        status["repositories"][0]["remotes"][0]["state"] != "idle"
+    });
+    assert_eq!(setup.remote().tip("main"), Some(theirs), "nothing is forced");
+    daemon.stop_or_fail();
+    setup.local().assert_sound();
+}

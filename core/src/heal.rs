@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use git2::Oid;
 
 use crate::adopt::{self, Offer};
-use crate::config::{Remote, RemoteUrl};
+use crate::config::Remote;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::git::health::{self, Fault};
@@ -31,7 +31,7 @@ use crate::names::{RemoteName, RootName};
 use crate::progress::Progress;
 use crate::quarantine;
 use crate::snapshot::batch_of;
-use crate::transport;
+use crate::transport::{self, Transport};
 
 /// Damaged repositories that are kept: each may be as large as the whole backup.
 pub const KEPT: usize = 2;
@@ -216,16 +216,8 @@ fn is_complete(
 fn offers(patient: &Patient<'_>, unasked: &mut Vec<(RemoteName, Error)>) -> Vec<Offer> {
     let mut offers = Vec::new();
     for remote in patient.remotes {
-        // Asking must not make one: it may be on a disk that is not mounted.
-        if let RemoteUrl::Local(path) = &remote.url
-            && !path.exists()
-        {
-            let text = format!("{} is not there", path.display());
-            unasked.push((remote.name.clone(), Error::new(Kind::RemoteUnreachable, text)));
-            continue;
-        }
-        let connected = transport::connect(&remote.url, patient.branch, patient.path);
-        let asked = connected.and_then(|(mut transport, _)| {
+        // A push that began before the damage was met may still be under way there.
+        let asked = connect(patient, remote).and_then(|mut transport| {
             adopt::ask(&remote.name, transport.as_mut(), patient.branch, patient.instance, patient.roots)
         });
         match asked {
@@ -245,8 +237,12 @@ fn fetch(patient: &Patient<'_>, fresh: &Repository, offer: &Offer, progress: &Pr
     let Some(remote) = patient.remotes.iter().find(|remote| remote.name == offer.remote) else {
         return Err(Error::new(Kind::Internal, "an offer of a remote that is not configured"));
     };
-    let (mut transport, _) = transport::connect(&remote.url, patient.branch, patient.path)?;
-    transport.fetch(fresh, offer.tip, progress)
+    connect(patient, remote)?.fetch(fresh, offer.tip, progress)
+}
+
+fn connect(patient: &Patient<'_>, remote: &Remote) -> Result<Box<dyn Transport>> {
+    let connected = transport::connect_to_read(&remote.url, patient.path)?;
+    connected.ok_or_else(|| Error::new(Kind::RemoteUnreachable, format!("{} is not there", remote.url)))
 }
 
 fn drop_the_rest(fresh: &Repository, progress: &Progress) -> Result<()> {

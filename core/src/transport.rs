@@ -75,6 +75,18 @@ pub trait Transport {
     fn fetch(&mut self, target: &Repository, want: Oid, progress: &Progress) -> Result<()>;
 }
 
+/// Connects to a remote only to read: nothing is made and nothing is swept, so a push may be under way. `None` if a
+/// local path does not exist.
+pub fn connect_to_read(url: &RemoteUrl, repository: &Path) -> Result<Option<Box<dyn Transport>>> {
+    match url {
+        RemoteUrl::Local(path) => {
+            let opened = local::LocalTransport::open_to_read(path, repository)?;
+            Ok(opened.map(|transport| Box::new(transport) as Box<dyn Transport>))
+        }
+        other => Err(Error::new(Kind::Config, format!("{other}: remotes over a network are not built yet"))),
+    }
+}
+
 /// Connects to a remote for `repository`. A local path that does not exist becomes a bare repository with HEAD
 /// at `branch`.
 pub fn connect(url: &RemoteUrl, branch: &str, repository: &Path) -> Result<(Box<dyn Transport>, Origin)> {

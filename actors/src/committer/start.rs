@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
-use backupbot_core::adopt;
-use backupbot_core::error::{Error, Result};
+use backupbot_core::adopt::{self, Offer};
+use backupbot_core::error::{Error, Kind, Result};
 use backupbot_core::fault;
 use backupbot_core::git::health::{self, Expected, Health};
 use backupbot_core::git::pack;
@@ -256,8 +256,11 @@ fn adopt_history(seat: &RepositorySeat, log: &Logger, progress: &Progress) -> Re
     let roots: Vec<RootName> = seat.roots.iter().map(|root| root.name.clone()).collect();
     let mut offers = Vec::new();
     for remote in &seat.settings.remotes {
-        let asked = transport::connect(&remote.url, &branch, &seat.path).and_then(|(mut transport, _)| {
-            adopt::ask(&remote.name, transport.as_mut(), &branch, &seat.common.instance, &roots)
+        let asked = transport::connect_to_read(&remote.url, &seat.path).and_then(|found| match found {
+            Some(mut transport) => {
+                adopt::ask(&remote.name, transport.as_mut(), &branch, &seat.common.instance, &roots)
+            }
+            None => Ok(None),
         });
         match asked {
             Ok(offer) => offers.extend(offer),
@@ -267,14 +270,37 @@ fn adopt_history(seat: &RepositorySeat, log: &Logger, progress: &Progress) -> Re
             }
         }
     }
-    let Some(offer) = adopt::leading(&offers) else { return Ok(()) };
-    let Some(remote) = seat.settings.remotes.iter().find(|remote| remote.name == offer.remote) else {
-        return Ok(());
+    while let Some(offer) = adopt::leading(&offers).cloned() {
+        info!(log, "the state is new here and a remote has our history: continuing it"; "remote" => %offer.remote,
+              "commit" => %offer.tip);
+        match take_over(seat, &repository, &branch, &offer, progress) {
+            Err(error) if error.kind() == Kind::Git => {
+                // Damage there must not keep the files here from being committed.
+                warn!(log, "the remote's history cannot be read"; "remote" => %offer.remote, "error" => %error);
+                offers.retain(|other| other.remote != offer.remote);
+            }
+            taken => return taken,
+        }
+    }
+    Ok(())
+}
+
+fn take_over(
+    seat: &RepositorySeat,
+    repository: &Repository,
+    branch: &str,
+    offer: &Offer,
+    progress: &Progress,
+) -> Result<()> {
+    let configured = seat.settings.remotes.iter().find(|remote| remote.name == offer.remote);
+    let connected = match configured {
+        Some(remote) => transport::connect_to_read(&remote.url, &seat.path)?,
+        None => None,
     };
-    info!(log, "the state is new here and a remote has our history: continuing it"; "remote" => %remote.name,
-          "commit" => %offer.tip);
-    let (mut transport, _) = transport::connect(&remote.url, &branch, &seat.path)?;
-    adopt::take_over(&repository, &branch, transport.as_mut(), offer, progress)
+    match connected {
+        Some(mut transport) => adopt::take_over(repository, branch, transport.as_mut(), offer, progress),
+        None => Err(Error::new(Kind::RemoteUnreachable, "the remote is gone again")),
+    }
 }
 
 /// The branch's tip, and whether the stat cache may be believed: it speaks of one commit, its checkpoint.

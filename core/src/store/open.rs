@@ -55,11 +55,16 @@ pub(super) fn open_or_rebuild(
             Err(Damage::System(error)) => return Err(error),
             Err(Damage::Broken(reason)) => {
                 let set_aside = quarantine::set_aside(&path, KEPT)?;
-                let _ = fs::remove_file(verdict_of(&path));
                 Some(Recovery { reason, set_aside })
             }
         },
     };
+    // It spoke of the file that is gone now.
+    if let Err(error) = fs::remove_file(verdict_of(&path))
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(Error::io("remove", &verdict_of(&path), error));
+    }
     create_whole(state_dir, &path, cache_bytes)?;
     match open_checked(&path, cache_bytes, check) {
         Ok(database) => Ok((database, recovery)),
@@ -312,6 +317,43 @@ mod tests {
             let (_, recovery) = Store::open(scratch.path()).unwrap();
             assert!(recovery.unwrap().set_aside.symlink_metadata().is_ok());
         }
+    }
+
+    #[test]
+    fn a_file_that_failed_a_running_program_is_set_aside_whatever_a_check_says() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(scratch.path()).unwrap();
+        assert_eq!(store.damage().reason(), None);
+        // A record that no version of this program wrote: every check passes, reading it fails.
+        store
+            .write(|transaction| {
+                transaction.open_table(CHECKPOINTS)?.insert("documents", b"\xff".as_slice())?;
+                Ok(())
+            })
+            .unwrap();
+        let repository = crate::names::RepositoryName::new("documents").unwrap();
+        assert!(store.reader().checkpoint(&repository).is_err());
+        let reason = store.damage().reason().unwrap().to_owned();
+        drop(store);
+        let (store, recovery) = Store::open(scratch.path()).unwrap();
+        assert_eq!(recovery.unwrap().reason, reason);
+        assert_eq!(store.reader().checkpoint(&repository).unwrap(), None);
+        drop(store);
+        assert!(Store::open(scratch.path()).unwrap().1.is_none(), "once is enough");
+        // The verdict of a file that somebody took away is nobody's.
+        fs::write(verdict_of(&scratch.path().join(FILE_NAME)), "an old one").unwrap();
+        fs::remove_file(scratch.path().join(FILE_NAME)).unwrap();
+        assert!(Store::open(scratch.path()).unwrap().1.is_none());
+        assert!(Store::open(scratch.path()).unwrap().1.is_none());
+    }
+
+    #[test]
+    fn a_panic_inside_the_database_is_an_error_and_a_verdict() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(scratch.path()).unwrap();
+        let failed = store.read(|_| -> Outcome<()> { panic!("as redb does on holes") });
+        assert_eq!(failed.unwrap_err().kind(), Kind::Store);
+        assert!(store.damage().reason().is_some());
     }
 
     /// A small generator of its own, so that a failure can be repeated.

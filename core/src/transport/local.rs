@@ -53,6 +53,16 @@ impl LocalTransport {
         Ok((transport, origin))
     }
 
+    /// Opens the repository at `path` as it is, beside whatever a push of ours is doing there; `None` if there is
+    /// none.
+    pub fn open_to_read(path: &Path, for_repository: &Path) -> Result<Option<Self>> {
+        if matches!(path.try_exists(), Ok(false)) {
+            return Ok(None);
+        }
+        let remote = can_be_listed(path).and_then(|()| Repository::open(path))?;
+        Ok(Some(Self { remote, owner: workshop::owner_of(for_repository) }))
+    }
+
     /// Removes what an earlier process of ours left when it was killed: half a pack, a pack without its index,
     /// the file that keeps a pack. One pusher a remote and one process a state directory make it safe.
     fn sweep(&self) {
