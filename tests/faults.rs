@@ -356,3 +356,41 @@ fn a_slow_disk_delays_commits_and_answers_nobody_late() {
     slow.stop();
     setup.assert_all_is_well();
 }
+
+#[test]
+fn a_database_that_breaks_while_it_is_used_ends_the_process_and_is_rebuilt() {
+    if let Some(reason) = strace::unusable() {
+        skip(&format!("a database that breaks: {reason} (Debian package strace)"));
+        return;
+    }
+    let setup = Setup::new();
+    write(&setup.root(), "file", "0");
+    let config = setup.write_config();
+    let command = setup.command(&["run".as_ref(), "--config".as_ref(), config.as_os_str()]);
+    // Far enough for a first backup; from then on nothing is written any more.
+    let traced = strace::failing(&command, fault("fdatasync", "EIO"), When::From(40));
+    let mut daemon = Daemon::spawn_traced(traced, &setup);
+    daemon.api();
+    let mut number = 0;
+    eventually("the database fails", SOON, || {
+        number += 1;
+        write(&setup.root(), "file", number.to_string());
+        std::thread::sleep(Duration::from_millis(100));
+        daemon.output().contains("state.redb").then_some(())
+    });
+    // Until now everything is waited for, by the same process.
+    daemon.api().status();
+    let complete = setup.remote().tip("main");
+    fs::write(setup.state().join("state.redb"), "this was a database").unwrap();
+    let status = daemon.end(Duration::from_secs(120));
+    assert_eq!(status.code(), Some(6), "{}", daemon.output());
+
+    let daemon = setup.start();
+    daemon.api().flush();
+    assert!(daemon.output().contains("set aside"), "{}", daemon.output());
+    daemon.stop();
+    setup.assert_all_is_well();
+    if let Some(complete) = complete {
+        assert!(setup.remote().is_ancestor(&complete, "main"), "{complete} was complete and is lost");
+    }
+}
