@@ -62,7 +62,7 @@ where
 }
 
 fn now() -> String {
-    let now = jiff::Timestamp::now();
+    let now = backupbot_core::clock::now();
     format!("{now:.3}")
 }
 

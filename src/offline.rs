@@ -17,7 +17,7 @@ use backupbot_core::git::repository::Repository;
 use backupbot_core::ignore::IgnoreRules;
 use backupbot_core::names::{RemoteName, RepositoryName};
 use backupbot_core::protection::{self, PathReport, StateCounts, Subject};
-use backupbot_core::scan::WatchedRoot;
+use backupbot_core::scan::{Bounds, WatchedRoot};
 use backupbot_core::snapshot;
 use backupbot_core::store::changes::Skipped;
 use backupbot_core::store::{FILE_NAME, Store, StoreReader};
@@ -73,7 +73,7 @@ pub fn open(world: &World, asking: Asking<'_>, command: &str, may_create: bool) 
     let instance =
         settings.as_ref().map_or_else(|| world.host.clone(), |settings| settings.config.instance.clone());
     let lock = lock::take(&state_dir, &Holder::this(command, &instance, &world.host), PATIENCE)?;
-    let (store, recovery) = Store::open(&state_dir)?;
+    let (store, recovery) = Store::open_to_look(&state_dir)?;
     if let Some(recovery) = &recovery {
         output::complain(&boot::recovered(recovery));
     }
@@ -223,7 +223,7 @@ impl Offline {
     }
 
     fn branch(&self, settings: &RepositorySettings) -> CoreResult<String> {
-        let name = settings.branch.render(&self.instance, jiff::Timestamp::now())?;
+        let name = settings.branch.render(&self.instance, backupbot_core::clock::now())?;
         Ok(if name.starts_with("refs/") { name } else { format!("refs/heads/{name}") })
     }
 
@@ -279,7 +279,11 @@ impl Offline {
                 .map(|root| {
                     let (rules, _) =
                         IgnoreRules::new(&root.path, &root.ignore, &root.ignore_files, root.system_excludes);
-                    WatchedRoot::new(root.name.clone(), root.path.clone(), Arc::new(rules))
+                    let bounds = Bounds {
+                        one_file_system: root.one_file_system,
+                        largest_file: settings.config.limits.repository_size,
+                    };
+                    WatchedRoot::new(root.name.clone(), root.path.clone(), Arc::new(rules), bounds)
                 })
                 .collect();
             let Some((root, relative)) = protection::locate(&roots, path) else { continue };
@@ -320,6 +324,7 @@ fn root_answer(name: &str, files: u64, skipped: &[Skipped]) -> RootAnswer {
         files,
         excluded_by_rules: 0,
         excluded_by_system: 0,
+        excluded_by_file_system: 0,
         skipped: of_root.len() as u64,
         skipped_files: listed.collect(),
     }

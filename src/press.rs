@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use backupbot_actors::board::{ChildState, Moment, RemoteState, RootState};
+use backupbot_actors::board::{ChildState, RemoteState, RootState};
 use backupbot_actors::control::{Control, ControlError, Flushed};
 use backupbot_actors::seat::{RepositorySeat, now_ms};
 use backupbot_core::error::{Error, Result};
@@ -192,26 +192,30 @@ fn out_of_reach(control: &Control, reader: &StoreReader, since_ms: i64) -> Resul
 }
 
 /// What was reached although a flush did not end well: the branch's tip, and which remotes were seen to have
-/// it since `since`.
-pub fn reached(control: &Control, reader: &StoreReader, since: Moment) -> Result<Flushed> {
+/// it since then.
+pub fn reached(control: &Control, reader: &StoreReader, since_ms: i64) -> Result<Flushed> {
     let mut repositories = Vec::new();
     for seat in control.seats() {
         let name = &seat.settings.name;
         let commit = control.board().repository(name).and_then(|status| status.commit);
         let (_, skipped) = reader.skipped(name, 1000)?;
-        let remotes = control.board().remotes(name).into_iter().map(|remote| {
-            let is_fresh = remote.last_success.is_some_and(|at| at >= since);
+        let mut remotes = Vec::new();
+        for remote in control.board().remotes(name) {
+            // The board knows seconds only; what was read back just before this run began proves nothing.
+            let record = reader.remote(name, &remote.name)?.unwrap_or_default();
+            let is_fresh = record.failures == 0 && record.confirmed_at_ms.is_some_and(|at| at >= since_ms);
+            let confirmed = record.confirmed.filter(|_| is_fresh).map(|id| hex(&id));
             let state = serde_json::to_value(remote.state).ok();
-            backupbot_actors::control::FlushedRemote {
+            remotes.push(backupbot_actors::control::FlushedRemote {
                 name: remote.name.to_string(),
-                verified: is_fresh && commit.is_some() && remote.commit == commit,
+                verified: commit.is_some() && confirmed == commit,
                 commit: remote.commit,
                 state: state.and_then(|state| Some(state.as_str()?.to_owned())).unwrap_or_default(),
-            }
-        });
+            });
+        }
         repositories.push(backupbot_actors::control::FlushedRepository {
             name: name.to_string(),
-            remotes: remotes.collect(),
+            remotes,
             commit,
             skipped: skipped
                 .iter()

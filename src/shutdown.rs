@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use backupbot_actors::control::Control;
 use backupbot_actors::root::Root;
 use backupbot_actors::supervision::Spawned;
-use backupbot_core::store::{Store, StoreReader};
+use backupbot_core::store::Store;
 use slog::{Logger, error, info, warn};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -21,6 +21,9 @@ use crate::race::{First, first};
 
 /// The tree has this long even when the flush took all the grace, and after a second signal.
 const AT_LEAST: Duration = Duration::from_secs(1);
+
+/// How often the database is asked whether it is damaged.
+const LOOK_AT_STORE: Duration = Duration::from_millis(500);
 
 /// The signals that concern us.
 pub struct Signals {
@@ -65,18 +68,34 @@ pub enum End {
     GaveUp(String),
 }
 
+/// Completes when the database turns out to be damaged: nothing that depends on it can go on.
+async fn condemned(store: &Store) -> String {
+    let damage = store.damage();
+    loop {
+        if let Some(reason) = damage.reason() {
+            return reason.to_owned();
+        }
+        actix_rt::time::sleep(LOOK_AT_STORE).await;
+    }
+}
+
 /// Watches over the tree until it is asked to stop, then flushes and stops it within `grace`.
 pub async fn watch_over(
     mut root: Spawned<Root>,
     control: &Control,
-    reader: &StoreReader,
+    store: &Store,
     signals: &mut Signals,
     grace: Duration,
     log: &Logger,
 ) -> End {
-    match first(signals.stop_asked(), &mut root.ended).await {
-        First::Right(reason) => return gave_up(reason.to_string(), log),
-        First::Left(name) => info!(log, "stopping: pushing what is left"; "signal" => name),
+    let reader = &store.reader();
+    match first(first(signals.stop_asked(), &mut root.ended), condemned(store)).await {
+        First::Right(reason) => {
+            let text = format!("{reason}; the next start sets the database aside and rebuilds it");
+            return gave_up(text, log);
+        }
+        First::Left(First::Right(reason)) => return gave_up(reason.to_string(), log),
+        First::Left(First::Left(name)) => info!(log, "stopping: pushing what is left"; "signal" => name),
     }
     let deadline = Instant::now() + grace;
     let flush = press::press(control, reader, grace * 3 / 4);

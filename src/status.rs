@@ -6,8 +6,8 @@
 use std::path::Path;
 
 use backupbot_actors::board::{
-    Moment, RemoteState, RemoteStatus, RemoteView, RepositoryStatus, RepositoryView, RootState, RootStatus,
-    SkippedFile,
+    Moment, Recovered, RemoteState, RemoteStatus, RemoteView, RepositoryStatus, RepositoryView, RootState,
+    RootStatus, SkippedFile,
 };
 use backupbot_actors::control::Control;
 use backupbot_actors::seat::RepositorySeat;
@@ -99,6 +99,8 @@ pub struct RootAnswer {
     pub excluded_by_rules: u64,
     /// Entries left out by the built-in list.
     pub excluded_by_system: u64,
+    /// Entries left out because they are on another file system; what is below them is not counted.
+    pub excluded_by_file_system: u64,
     /// Files that are not protected in their present version.
     pub skipped: u64,
     /// The first hundred of those.
@@ -115,6 +117,7 @@ impl From<RootStatus> for RootAnswer {
             files: root.files,
             excluded_by_rules: root.excluded_by_rules,
             excluded_by_system: root.excluded_by_system,
+            excluded_by_file_system: root.excluded_by_file_system,
             skipped: root.skipped,
             skipped_files: root.skipped_files,
         }
@@ -165,9 +168,9 @@ impl Alert {
         Some(Self::new("disk_low", Severity::Warning, text))
     }
 
-    /// The state database was damaged and made anew.
-    pub fn state_recovered(words: &str) -> Self {
-        Self::new("state_recovered", Severity::Warning, words.to_owned())
+    /// The state database or a repository was damaged and made anew.
+    pub fn state_recovered(recovered: &Recovered) -> Self {
+        Self::new("state_recovered", Severity::Warning, recovered.words.clone()).since(Some(recovered.at))
     }
 }
 
@@ -213,6 +216,7 @@ fn complete(seat: &RepositorySeat, view: Option<RepositoryView>, control: &Contr
                 files: 0,
                 excluded_by_rules: 0,
                 excluded_by_system: 0,
+                excluded_by_file_system: 0,
                 skipped: 0,
                 skipped_files: Vec::new(),
             },
@@ -324,6 +328,7 @@ pub mod tests {
                 files: 1234,
                 excluded_by_rules: 3,
                 excluded_by_system: 0,
+                excluded_by_file_system: 0,
                 skipped: 0,
                 skipped_files: Vec::new(),
             }],

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::support::daemon::Setup;
+use crate::support::git::{git, try_git};
 use crate::support::tree::{Churn, corpus, fingerprint, write};
 use crate::support::{Random, SOON, eventually, seed};
 
@@ -27,6 +28,10 @@ enum Stage {
     WithoutDatabase,
     /// A first start that takes a few packs for many.
     ManyPacks,
+    /// A start that finds the repository damaged.
+    Damaged,
+    /// A start that finds a pack with something in it that nobody needs, and no grace.
+    Unneeded,
 }
 
 /// Every point, how often it is passed there at least, and the stage in which it is.
@@ -65,6 +70,11 @@ const POINTS: &[(&str, &[u32], Stage)] = &[
     ("housekeeping:merged-not-installed", &[1, 2, 3], Stage::ManyPacks),
     ("housekeeping:installed", &[1, 2, 3], Stage::ManyPacks),
     ("housekeeping:first-removed", &[1, 2, 3], Stage::ManyPacks),
+    ("prune:copied-not-installed", &[1], Stage::Unneeded),
+    ("prune:installed", &[1], Stage::Unneeded),
+    ("prune:first-removed", &[1], Stage::Unneeded),
+    ("heal:made-not-swapped", &[1], Stage::Damaged),
+    ("heal:set-aside", &[1], Stage::Damaged),
 ];
 
 fn die_at(setup: &Setup, point: &str, pass: u32, stage: Stage) {
@@ -72,6 +82,9 @@ fn die_at(setup: &Setup, point: &str, pass: u32, stage: Stage) {
     let mut environment = vec![("BACKUPBOT_FAULT", fault.as_str())];
     if stage == Stage::ManyPacks {
         environment.push(("BACKUPBOT_FAULT_MOST_PACKS", "3"));
+    }
+    if stage == Stage::Unneeded {
+        environment.push(("BACKUPBOT_FAULT_PRUNE_AFTER_MS", "0"));
     }
     setup.launch(&environment).dies_by_itself(&fault);
 }
@@ -82,18 +95,30 @@ fn prepare(setup: &Setup, stage: Stage, seed: u64) -> Churn {
     match stage {
         Stage::First | Stage::ManyPacks => {}
         Stage::AfterStaged => die_at(setup, "snapshot:staged", 1, stage),
-        Stage::WithoutState | Stage::WithoutDatabase => {
+        Stage::WithoutState | Stage::WithoutDatabase | Stage::Damaged | Stage::Unneeded => {
             let daemon = setup.start();
             daemon.api().flush();
             daemon.stop();
-            if stage == Stage::WithoutState {
-                fs::remove_dir_all(setup.state()).unwrap();
-            } else {
-                fs::remove_file(setup.state().join("state.redb")).unwrap();
+            match stage {
+                Stage::WithoutState => fs::remove_dir_all(setup.state()).unwrap(),
+                Stage::WithoutDatabase => fs::remove_file(setup.state().join("state.redb")).unwrap(),
+                Stage::Damaged => fs::write(setup.local().path.join("refs/heads/main"), "").unwrap(),
+                _ => with_something_unneeded(setup),
             }
         }
     }
     Churn::start(&setup.root(), seed, Duration::from_millis(15))
+}
+
+/// A content that no commit has, in one pack with everything else.
+fn with_something_unneeded(setup: &Setup) {
+    let local = setup.local().path;
+    fs::write(setup.path("unneeded"), "nobody needs this").unwrap();
+    git(&local, &["hash-object", "-w", setup.path("unneeded").to_str().unwrap()]);
+    git(&local, &["repack", "-a", "-d", "-k", "-q"]);
+    git(&local, &["prune-packed", "-q"]);
+    // As if the last search were long ago.
+    let _ = fs::remove_file(local.join("objects/info/backupbot-searched"));
 }
 
 fn dies_and_recovers(point: &str, pass: u32, stage: Stage, seed: u64) {
@@ -190,6 +215,46 @@ fn death_while_an_earlier_death_is_made_good() {
 #[test]
 fn death_while_packs_are_merged() {
     area("housekeeping:");
+}
+
+#[test]
+fn death_while_what_nobody_needs_is_removed() {
+    area("prune:");
+}
+
+#[test]
+fn death_while_a_damaged_repository_is_replaced() {
+    area("heal:");
+}
+
+#[test]
+fn what_nobody_needs_goes_after_its_grace_and_commits_go_on() {
+    let setup = Setup::new();
+    corpus(&setup.root(), 60, &mut Random::new(seed("what_nobody_needs_goes")));
+    let daemon = setup.start();
+    daemon.api().flush();
+    daemon.stop();
+    with_something_unneeded(&setup);
+    let unneeded = git(&setup.local().path, &["hash-object", setup.path("unneeded").to_str().unwrap()]);
+    let is_there = || try_git(&setup.local().path, &["cat-file", "-e", unneeded.trim()]).status.success();
+    assert!(is_there());
+
+    let daemon = setup.start();
+    write(&setup.root(), "file", "x");
+    daemon.api().flush();
+    daemon.stop();
+    assert!(is_there(), "it is young");
+
+    let _ = fs::remove_file(setup.local().path.join("objects/info/backupbot-searched"));
+    let daemon = setup.launch(&[("BACKUPBOT_FAULT_PRUNE_AFTER_MS", "0")]);
+    daemon.serving();
+    let churn = Churn::start(&setup.root(), 7, Duration::from_millis(15));
+    eventually("it is gone", SOON, || (!is_there()).then_some(()));
+    daemon.api().flush();
+    churn.stop();
+    daemon.api().flush();
+    daemon.stop();
+    setup.assert_all_is_well();
 }
 
 #[test]

@@ -181,6 +181,32 @@ fn a_remote_that_cannot_be_reached_is_tried_again_until_it_can() {
     assert_clone_equals(&disk.join("documents.git"), "main", &[("folder1", &setup.root())], |_| false);
 }
 
+/// The remote had everything, so nothing is left to be sent: only reading it back tells that it is gone.
+#[test]
+fn a_remote_that_was_complete_and_is_gone_is_never_called_verified() {
+    let mut setup = Setup::new();
+    setup.config["shutdown_grace"] = json!("1s");
+    write(&setup.root(), "file", "x");
+    assert!(setup.run(&["once"]).status.success());
+    let away = setup.path("unplugged.git");
+    fs::rename(&setup.remote().path, &away).unwrap();
+
+    let output = setup.run(&["once", "--json"]);
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["repositories"][0]["remotes"][0]["verified"], false, "{said}");
+
+    let daemon = setup.start();
+    let body = json!({"wait": true, "timeout": "2s"});
+    daemon.api().post("/api/v1/flush", &body).problem(504);
+    fs::rename(&away, &setup.remote().path).unwrap();
+    daemon.api().flush();
+    daemon.stop();
+    setup.assert_all_is_well();
+}
+
 #[test]
 fn a_backoff_survives_a_restart() {
     let mut setup = Setup::new();

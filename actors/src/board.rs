@@ -17,8 +17,8 @@ use tokio::sync::watch;
 use crate::supervision::{ChildId, ExitReason, lock};
 
 pub use rows::{
-    ChildState, ChildStatus, LastExit, Moment, RemoteState, RemoteStatus, RemoteView, RepositoryStatus,
-    RepositoryView, RootState, RootStatus, SkippedFile,
+    ChildState, ChildStatus, LastExit, Moment, Recovered, RemoteState, RemoteStatus, RemoteView,
+    RepositoryStatus, RepositoryView, RootState, RootStatus, SkippedFile,
 };
 
 #[derive(Default)]
@@ -30,6 +30,9 @@ struct Rows {
     repositories: BTreeMap<RepositoryName, RepositoryStatus>,
     roots: BTreeMap<(RepositoryName, RootName), RootStatus>,
     remotes: BTreeMap<(RepositoryName, RemoteName), RemoteStatus>,
+    recoveries: BTreeMap<&'static str, u64>,
+    /// The latest of each kind and place, for people.
+    recovered: BTreeMap<(&'static str, String), Recovered>,
 }
 
 struct Shared {
@@ -171,6 +174,27 @@ impl Board {
             true
         });
         Leak(self.clone())
+    }
+
+    /// State of ours was damaged or lost and was made anew: counted by `kind`, and kept for people. `place` tells
+    /// one of a kind from another.
+    pub fn recovered(&self, kind: &'static str, place: &str, words: &str) {
+        self.change(|rows| {
+            *rows.recoveries.entry(kind).or_default() += 1;
+            let told = Recovered { kind, at: Moment::now(), words: words.to_owned() };
+            rows.recovered.insert((kind, place.to_owned()), told);
+            true
+        });
+    }
+
+    /// Recoveries since the start of the process, by kind.
+    pub fn recoveries(&self) -> BTreeMap<&'static str, u64> {
+        self.read(|rows| rows.recoveries.clone())
+    }
+
+    /// The latest recovery of each kind and place since the start of the process.
+    pub fn latest_recoveries(&self) -> Vec<Recovered> {
+        self.read(|rows| rows.recovered.values().cloned().collect())
     }
 
     /// Every supervised child, by id.

@@ -4,31 +4,33 @@
 //! walk is to be done, or when somebody asks. A batch goes: take rows (queue) → build a pack (job) → stage
 //! (queue, durable) → publish (job: pack in place, branch moved) → settle (queue, durable) → nudge the
 //! pushers (`cycle.rs`). It starts by finishing or undoing what a crash left, before anything reads the repository
-//! (`start.rs`).
+//! (`start.rs`), and starts so again when the repository turns out to be damaged.
 
 mod cycle;
 mod start;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, ResponseFuture, SpawnHandle};
+use backupbot_core::clock;
 use backupbot_core::error::{Error, Fate, Kind, Result};
 use backupbot_core::fault;
+use backupbot_core::git::prune::Prepared;
 use backupbot_core::progress::Progress;
 use git2::Oid;
-use slog::{Logger, o, warn};
+use slog::{Logger, info, o, warn};
 use tokio::sync::oneshot;
 
 use self::cycle::{Cycle, CycleEnd};
 use self::start::Start;
 use crate::board::RepositoryStatus;
-use crate::housekeeping::{Housekeeper, merge_in_repository};
-use crate::job;
+use crate::housekeeping::{Housekeeper, finish_pruning, merge_in_repository, prepare_pruning, search_is_due};
+use crate::job::{self, JobOutcome};
 use crate::messages::{CommitUpTo, PauseChanged, Refusal, WaitingNow, Wake};
 use crate::queue::Queue;
-use crate::seat::RepositorySeat;
+use crate::seat::{RepositorySeat, now_ms};
 use crate::supervision::ExitHandle;
 
 /// The pause after a failed batch, doubled each time up to the longest.
@@ -38,6 +40,15 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE_WITHOUT_ROOM: Duration = Duration::from_secs(10);
 /// Failed batches in a row after which nobody is kept waiting for the next.
 const PATIENCE: u32 = 4;
+/// The rest after the whole repository was read and found sound, doubled each time up to the longest: what raised
+/// the suspicion is somewhere else, and may stay.
+const FIRST_REST: Duration = Duration::from_secs(600);
+const LONGEST_REST: Duration = Duration::from_secs(24 * 3600);
+/// So often is the repository replaced within this time at most.
+const MANY: usize = 3;
+const MANY_WITHIN: Duration = Duration::from_secs(600);
+/// Between two looks whether a cancelled job has ended.
+const LET_GO: Duration = Duration::from_millis(50);
 
 struct Waiter {
     seq: u64,
@@ -67,6 +78,15 @@ pub struct Committer {
     waiters: Vec<Waiter>,
     skips_listed: bool,
     housekeeper: Housekeeper,
+    /// When the whole repository was last read without finding damage, and how long that counts.
+    found_sound: Option<(Instant, Duration)>,
+    /// When the repository was replaced lately.
+    replaced: Vec<Instant>,
+    /// Packs that may go as soon as no commit is in the making.
+    prunable: Option<Prepared>,
+    clock: clock::Watch,
+    /// The wall clock was set back, to this, and the queue has not been told yet.
+    clock_back_ms: Option<i64>,
 }
 
 impl Committer {
@@ -93,13 +113,128 @@ impl Committer {
             waiters: Vec::new(),
             skips_listed: true,
             housekeeper,
+            found_sound: None,
+            replaced: Vec::new(),
+            prunable: None,
+            clock: clock::Watch::new(now_ms(), Instant::now()),
+            clock_back_ms: None,
         }
+    }
+
+    /// Takes the first steps, at the start and whenever the repository is not what it was. A disk that is full, a
+    /// database that cannot be written and a want of descriptors pass by: they are waited for here, where status
+    /// tells of them. All else is the supervisor's.
+    fn begin(&mut self, damage: Option<String>, ctx: &mut Context<Self>) {
+        self.ready = false;
+        self.prunable = None;
+        self.seat.settled.set(false);
+        if self.housekeeper.is_busy() {
+            // It must not work on while the repository is replaced under it.
+            self.housekeeper.cancel();
+            ctx.run_later(LET_GO, |actor, ctx| actor.begin(damage, ctx));
+            return;
+        }
+        let start = Start {
+            seat: self.seat.clone(),
+            exit: self.exit.clone(),
+            queue: self.queue.clone(),
+            log: self.log.clone(),
+            damage,
+        };
+        ctx.spawn(wrap_future::<_, Self>(start.run()).map(|started, actor, ctx| {
+            actor.seat.settled.set(true);
+            actor.seat.nudge_pushers();
+            actor.begun(started, ctx);
+        }));
+    }
+
+    fn begun(&mut self, started: std::result::Result<Option<Oid>, Trouble>, ctx: &mut Context<Self>) {
+        match started {
+            Ok(tip) => {
+                self.ready = true;
+                self.tip = tip;
+                self.keep_house(ctx);
+                return self.work(ctx);
+            }
+            Err(Trouble::Failed(error))
+                if matches!(error.kind(), Kind::DiskFull | Kind::Limit | Kind::Store | Kind::Io) =>
+            {
+                let pause = self.no_commit(&error);
+                ctx.run_later(pause, |actor, ctx| actor.begin(None, ctx));
+                return;
+            }
+            Err(Trouble::Panicked(message)) => self.exit.panicked(message),
+            Err(Trouble::QueueGone) => self.exit.failed("the queue is not running"),
+            Err(Trouble::Failed(error)) => {
+                self.trouble = Some(error.to_string());
+                self.publish(&self.last_look.clone());
+                self.exit.failed(error.to_string());
+            }
+        }
+        ctx.stop();
+    }
+
+    /// Looks whether the repository is damaged, and has it replaced if it is; else goes on after `pause`.
+    fn look_into(&mut self, reason: &str, pause: Duration, ctx: &mut Context<Self>) {
+        self.at_work = true;
+        let is_rested = |(at, rest): (Instant, Duration)| Instant::now() >= at + rest;
+        let fully = self.found_sound.is_none_or(is_rested);
+        warn!(self.log, "the repository is examined"; "because" => reason, "all of it" => fully);
+        let (seat, exit) = (self.seat.clone(), self.exit.clone());
+        let examined = async move {
+            run_job(&exit, "examine", move |progress| start::examine(&seat, fully, progress)).await
+        };
+        ctx.spawn(wrap_future::<_, Self>(examined).map(move |examined, actor, ctx| {
+            actor.at_work = false;
+            match examined {
+                Ok(Some(damage)) if actor.may_replace() => return actor.begin(Some(damage), ctx),
+                Ok(Some(damage)) => {
+                    actor.trouble = Some(format!(
+                        "the repository is damaged again right after it was replaced ({damage}): check the disk; it is \
+                         replaced again in {} minutes",
+                        MANY_WITHIN.as_secs() / 60
+                    ));
+                    actor.publish(&actor.last_look.clone());
+                    return actor.wake_after(MANY_WITHIN, ctx);
+                }
+                Ok(None) if fully => {
+                    let rest = actor.found_sound.map_or(FIRST_REST, |(_, rest)| LONGEST_REST.min(rest * 2));
+                    actor.found_sound = Some((Instant::now(), rest));
+                }
+                Ok(None) => {}
+                Err(Trouble::Failed(error)) => {
+                    warn!(actor.log, "the repository cannot be examined now"; "error" => %error);
+                }
+                Err(Trouble::Panicked(message)) => {
+                    actor.exit.panicked(message);
+                    return ctx.stop();
+                }
+                Err(Trouble::QueueGone) => {}
+            }
+            actor.wake_after(pause, ctx);
+        }));
+    }
+
+    /// On a disk that loses what is written, replacing the repository again and again would help nobody.
+    fn may_replace(&mut self) -> bool {
+        let now = Instant::now();
+        self.replaced.retain(|at| now.saturating_duration_since(*at) < MANY_WITHIN);
+        self.replaced.push(now);
+        self.replaced.len() <= MANY
     }
 
     fn work(&mut self, ctx: &mut Context<Self>) {
         if !self.ready || self.at_work {
             self.looked_in_vain = true;
             return;
+        }
+        if let Some(reason) = self.seat.suspicion.take() {
+            return self.look_into(&reason, Duration::ZERO, ctx);
+        }
+        if !self.housekeeper.is_busy()
+            && let Some(prepared) = self.prunable.take()
+        {
+            return self.prune(prepared, ctx);
         }
         self.at_work = true;
         self.looked_in_vain = false;
@@ -110,6 +245,10 @@ impl Committer {
         for waiter in &mut self.waiters {
             waiter.served = true;
         }
+        if let Some(to_ms) = self.clock.went_back(now_ms(), Instant::now()) {
+            // Of several jumps the furthest counts.
+            self.clock_back_ms = Some(self.clock_back_ms.map_or(to_ms, |earlier| earlier.min(to_ms)));
+        }
         let cycle = Cycle {
             seat: self.seat.clone(),
             exit: self.exit.clone(),
@@ -119,6 +258,7 @@ impl Committer {
             list_skips: self.skips_listed,
             lowest_waiter: self.waiters.iter().map(|waiter| waiter.seq).min(),
             after_failure: self.is_unsure,
+            clock_back_ms: self.clock_back_ms,
         };
         ctx.spawn(wrap_future::<_, Self>(cycle.run()).map(|end, actor, ctx| actor.cycle_ended(end, ctx)));
     }
@@ -129,6 +269,7 @@ impl Committer {
             Ok(end) => {
                 self.failures = 0;
                 self.trouble = None;
+                self.clock_back_ms = None;
                 self.last_look = end.now.clone();
                 self.skips_listed = end.has_skips;
                 if end.tip.is_some() {
@@ -166,7 +307,15 @@ impl Committer {
                     return;
                 }
                 let pause = self.no_commit(&error);
-                self.wake_after(pause, ctx);
+                match error.kind() {
+                    // The stat cache may not belong to what the branch is now: only a start finds out.
+                    Kind::RefMoved => {
+                        self.ready = false;
+                        ctx.run_later(pause, |actor, ctx| actor.begin(None, ctx));
+                    }
+                    Kind::Git | Kind::Io => self.look_into(&error.to_string(), pause, ctx),
+                    _ => self.wake_after(pause, ctx),
+                }
             }
         }
     }
@@ -190,45 +339,64 @@ impl Committer {
         pause
     }
 
-    /// The steps before the first commit. A disk that is full, a database that cannot be written and a want of
-    /// descriptors pass by: they are waited for here, where status tells of them. All else is the supervisor's.
-    fn begin(&mut self, ctx: &mut Context<Self>) {
-        let start = Start {
-            seat: self.seat.clone(),
-            exit: self.exit.clone(),
-            queue: self.queue.clone(),
-            log: self.log.clone(),
-        };
-        ctx.spawn(wrap_future::<_, Self>(start.run()).map(|started, actor, ctx| match started {
-            Ok(tip) => {
-                actor.ready = true;
-                actor.tip = tip;
-                actor.seat.nudge_pushers();
-                actor.keep_house(ctx);
-                actor.work(ctx);
-            }
-            Err(Trouble::Failed(error))
-                if matches!(error.kind(), Kind::DiskFull | Kind::Limit | Kind::Store | Kind::Io) =>
-            {
-                let pause = actor.no_commit(&error);
-                ctx.run_later(pause, |actor, ctx| actor.begin(ctx));
-            }
-            Err(trouble) => {
-                match trouble {
-                    Trouble::Panicked(message) => actor.exit.panicked(message),
-                    Trouble::QueueGone => actor.exit.failed("the queue is not running"),
-                    Trouble::Failed(error) => actor.exit.failed(error.to_string()),
-                }
-                ctx.stop();
-            }
-        }));
-    }
-
     /// Every commit makes a pack. Nothing waits for their merging, or a first backup would pile up thousands.
     fn keep_house(&mut self, ctx: &mut Context<Self>) {
+        if self.search_for_unneeded(ctx) {
+            return;
+        }
         let seat = self.seat.clone();
         let work = move |progress: &Progress| merge_in_repository(&seat, progress);
         self.housekeeper.begin(ctx, |actor: &mut Self| &mut actor.housekeeper, work);
+    }
+
+    /// Whether it is time for that, and begun.
+    fn search_for_unneeded(&mut self, ctx: &mut Context<Self>) -> bool {
+        if self.prunable.is_some() {
+            return false;
+        }
+        let seat = self.seat.clone();
+        let Some(slot) = self.housekeeper.slot().filter(|_| search_is_due(&seat)) else { return false };
+        let search = move |progress: &Progress| prepare_pruning(&seat, progress);
+        let _ = slot.start_catching(ctx, "search", search, |actor: &mut Self, outcome, ctx| match outcome {
+            JobOutcome::Finished(Ok(found)) => {
+                actor.prunable = found;
+                actor.work(ctx);
+            }
+            JobOutcome::Finished(Err(error)) if error.kind() == Kind::Cancelled => {}
+            JobOutcome::Finished(Err(error)) => {
+                warn!(actor.log, "what nobody needs is not removed this week"; "error" => %error);
+            }
+            JobOutcome::Panicked(message) => {
+                warn!(actor.log, "what nobody needs is not removed this week"; "panic" => message);
+            }
+        });
+        true
+    }
+
+    /// Takes the place of one commit: none may be in the making.
+    fn prune(&mut self, prepared: Prepared, ctx: &mut Context<Self>) {
+        self.at_work = true;
+        let (seat, exit) = (self.seat.clone(), self.exit.clone());
+        let pruning = async move {
+            run_job(&exit, "prune", move |progress| finish_pruning(&seat, prepared, progress)).await
+        };
+        ctx.spawn(wrap_future::<_, Self>(pruning).map(|pruned, actor, ctx| {
+            actor.at_work = false;
+            match pruned {
+                Ok(Some(pruned)) => {
+                    info!(actor.log, "what nobody needed is removed"; "objects" => pruned.objects,
+                                          "bytes" => pruned.bytes)
+                }
+                Ok(None) => {}
+                Err(Trouble::Failed(error)) => warn!(actor.log, "what nobody needs stays"; "error" => %error),
+                Err(Trouble::Panicked(message)) => {
+                    actor.exit.panicked(message);
+                    return ctx.stop();
+                }
+                Err(Trouble::QueueGone) => {}
+            }
+            actor.work(ctx);
+        }));
     }
 
     fn answer_waiters(&mut self, end: &CycleEnd) {
@@ -283,7 +451,7 @@ impl Actor for Committer {
     fn started(&mut self, ctx: &mut Self::Context) {
         fault::point("actor:committer:started");
         self.publish(&WaitingNow::default());
-        self.begin(ctx);
+        self.begin(None, ctx);
         self.seat.queued.wake(ctx);
     }
 }
@@ -345,7 +513,7 @@ async fn run_job<T: Send + 'static>(
     work: impl FnOnce(&Progress) -> Result<T> + Send + 'static,
 ) -> std::result::Result<T, Trouble> {
     match job::run(exit, name, work).await {
-        job::JobOutcome::Finished(result) => Ok(result?),
-        job::JobOutcome::Panicked(message) => Err(Trouble::Panicked(format!("in {name}: {message}"))),
+        JobOutcome::Finished(result) => Ok(result?),
+        JobOutcome::Panicked(message) => Err(Trouble::Panicked(format!("in {name}: {message}"))),
     }
 }

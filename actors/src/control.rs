@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::board::{Board, ChildState, Moment, RemoteState, RemoteView, RepositoryView};
 use crate::committer::Committer;
-use crate::messages::{BarrierReached, CommitUpTo, PauseChanged, PushUpTo, Refusal, ResumeRemote, SetPaused};
+use crate::messages::{BarrierReached, CommitUpTo, PauseChanged, PushNow, Refusal, ResumeRemote, SetPaused};
 use crate::seat::{Common, RepositorySeat};
 use crate::supervision::ChildId;
 
@@ -151,12 +151,12 @@ impl Control {
         let oldest = self.common.store.reader().oldest_change_ms(&view.repository.name)?;
         let waits =
             oldest.and_then(|ms| Moment::from_unix_seconds(ms / 1000)).map(|since| now.seconds_since(since));
-        for remote in &mut view.remotes {
-            self.correct_remote(&view.repository.name, remote, now)?;
+        let counted = self.count_states(view).map(|states| view.states = states);
+        view.remotes.iter_mut().fold(counted, |outcome, remote| {
+            let corrected = self.correct_remote(&view.repository.name, remote, now);
             remote.oldest_unprotected_seconds = remote.oldest_unprotected_seconds.max(waits.unwrap_or(0));
-        }
-        view.states = self.count_states(view)?;
-        Ok(())
+            outcome.and(corrected)
+        })
     }
 
     /// A pusher that is down, or has not come to its first attempt, cannot say that it lags: the store can.
@@ -457,7 +457,7 @@ async fn flush_repository(seat: &RepositorySeat, rescan: bool) -> Result<Arrival
         let (name, place) = (name.clone(), place.clone());
         pushes.push(actix_rt::spawn(async move {
             loop {
-                match present(&place).await.send(PushUpTo { commit }).await {
+                match present(&place).await.send(PushNow).await {
                     Ok(Err(Refusal::NotRunning(_))) | Err(_) => {}
                     Ok(answer) => return answer.map(|read_back| (name, read_back)),
                 }

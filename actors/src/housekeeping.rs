@@ -3,16 +3,22 @@
 //! The committer does it in the repository, a pusher in a remote that this program made on a disk. A commit or
 //! push never waits for it: packs are merged next to whatever else goes on (`core/src/git/housekeeping.rs` says
 //! why that is safe), by one job at a time, and trouble with it, even a panic, ends in the log and a pause.
+//!
+//! Once a week the committer also searches its repository for what nobody needs (`core/src/git/prune.rs`): the
+//! search goes on beside commits, and only the removal at its end, a moment, takes the place of one.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use actix::{Actor, Context};
 use backupbot_core::error::{Kind, Result};
 use backupbot_core::git::housekeeping::{self, Housekept, Policy, Skipped};
+use backupbot_core::git::prune::{self, Prepared, Pruned};
 use backupbot_core::git::repository::Repository;
 use backupbot_core::git::workshop;
 use backupbot_core::progress::Progress;
+use backupbot_core::snapshot;
+use git2::Oid;
 use slog::{Logger, error, info, warn};
 
 use crate::job::{JobOutcome, JobSlot};
@@ -33,6 +39,21 @@ impl Housekeeper {
     /// One for the actor that `exit` belongs to.
     pub(crate) fn new(exit: &ExitHandle, log: &Logger) -> Self {
         Self { job: JobSlot::new(exit), log: log.clone(), not_before: None }
+    }
+
+    /// Whether a merge is in flight.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.job.is_busy()
+    }
+
+    /// Asks the merge in flight to end.
+    pub(crate) fn cancel(&self) {
+        self.job.cancel();
+    }
+
+    /// Room for one more of its jobs; none while a merge is in flight.
+    pub(crate) fn slot(&mut self) -> Option<&mut JobSlot> {
+        (!self.job.is_busy()).then_some(&mut self.job)
     }
 
     /// Starts `work` unless it is at work already or had trouble lately; `own` finds this in the actor again.
@@ -92,7 +113,78 @@ pub(crate) fn merge_in_repository(seat: &RepositorySeat, progress: &Progress) ->
     let repository = Repository::open(&seat.path)?;
     let Some(survey) = housekeeping::survey(&repository, &policy())? else { return Ok(None) };
     let staged = seat.common.store.reader().staged(&seat.settings.name)?;
-    survey.merge(staged.as_ref().map(|staged| staged.pack.as_str()), progress).map(Some)
+    let done = survey.merge(staged.as_ref().map(|staged| staged.pack.as_str()), progress)?;
+    if let Some(damaged) = done.left_alone.first() {
+        seat.suspect(&damaged.to_string());
+    }
+    Ok(Some(done))
+}
+
+/// Its time of modification is when the repository was last searched for what nobody needs.
+const SEARCHED: &str = "objects/info/backupbot-searched";
+/// Between two searches: each reads the whole history.
+const SEARCH_EVERY: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Whether it is time to search the repository for what nobody needs; if so, the next time is a week away.
+pub(crate) fn search_is_due(seat: &RepositorySeat) -> bool {
+    let mark = seat.path.join(SEARCHED);
+    let searched = std::fs::metadata(&mark).and_then(|metadata| metadata.modified());
+    let age = searched.as_ref().ok().map(|at| SystemTime::now().duration_since(*at));
+    let is_due = match age {
+        // What is new holds nothing old.
+        None => hastened_grace().is_some(),
+        Some(Ok(age)) => age >= SEARCH_EVERY,
+        // The clock went back: within a week it is due again.
+        Some(Err(_)) => false,
+    };
+    if is_due || !matches!(age, Some(Ok(_))) {
+        // If it cannot be noted, the search is done once more.
+        let _ = std::fs::write(&mark, "");
+    }
+    is_due
+}
+
+/// The committer's first step, beside commits: new packs without what nobody needs.
+pub(crate) fn prepare_pruning(seat: &RepositorySeat, progress: &Progress) -> Result<Option<Prepared>> {
+    let repository = Repository::open(&seat.path)?;
+    let usual = prune::Policy::default();
+    let policy = prune::Policy { grace: hastened_grace().unwrap_or(usual.grace), ..usual };
+    prune::prepare(&repository, &known_tips(seat)?, &policy, SystemTime::now(), progress)
+}
+
+/// Its second step, while no commit is in the making: the old packs go.
+pub(crate) fn finish_pruning(
+    seat: &RepositorySeat,
+    prepared: Prepared,
+    progress: &Progress,
+) -> Result<Option<Pruned>> {
+    if seat.common.store.reader().staged(&seat.settings.name)?.is_some() {
+        return Ok(None);
+    }
+    prepared.finish(&Repository::open(&seat.path)?, &known_tips(seat)?, progress)
+}
+
+/// Commits that the database knows and no reference may lead to.
+fn known_tips(seat: &RepositorySeat) -> Result<Vec<Oid>> {
+    let (reader, name) = (seat.common.store.reader(), &seat.settings.name);
+    let mut raw = Vec::new();
+    raw.extend(reader.checkpoint(name)?.map(|checkpoint| checkpoint.commit));
+    raw.extend(reader.staged(name)?.map(|staged| staged.commit));
+    for remote in &seat.settings.remotes {
+        let record = reader.remote(name, &remote.name)?.unwrap_or_default();
+        raw.extend(record.confirmed);
+        raw.extend(record.halted.and_then(|halt| halt.rescue_commit));
+    }
+    raw.iter().map(snapshot::oid).collect()
+}
+
+/// The test build may ask for less grace.
+fn hastened_grace() -> Option<Duration> {
+    if !cfg!(feature = "fault-points") {
+        return None;
+    }
+    let text = std::env::var("BACKUPBOT_FAULT_PRUNE_AFTER_MS").ok()?;
+    text.parse().ok().map(Duration::from_millis)
 }
 
 /// A pusher's job, for the repository at `own`.

@@ -7,13 +7,13 @@
 //! | queue | [`TakeBatch`] rows for a commit | rows, still queued |
 //! | queue | [`Stage`] a commit that is about to happen | durable |
 //! | queue | [`Settle`] what follows from a batch | durable |
-//! | queue | [`Unstage`], [`DistrustFiles`], [`SetPaused`] | durable |
+//! | queue | [`Unstage`], [`DistrustFiles`], [`ClockWentBack`], [`SetPaused`] | durable |
 //! | queue | [`CountUnsettled`] changes up to a number | rows |
 //! | watcher | [`BarrierReached`]: hint everything that happened before now, and queue it | sequence number |
 //! | watcher | [`RootSeen`]: what a commit saw of the root | |
 //! | committer | [`CommitUpTo`] a sequence number, at once | the branch's tip |
 //! | committer | [`PauseChanged`] | |
-//! | pusher | [`PushUpTo`] a commit, at once | read back there, or halted |
+//! | pusher | [`PushNow`]: the branch's tip, without waiting for backoff | what was read back there, or halted |
 //! | pusher | [`ResumeRemote`] after a halt | |
 //!
 //! "There is work" is no message but a [`Nudge`]: it is empty, any number of them are one, and whoever is
@@ -135,6 +135,16 @@ pub struct Unstage(pub RepositoryName);
 #[rtype(result = "Answer<()>")]
 pub struct DistrustFiles(pub RepositoryName);
 
+/// The wall clock was set back: looks at files with times from then on prove nothing.
+#[derive(Debug, Message)]
+#[rtype(result = "Answer<usize>")]
+pub struct ClockWentBack {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// To when, Unix milliseconds.
+    pub to_ms: i64,
+}
+
 /// Pauses or resumes a repository.
 #[derive(Debug, Message)]
 #[rtype(result = "Answer<()>")]
@@ -204,13 +214,11 @@ pub enum Refusal {
 #[rtype(result = "()")]
 pub struct PauseChanged;
 
-/// Pushes, without waiting for backoff, until the remote has `commit`.
+/// Pushes the branch's tip of now or later, without waiting for backoff, and reads it back: the answer is what
+/// was read after this came.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<Oid, Refusal>")]
-pub struct PushUpTo {
-    /// The commit.
-    pub commit: Oid,
-}
+pub struct PushNow;
 
 /// An operator has looked at a halted remote: try again, and take its present state for right.
 #[derive(Debug, Message)]

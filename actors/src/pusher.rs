@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, ResponseFuture, SpawnHandle};
+use backupbot_core::clock;
 use backupbot_core::config as model;
 use backupbot_core::error::{Error, Kind, Result};
 use backupbot_core::fault;
@@ -23,7 +24,7 @@ use tokio::sync::oneshot;
 use crate::board::{Moment, RemoteState, RemoteStatus};
 use crate::housekeeping::{Housekeeper, merge_in_remote};
 use crate::job::{self, JobOutcome};
-use crate::messages::{PushUpTo, Refusal, ResumeRemote, Wake};
+use crate::messages::{PushNow, Refusal, ResumeRemote, Wake};
 use crate::seat::{RepositorySeat, now_ms};
 use crate::supervision::ExitHandle;
 
@@ -32,9 +33,10 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Such attempts in a row after which nobody is kept waiting for the next.
 const PATIENCE: u32 = 4;
+/// Between two looks whether the committer has taken its first steps.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 struct Waiter {
-    commit: Oid,
     /// Whether an attempt began after it came.
     served: bool,
     answer: oneshot::Sender<std::result::Result<Oid, Refusal>>,
@@ -98,6 +100,11 @@ impl Pusher {
             self.looked_in_vain = true;
             return;
         }
+        if !self.seat.settled.may_push() {
+            // A nudge comes when it may; the alarm is for a committer that never gets there.
+            self.wake_after(LOOK_AGAIN, ctx);
+            return;
+        }
         self.at_work = true;
         self.looked_in_vain = false;
         if let Some(alarm) = self.alarm.take() {
@@ -158,10 +165,16 @@ impl Pusher {
             Ok(delivery) => delivery,
             // Only our own store and repository fail here; trouble with the remote is in the delivery.
             Err(error) if matches!(error.kind(), Kind::DiskFull | Kind::Limit | Kind::Store | Kind::Io) => {
+                if error.kind() == Kind::Io {
+                    self.seat.suspect(&error.to_string());
+                }
                 self.wait_for_own_state(&error, ctx);
                 return;
             }
             Err(error) => {
+                if error.kind() == Kind::Git {
+                    self.seat.suspect(&error.to_string());
+                }
                 self.exit.failed(error.to_string());
                 ctx.stop();
                 return;
@@ -169,6 +182,11 @@ impl Pusher {
         };
         self.own_failures = 0;
         self.log_change(&delivery);
+        if delivery.trouble == Some(Kind::Git) {
+            // Whose objects cannot be read is told by looking at ours.
+            self.seat
+                .suspect(delivery.record.last_error.as_deref().unwrap_or("a push could not read an object"));
+        }
         let moment = |ms: i64| Moment::from_unix_seconds(ms / 1000);
         self.status = RemoteStatus {
             name: self.remote.name.clone(),
@@ -194,7 +212,7 @@ impl Pusher {
         if self.looked_in_vain || unserved || self.resume {
             ctx.notify(Wake);
         } else if let Some(at_ms) = delivery.next_try_ms {
-            let pause = Duration::from_millis(u64::try_from(at_ms - now_ms()).unwrap_or(0));
+            let pause = clock::left_until(at_ms, now_ms(), self.seat.settings.retry.max);
             self.wake_after(pause, ctx);
         }
     }
@@ -217,6 +235,9 @@ impl Pusher {
     }
 
     fn wake_after(&mut self, pause: Duration, ctx: &mut Context<Self>) {
+        if let Some(alarm) = self.alarm.take() {
+            ctx.cancel_future(alarm);
+        }
         self.alarm = Some(ctx.run_later(pause, |actor, ctx| {
             actor.alarm = None;
             actor.work(ctx);
@@ -261,7 +282,7 @@ impl Pusher {
             } else if let Some(halt) = halted {
                 let _ = waiter.answer.send(Err(Refusal::Halted(halt.message.clone())));
             } else if let Some(confirmed) = delivery.confirmed
-                && (confirmed == waiter.commit || delivery.is_complete)
+                && delivery.is_verified
             {
                 let _ = waiter.answer.send(Ok(confirmed));
             } else {
@@ -305,12 +326,12 @@ impl Handler<ResumeRemote> for Pusher {
     }
 }
 
-impl Handler<PushUpTo> for Pusher {
+impl Handler<PushNow> for Pusher {
     type Result = ResponseFuture<std::result::Result<Oid, Refusal>>;
 
-    fn handle(&mut self, message: PushUpTo, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, _: PushNow, ctx: &mut Self::Context) -> Self::Result {
         let (answer, answered) = oneshot::channel();
-        self.waiters.push(Waiter { commit: message.commit, served: false, answer });
+        self.waiters.push(Waiter { served: false, answer });
         self.work(ctx);
         Box::pin(async move {
             answered.await.unwrap_or_else(|_| Err(Refusal::NotRunning("the pusher was restarted".to_owned())))

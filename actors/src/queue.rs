@@ -18,8 +18,8 @@ use backupbot_core::store::{QueueStore, Store};
 use std::collections::BTreeMap;
 
 use crate::messages::{
-    Answer, CountUnsettled, DistrustFiles, Enqueue, LookAtWaiting, SetPaused, Settle, Stage, TakeBatch,
-    Unstage, WaitingNow,
+    Answer, ClockWentBack, CountUnsettled, DistrustFiles, Enqueue, LookAtWaiting, SetPaused, Settle, Stage,
+    TakeBatch, Unstage, WaitingNow,
 };
 use crate::seat::now_ms;
 use crate::supervision::ExitHandle;
@@ -162,6 +162,15 @@ impl Handler<DistrustFiles> for Queue {
             }
             Ok(())
         })
+    }
+}
+
+impl Handler<ClockWentBack> for Queue {
+    type Result = Answer<usize>;
+
+    fn handle(&mut self, message: ClockWentBack, ctx: &mut Self::Context) -> Self::Result {
+        let to_ns = message.to_ms.saturating_mul(1_000_000);
+        self.blocking(ctx, "forget proofs", |store| store.clock_went_back(&message.repository, to_ns))
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use actix::{Actor, Context};
 use backupbot_core::config::Config;
 use backupbot_core::ignore::IgnoreRules;
-use backupbot_core::scan::WatchedRoot;
+use backupbot_core::scan::{Bounds, WatchedRoot};
 use backupbot_core::store::Store;
 use slog::{Logger, warn};
 
@@ -84,8 +84,11 @@ pub fn start(config: &Config, store: &Store, board: &Board, log: &Logger) -> (Sp
         log: log.clone(),
         queue: Place::new(),
     };
-    let seats: Vec<Arc<RepositorySeat>> =
-        config.repositories.iter().map(|settings| Arc::new(seat_of(&common, settings, log))).collect();
+    let seats: Vec<Arc<RepositorySeat>> = config
+        .repositories
+        .iter()
+        .map(|settings| Arc::new(seat_of(&common, config.limits.repository_size, settings, log)))
+        .collect();
     let control = Control::new(common.clone(), seats.clone());
     let root = spawn(ExitHandle::topmost(), |exit| {
         let children = Children::new(&exit, board, log);
@@ -99,7 +102,12 @@ pub fn repository_path(state_dir: &std::path::Path, name: &str) -> PathBuf {
     state_dir.join("repos").join(format!("{name}.git"))
 }
 
-fn seat_of(common: &Common, settings: &backupbot_core::config::Repository, log: &Logger) -> RepositorySeat {
+fn seat_of(
+    common: &Common,
+    largest_file: u64,
+    settings: &backupbot_core::config::Repository,
+    log: &Logger,
+) -> RepositorySeat {
     let roots = settings.roots.iter().map(|root| {
         let (rules, problems) =
             IgnoreRules::new(&root.path, &root.ignore, &root.ignore_files, root.system_excludes);
@@ -107,7 +115,8 @@ fn seat_of(common: &Common, settings: &backupbot_core::config::Repository, log: 
             warn!(log, "an ignore rule is not obeyed, so nothing is left out by it"; "root" => %root.name,
                   "reason" => &problem.reason);
         }
-        WatchedRoot::new(root.name.clone(), root.path.clone(), Arc::new(rules))
+        let bounds = Bounds { one_file_system: root.one_file_system, largest_file };
+        WatchedRoot::new(root.name.clone(), root.path.clone(), Arc::new(rules), bounds)
     });
     RepositorySeat {
         path: repository_path(&common.state_dir, settings.name.as_str()),
@@ -119,6 +128,8 @@ fn seat_of(common: &Common, settings: &backupbot_core::config::Repository, log: 
         committed: settings.remotes.iter().map(|remote| (remote.name.clone(), Default::default())).collect(),
         activity: Default::default(),
         detected: settings.roots.iter().map(|root| (root.name.clone(), Default::default())).collect(),
+        suspicion: Default::default(),
+        settled: Default::default(),
         settings: settings.clone(),
         common: common.clone(),
     }

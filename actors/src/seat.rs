@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use backupbot_core::config as model;
 use backupbot_core::error::Result;
@@ -19,6 +20,9 @@ use crate::pusher::Pusher;
 use crate::queue::Queue;
 use crate::supervision::Place;
 use crate::watcher::Watcher;
+
+/// Pushes wait for a committer's first steps no longer than this.
+const LONGEST_SETTLING: Duration = Duration::from_secs(30);
 
 /// What the whole tree shares.
 #[derive(Clone)]
@@ -82,18 +86,68 @@ pub struct RepositorySeat {
     pub activity: Activity,
     /// By root: paths that events named and that are not quiet yet.
     pub detected: BTreeMap<RootName, AtomicU64>,
+    /// What somebody met in the repository that should not be there; the committer looks into it.
+    pub suspicion: Suspicion,
+    /// Whether the committer has taken its first steps.
+    pub settled: Settled,
+}
+
+/// Since when the committer has been busy with its first steps: until it is done, a branch may stand at what a crash
+/// or damage left, which no remote should be compared with.
+#[derive(Debug)]
+pub struct Settled(Mutex<Option<Instant>>);
+
+impl Default for Settled {
+    fn default() -> Self {
+        Self(Mutex::new(Some(Instant::now())))
+    }
+}
+
+impl Settled {
+    /// Begins, or is done, for better or worse.
+    pub(crate) fn set(&self, is_settled: bool) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (!is_settled).then(Instant::now);
+    }
+
+    /// Whether the others may go on. Nobody waits for ever: the remotes still lack what is committed.
+    pub(crate) fn may_push(&self) -> bool {
+        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_none_or(|since| since.elapsed() >= LONGEST_SETTLING)
+    }
+}
+
+/// Something about the repository that needs a look, until somebody takes it up.
+#[derive(Debug, Default)]
+pub struct Suspicion(Mutex<Option<String>>);
+
+impl Suspicion {
+    /// Raises it; the first one that is not taken up yet stays.
+    fn raise(&self, reason: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| reason.to_owned());
+    }
+
+    /// Takes it up.
+    pub(crate) fn take(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 impl RepositorySeat {
     /// The branch that commits go to now, in full.
     pub fn branch(&self) -> Result<String> {
-        let name = self.settings.branch.render(&self.common.instance, jiff::Timestamp::now())?;
+        let name = self.settings.branch.render(&self.common.instance, backupbot_core::clock::now())?;
         Ok(if name.starts_with("refs/") { name } else { format!("refs/heads/{name}") })
     }
 
     /// A root by name.
     pub fn root(&self, name: &RootName) -> Option<&WatchedRoot> {
         self.roots.iter().find(|root| root.name == *name)
+    }
+
+    /// Has the committer look whether the repository is damaged.
+    pub fn suspect(&self, reason: &str) {
+        self.suspicion.raise(reason);
+        self.queued.nudge();
     }
 
     /// Tells every pusher that there is a new commit.
@@ -106,5 +160,5 @@ impl RepositorySeat {
 
 /// Unix time in milliseconds.
 pub fn now_ms() -> i64 {
-    backupbot_core::content::now_ns() / 1_000_000
+    backupbot_core::clock::now_ms()
 }

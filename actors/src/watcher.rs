@@ -1,11 +1,12 @@
 //! The watcher of one root: events come in from its thread, settle down, and become rows of the queue.
 //!
-//! A thread of its own waits on the kernel and hands hints over in order. They rest in the debouncer until a
-//! path is quiet or has waited long enough, and are then queued durably, in batches. Whatever could not be
-//! queued stays here and is tried again. Besides, the whole root is queued at the start, after lost events,
-//! when the root comes back, and every `rescan`.
+//! A thread of its own (`thread`) waits on the kernel, or compares listings, and hands hints over in order. They
+//! rest in the debouncer until a path is quiet or has waited long enough, and are then queued durably, in
+//! batches. Whatever could not be queued stays here and is tried again. Besides, the whole root is queued at the
+//! start, after lost events, when the root comes back, and every `rescan`.
 
-use std::path::Path;
+mod thread;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,25 +14,23 @@ use std::time::{Duration, Instant};
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, ResponseFuture, SpawnHandle};
 use backupbot_core::config as model;
-use backupbot_core::error::{Error, Kind, Result};
 use backupbot_core::fault;
 use backupbot_core::path::RelPath;
 use backupbot_core::progress::Progress;
-use backupbot_core::scan::{Counts, WatchedRoot};
+use backupbot_core::scan::Counts;
 use backupbot_core::store::changes::Reach;
 use backupbot_core::watch::debounce::Debouncer;
-use backupbot_core::watch::{Backend, Control, Hint};
+use backupbot_core::watch::{Control, Hint};
 use slog::{Logger, info, o, warn};
 use tokio::sync::{mpsc, oneshot};
 
+use self::thread::{Standing, Told, WatchThread};
 use crate::board::{RootState, RootStatus, SkippedFile};
 use crate::messages::{BarrierReached, Enqueue, Refusal, RootSeen};
 use crate::queue::Queue;
 use crate::seat::RepositorySeat;
 use crate::supervision::ExitHandle;
 
-/// How long the thread waits on the kernel before it looks around.
-const WAIT: Duration = Duration::from_secs(5);
 /// How often a root that is gone is looked for, and a queue that failed is tried again.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Hint batches between the thread and the actor; beyond them the thread waits and the kernel's queue fills.
@@ -41,18 +40,9 @@ const PATIENCE: u32 = 3;
 /// Unqueued paths kept; beyond them they become one deep row.
 const MOST_UNSENT: usize = 50_000;
 
-/// What the thread tells.
-enum Told {
-    Started(&'static str, Arc<dyn Control>),
-    Hints(Vec<Hint>),
-    /// Why some directories are not watched, if so, and how many.
-    Limited(Option<String>, usize),
-    Ended(Option<String>),
-}
-
 struct BarrierWaiter {
     token: Option<u64>,
-    answer: oneshot::Sender<std::result::Result<u64, Refusal>>,
+    answer: oneshot::Sender<Result<u64, Refusal>>,
 }
 
 /// The actor.
@@ -76,8 +66,10 @@ pub struct Watcher {
     next_token: u64,
     barriers: Vec<BarrierWaiter>,
     alarm: Option<SpawnHandle>,
-    /// Directories that no event comes from.
-    unwatched: usize,
+    /// How the root is watched.
+    standing: Standing,
+    /// What is wrong with an ignore file, if so.
+    ignore_problem: Option<String>,
     status: RootStatus,
     counted: Counts,
 }
@@ -101,6 +93,7 @@ impl Watcher {
             files: 0,
             excluded_by_rules: 0,
             excluded_by_system: 0,
+            excluded_by_file_system: 0,
             skipped: 0,
             skipped_files: Vec::new(),
         };
@@ -121,7 +114,8 @@ impl Watcher {
             next_token: 1,
             barriers: Vec::new(),
             alarm: None,
-            unwatched: 0,
+            standing: Standing::default(),
+            ignore_problem: None,
             status,
             counted: Counts::default(),
         }
@@ -129,6 +123,14 @@ impl Watcher {
 
     fn publish(&self) {
         self.seat.common.board.publish_root(&self.seat.settings.name, self.status.clone());
+    }
+
+    /// The root can be looked at; what is to be said of it is how it is watched and what is wrong with its rules.
+    fn set_available(&mut self, state: RootState) {
+        let sentences: Vec<&str> =
+            [&self.ignore_problem, &self.standing.reason].into_iter().flatten().map(String::as_str).collect();
+        let reason = (!sentences.is_empty()).then(|| sentences.join("; "));
+        self.set_state(state, reason);
     }
 
     fn set_state(&mut self, state: RootState, reason: Option<String>) {
@@ -180,16 +182,30 @@ impl Watcher {
         }));
     }
 
-    fn thread_started(&mut self, backend: &'static str, control: Arc<dyn Control>, ctx: &mut Context<Self>) {
-        self.status.backend = backend.to_owned();
+    fn thread_started(&mut self, standing: Standing, control: Arc<dyn Control>, ctx: &mut Context<Self>) {
+        self.ignore_problem = None;
+        self.note(standing);
         for waiter in &mut self.barriers {
             // The whole root is queued below: that proves as much as a sentinel does.
             waiter.token = request_barrier(control.as_ref(), &mut self.next_token).or(Some(0));
         }
         self.control = Some(control);
-        self.set_state(RootState::Scanning, None);
+        self.set_available(RootState::Scanning);
         self.counted = Counts::default();
         self.take_due(vec![Hint::Deep(RelPath::root())], ctx);
+    }
+
+    /// Takes in how the root is watched. The words may change at every pass, so only news are logged.
+    fn note(&mut self, standing: Standing) {
+        let is_news = standing.backend != self.standing.backend
+            || standing.reason.is_some() != self.standing.reason.is_some();
+        if is_news && let Some(reason) = &standing.reason {
+            warn!(self.log, "the root is not watched as a whole"; "backend" => standing.backend, "reason" => reason);
+        } else if is_news && self.standing.reason.is_some() {
+            info!(self.log, "the root is watched as a whole again"; "backend" => standing.backend);
+        }
+        self.status.backend = standing.backend.to_owned();
+        self.standing = standing;
     }
 
     fn thread_ended(&mut self, reason: Option<String>, ctx: &mut Context<Self>) {
@@ -238,6 +254,9 @@ impl Watcher {
     /// Queues the whole root, after having the backend watch what it missed.
     fn rescan(&mut self, ctx: &mut Context<Self>) {
         self.resync.store(true, Ordering::Relaxed);
+        if let Some(control) = &self.control {
+            control.wake();
+        }
         self.counted = Counts::default();
         self.take_due(vec![Hint::Deep(RelPath::root())], ctx);
     }
@@ -309,7 +328,7 @@ impl Watcher {
     }
 
     /// An ignore file that cannot be obeyed leaves nothing out; whoever wrote it must hear of it.
-    fn ignore_problem(&self) -> Option<String> {
+    fn look_for_ignore_problems(&self) -> Option<String> {
         let problems =
             self.seat.root(&self.settings.name).map(|root| root.rules.problems()).unwrap_or_default();
         for problem in &problems {
@@ -387,16 +406,12 @@ impl Handler<FromThread> for Watcher {
     fn handle(&mut self, message: FromThread, ctx: &mut Self::Context) {
         fault::point("actor:watcher:handle");
         match message.0 {
-            Told::Started(backend, control) => self.thread_started(backend, control, ctx),
+            Told::Started(standing, control) => self.thread_started(standing, control, ctx),
             Told::Hints(hints) => self.hinted(hints, ctx),
-            Told::Limited(limited, unwatched) => {
-                self.unwatched = unwatched;
-                if self.status.state != RootState::Unavailable && self.status.reason != limited {
-                    if let Some(limited) = &limited {
-                        warn!(self.log, "part of the root is only compared at rescans"; "reason" => limited);
-                    }
-                    self.status.reason = limited;
-                    self.publish();
+            Told::Standing(standing) => {
+                self.note(standing);
+                if self.status.state != RootState::Unavailable {
+                    self.set_available(self.status.state);
                 }
             }
             Told::Ended(reason) => {
@@ -409,7 +424,7 @@ impl Handler<FromThread> for Watcher {
 }
 
 impl Handler<BarrierReached> for Watcher {
-    type Result = ResponseFuture<std::result::Result<u64, Refusal>>;
+    type Result = ResponseFuture<Result<u64, Refusal>>;
 
     fn handle(&mut self, message: BarrierReached, ctx: &mut Self::Context) -> Self::Result {
         let (answer, answered) = oneshot::channel();
@@ -422,7 +437,7 @@ impl Handler<BarrierReached> for Watcher {
             (Some(control), _) => {
                 let token = request_barrier(control.as_ref(), &mut self.next_token);
                 self.barriers.push(BarrierWaiter { token: token.or(Some(0)), answer });
-                if token.is_none() || self.unwatched > 0 || message.rescan {
+                if token.is_none() || self.standing.unwatched > 0 || message.rescan {
                     // Where nobody watches, the only proof is to look at everything.
                     let due = self.debouncer.flush();
                     self.take_due(due, ctx);
@@ -453,110 +468,20 @@ impl Handler<RootSeen> for Watcher {
                 self.status.files = self.counted.files;
                 self.status.excluded_by_rules = self.counted.excluded_by_rules;
                 self.status.excluded_by_system = self.counted.excluded_by_system;
+                self.status.excluded_by_file_system = self.counted.excluded_by_file_system;
                 self.counted = Counts::default();
             }
             if is_complete && self.control.is_some() {
-                let problem = self.ignore_problem();
-                self.set_state(RootState::Watching, problem);
+                self.ignore_problem = self.look_for_ignore_problems();
+                self.set_available(RootState::Watching);
             }
         }
         match seen.unavailable {
             Some(reason) => self.set_state(RootState::Unavailable, Some(reason)),
             None if self.status.state == RootState::Unavailable && self.control.is_some() => {
-                self.set_state(RootState::Watching, None);
+                self.set_available(RootState::Watching);
             }
             None => self.publish(),
         }
     }
-}
-
-/// The thread that waits on the kernel.
-struct WatchThread {
-    seat: Arc<RepositorySeat>,
-    index: usize,
-    stop: Arc<AtomicBool>,
-    resync: Arc<AtomicBool>,
-    tell: mpsc::Sender<Told>,
-}
-
-impl WatchThread {
-    fn run(self, progress: &Progress, working: crate::supervision::WorkGuard) {
-        let ended = match self.open(progress) {
-            Ok(mut backend) => {
-                let started = Told::Started(backend.name(), backend.control());
-                drop(working);
-                if self.tell.blocking_send(started).is_err() {
-                    return;
-                }
-                self.watch(backend.as_mut(), progress)
-            }
-            Err(error) => Some(error.to_string()),
-        };
-        let _ = self.tell.blocking_send(Told::Ended(ended));
-    }
-
-    fn open(&self, progress: &Progress) -> Result<Box<dyn Backend>> {
-        let root = &self.seat.roots[self.index];
-        let files = self.seat.common.store.reader().files(&self.seat.settings.name)?;
-        // Opened only to see that it is what it was: a descriptor that is kept would hide its deletion.
-        drop(root.open(&files)?);
-        root.rules.forget(&RelPath::root());
-        let sentinels = self.seat.common.state_dir.join("sentinels");
-        let own = sentinels.join(format!("{}--{}", self.seat.settings.name, root.name));
-        std::fs::create_dir_all(&own).map_err(|error| Error::io("create", &own, error))?;
-        let mut backend = open_backend(root, &self.seat.settings.roots[self.index], &own)?;
-        backend.start(progress)?;
-        Ok(backend)
-    }
-
-    /// Hands hints over until the root is gone or the actor is; returns why, if there is something to say.
-    fn watch(&self, backend: &mut dyn Backend, progress: &Progress) -> Option<String> {
-        let mut hints = Vec::new();
-        let mut limited = (None, 0);
-        loop {
-            if self.stop.load(Ordering::Relaxed) {
-                return None;
-            }
-            if self.resync.swap(false, Ordering::Relaxed)
-                && let Err(error) = backend.resync(progress)
-                && error.kind() == Kind::RootUnavailable
-            {
-                return Some(error.to_string());
-            }
-            if let Err(error) = backend.wait(WAIT, &mut hints) {
-                // Events may have been lost with the error: look at everything.
-                hints.push(Hint::Overflow);
-                if error.kind() == Kind::RootUnavailable {
-                    return Some(error.to_string());
-                }
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            let stats = backend.stats();
-            let now_limited = (stats.limited, stats.unwatched);
-            if now_limited != limited {
-                limited = now_limited.clone();
-                self.tell.blocking_send(Told::Limited(now_limited.0, now_limited.1)).ok()?;
-            }
-            if hints.is_empty() {
-                continue;
-            }
-            let is_gone = hints.contains(&Hint::RootGone);
-            self.tell.blocking_send(Told::Hints(std::mem::take(&mut hints))).ok()?;
-            if is_gone {
-                return None;
-            }
-        }
-    }
-}
-
-#[cfg(target_os = "linux")]
-fn open_backend(root: &WatchedRoot, settings: &model::Root, sentinels: &Path) -> Result<Box<dyn Backend>> {
-    use backupbot_core::watch::inotify::InotifyBackend;
-    let backend = InotifyBackend::new(&root.path, root.rules.clone(), sentinels, settings.one_file_system)?;
-    Ok(Box::new(backend))
-}
-
-#[cfg(not(target_os = "linux"))]
-fn open_backend(_: &WatchedRoot, _: &model::Root, _: &Path) -> Result<Box<dyn Backend>> {
-    Err(Error::new(Kind::Config, "watching is built for Linux only so far"))
 }

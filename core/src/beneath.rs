@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -38,8 +38,8 @@ pub enum EntryKind {
 }
 
 impl EntryKind {
-    fn of(stat: &Stat) -> Option<Self> {
-        Some(match FileType::from_raw_mode(stat.st_mode) {
+    fn of(kind: FileType) -> Option<Self> {
+        Some(match kind {
             FileType::RegularFile => Self::File,
             FileType::Directory => Self::Directory,
             FileType::Symlink => Self::Symlink,
@@ -86,6 +86,10 @@ impl EntryKind {
     }
 }
 
+/// One call's share of a listing: some 800 entries.
+#[cfg(target_os = "linux")]
+const LISTING_BYTES: usize = 32 * 1024;
+
 /// What the file system says of an entry; equality of two looks means that nothing was seen to change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Look {
@@ -111,6 +115,8 @@ pub struct Look {
     pub links: u32,
     /// Device number of device nodes, else 0.
     pub special: u64,
+    /// Whether a file system is mounted on this directory, where the system tells (Linux).
+    pub is_mount: bool,
 }
 
 fn nanoseconds(seconds: i64, nanos: i64) -> i64 {
@@ -118,11 +124,48 @@ fn nanoseconds(seconds: i64, nanos: i64) -> i64 {
 }
 
 impl Look {
+    /// Major and minor number of a device node.
+    #[allow(clippy::unnecessary_cast, reason = "the width differs by platform")]
+    pub fn device_numbers(&self) -> Option<(u32, u32)> {
+        let device = self.special as rustix::fs::Dev;
+        self.kind.is_device().then(|| (rustix::fs::major(device), rustix::fs::minor(device)))
+    }
+
+    /// Whether this, recorded earlier, is what was seen now. Device numbers change with the order in which disks
+    /// are found at a start; the rest proves enough.
+    pub fn is_same_as(&self, now: &Self) -> bool {
+        Self { device: now.device, ..*self } == *now
+    }
+
     /// `None` for kinds that this program does not know.
+    #[cfg(target_os = "linux")]
+    fn of(stat: &rustix::fs::Statx) -> Option<Self> {
+        let mode = u32::from(stat.stx_mode);
+        let kind = EntryKind::of(FileType::from_raw_mode(mode))?;
+        let is_directory = kind == EntryKind::Directory;
+        let device = rustix::fs::makedev(stat.stx_rdev_major, stat.stx_rdev_minor);
+        Some(Self {
+            kind,
+            mode: mode & 0o7777,
+            uid: stat.stx_uid,
+            gid: stat.stx_gid,
+            size: if is_directory { 0 } else { stat.stx_size },
+            mtime_ns: nanoseconds(stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec.into()),
+            ctime_ns: nanoseconds(stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec.into()),
+            inode: stat.stx_ino,
+            device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
+            links: stat.stx_nlink,
+            special: if kind.is_device() { device } else { 0 },
+            is_mount: is_directory && stat.stx_attributes.contains(rustix::fs::StatxAttributes::MOUNT_ROOT),
+        })
+    }
+
+    /// `None` for kinds that this program does not know.
+    #[cfg(not(target_os = "linux"))]
     // The widths of struct stat differ by platform.
     #[allow(clippy::unnecessary_cast, clippy::useless_conversion)]
-    fn of(stat: &Stat) -> Option<Self> {
-        let kind = EntryKind::of(stat)?;
+    fn of(stat: &rustix::fs::Stat) -> Option<Self> {
+        let kind = EntryKind::of(FileType::from_raw_mode(stat.st_mode))?;
         Some(Self {
             kind,
             mode: (stat.st_mode as u32) & 0o7777,
@@ -131,11 +174,29 @@ impl Look {
             size: if kind == EntryKind::Directory { 0 } else { u64::try_from(stat.st_size).unwrap_or(0) },
             mtime_ns: nanoseconds(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
             ctime_ns: nanoseconds(stat.st_ctime as i64, stat.st_ctime_nsec as i64),
-            inode: stat.st_ino,
+            inode: stat.st_ino as u64,
             device: stat.st_dev as u64,
             links: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
             special: if kind.is_device() { stat.st_rdev as u64 } else { 0 },
+            is_mount: false,
         })
+    }
+
+    /// What stands under `name` in `at`; an empty name is `at` itself.
+    fn at(at: BorrowedFd<'_>, name: &OsStr) -> std::result::Result<Self, Unseen> {
+        #[cfg(target_os = "linux")]
+        let stat = {
+            let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::EMPTY_PATH;
+            retry(|| rustix::fs::statx(at, name, flags, rustix::fs::StatxFlags::BASIC_STATS))
+        };
+        #[cfg(not(target_os = "linux"))]
+        let stat = if name.is_empty() {
+            retry(|| rustix::fs::fstat(at))
+        } else {
+            retry(|| rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW))
+        };
+        let stat = stat.map_err(unseen)?;
+        Self::of(&stat).ok_or_else(|| Unseen::Unreadable("an unknown kind of file".to_owned()))
     }
 }
 
@@ -153,7 +214,8 @@ pub const PERMISSION_DENIED: &str = "permission denied";
 
 fn unseen(errno: Errno) -> Unseen {
     match errno {
-        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV => Unseen::Gone,
+        // MLINK is what FreeBSD says where others say LOOP.
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::MLINK | Errno::XDEV => Unseen::Gone,
         Errno::ACCESS | Errno::PERM => Unseen::Unreadable(PERMISSION_DENIED.to_owned()),
         other => Unseen::Unreadable(std::io::Error::from(other).to_string()),
     }
@@ -193,8 +255,7 @@ impl RootDirectory {
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let descriptor = retry(|| rustix::fs::open(path, flags, Mode::empty())).map_err(unavailable)?;
-        let stat = rustix::fs::fstat(&descriptor).map_err(unavailable)?;
-        let look = Look::of(&stat).ok_or_else(|| unavailable(Errno::NOTDIR))?;
+        let look = look_at_open(descriptor.as_fd()).map_err(|_| unavailable(Errno::NOTDIR))?;
         Ok(Self { path: path.to_path_buf(), descriptor, look })
     }
 
@@ -254,25 +315,37 @@ impl RootDirectory {
 
 /// What stands under `name` in the open directory `at`.
 pub fn look_in(at: BorrowedFd<'_>, name: &OsStr) -> std::result::Result<Look, Unseen> {
-    let stat = retry(|| rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW)).map_err(unseen)?;
-    Look::of(&stat).ok_or_else(|| Unseen::Unreadable("an unknown kind of file".to_owned()))
+    Look::at(at, name)
 }
 
 /// What the open file is now.
 pub fn look_at_open(file: BorrowedFd<'_>) -> std::result::Result<Look, Unseen> {
-    let stat = rustix::fs::fstat(file).map_err(unseen)?;
-    Look::of(&stat).ok_or_else(|| Unseen::Unreadable("an unknown kind of file".to_owned()))
+    Look::at(file, OsStr::new(""))
 }
 
-/// The names in an open directory, sorted by bytes, without `.` and `..`.
+/// The names in an open directory that nobody has read from yet, sorted by bytes, without `.` and `..`.
 pub fn names_in(directory: BorrowedFd<'_>) -> std::result::Result<Vec<OsString>, Unseen> {
     let mut names = Vec::new();
-    for entry in Dir::read_from(directory).map_err(unseen)? {
-        let entry = entry.map_err(unseen)?;
-        let name = entry.file_name().to_bytes();
+    let mut take = |name: &[u8]| {
         if name != b"." && name != b".." {
             names.push(OsString::from_vec(name.to_vec()));
         }
+    };
+    #[cfg(target_os = "linux")]
+    {
+        let mut buffer = Vec::with_capacity(LISTING_BYTES);
+        let mut entries = rustix::fs::RawDir::new(directory, buffer.spare_capacity_mut());
+        while let Some(entry) = entries.next() {
+            match entry {
+                Ok(entry) => take(entry.file_name().to_bytes()),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(unseen(errno)),
+            }
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    for entry in rustix::fs::Dir::read_from(directory).map_err(unseen)? {
+        take(entry.map_err(unseen)?.file_name().to_bytes());
     }
     names.sort_unstable();
     Ok(names)
@@ -283,7 +356,9 @@ pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// The extended attributes of an open file or directory that a restore can put back: the `user.` name space,
 /// access lists and capabilities. An empty list where the file system has none; one that the disk fails to give
-/// makes the whole entry unreadable, because it would be missing for ever.
+/// makes the whole entry unreadable, because it would be missing for ever. On macOS, where names have no spaces:
+/// all that an owner may set. On the BSDs, whose calls for attributes are others: none.
+#[cfg(any(target_os = "linux", target_vendor = "apple"))]
 pub fn xattrs_of(file: BorrowedFd<'_>) -> std::result::Result<Xattrs, Unseen> {
     let Some(names) = in_growing_buffer(|buffer| rustix::fs::flistxattr(file, buffer))? else {
         return Ok(Vec::new());
@@ -299,8 +374,15 @@ pub fn xattrs_of(file: BorrowedFd<'_>) -> std::result::Result<Xattrs, Unseen> {
     Ok(found)
 }
 
+/// See above.
+#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+pub fn xattrs_of(_: BorrowedFd<'_>) -> std::result::Result<Xattrs, Unseen> {
+    Ok(Vec::new())
+}
+
 /// Calls with a buffer that most answers fit in, and again with the largest that Linux allows. `None` for what
 /// is not there or not for us.
+#[cfg(any(target_os = "linux", target_vendor = "apple"))]
 fn in_growing_buffer(
     mut call: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>,
 ) -> std::result::Result<Option<Vec<u8>>, Unseen> {
@@ -325,6 +407,14 @@ fn in_growing_buffer(
     }
 }
 
+/// What the system keeps for itself cannot be put back.
+#[cfg(target_vendor = "apple")]
+fn is_kept_xattr(name: &[u8]) -> bool {
+    let of_the_system: [&[u8]; 3] = [b"com.apple.system.", b"com.apple.provenance", b"com.apple.macl"];
+    !name.is_empty() && !of_the_system.iter().any(|prefix| name.starts_with(prefix))
+}
+
+#[cfg(target_os = "linux")]
 fn is_kept_xattr(name: &[u8]) -> bool {
     name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_") || name == b"security.capability"
 }

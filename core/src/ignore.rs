@@ -14,6 +14,7 @@
 //! trust the cache, and whoever sees an ignore file change calls [`IgnoreRules::forget`].
 
 use std::cell::OnceCell;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -272,18 +273,31 @@ impl IgnoreRules {
         }
     }
 
+    /// As [`IgnoreRules::scope_fresh`] for a directory that is open already.
+    pub fn scope_opened(&self, directory: &RelPath, opened: BorrowedFd<'_>) -> Scope {
+        match (directory.parent(), directory.file_name()) {
+            (Some(parent), Some(name)) => self.enter_opened(&self.scope(&parent), name, Some(opened)),
+            _ => self.look(RelPath::root(), None, None, Some(opened)),
+        }
+    }
+
     /// The scope of the directory `name` in `parent`, with its ignore files read anew; a walk's step down.
     pub fn enter(&self, parent: &Scope, name: &[u8]) -> Scope {
+        self.enter_opened(parent, name, None)
+    }
+
+    /// As [`IgnoreRules::enter`]; `opened` is that directory, if it is open already.
+    pub fn enter_opened(&self, parent: &Scope, name: &[u8], opened: Option<BorrowedFd<'_>>) -> Scope {
         let directory = parent.0.directory.join(name);
         let excluded = match &parent.0.excluded {
             Some(excluded) => Some(excluded.clone()),
             None => self.decide(parent, name, true),
         };
-        self.look(directory, parent.0.level.clone(), excluded)
+        self.look(directory, parent.0.level.clone(), excluded, opened)
     }
 
     fn root_scope(&self) -> Scope {
-        self.look(RelPath::root(), None, None)
+        self.look(RelPath::root(), None, None, None)
     }
 
     fn look(
@@ -291,13 +305,18 @@ impl IgnoreRules {
         directory: RelPath,
         above: Option<Arc<Level>>,
         excluded: Option<(ExcludedBy, String)>,
+        opened: Option<BorrowedFd<'_>>,
     ) -> Scope {
         let generation = self.cache().generation();
         let mut level = above;
         let mut problems = Vec::new();
         let mut bytes = 0;
         if excluded.is_none() && !self.file_names.is_empty() {
-            for found in file::read_all(&self.root, &directory, &self.file_names) {
+            let found = match opened {
+                Some(opened) => file::read_in(opened, &directory, &self.file_names),
+                None => file::read_all(&self.root, &directory, &self.file_names),
+            };
+            for found in found {
                 problems.extend(found.problem);
                 if found.rules.patterns.is_empty() {
                     continue;

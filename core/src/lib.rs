@@ -1,18 +1,21 @@
 //! What BackupBot does and how it does it, without actors, HTTP or a terminal.
 //!
-//! Arrows point downwards only: verbs ([`snapshot`], [`push`], [`scan`], [`adopt`]) use nouns ([`git`],
+//! Arrows point downwards only: verbs ([`snapshot`], [`push`], [`scan`], [`adopt`], [`heal`]) use nouns ([`git`],
 //! [`store`], [`watch`], [`metadata`], [`tree`], [`config`], [`ignore`]), and both stand on the ground
-//! ([`path`], [`names`], [`error`], [`disk`], [`limits`], [`progress`], [`fault`]). Nothing here logs, prints, reads a home
+//! ([`path`], [`names`], [`clock`], [`quarantine`], [`disk`], [`limits`], [`error`], [`progress`], [`fault`]).
+//! Nothing here logs, prints, reads a home
 //! directory or panics on input: a function takes what it needs and returns what happened.
 
 pub mod adopt;
 pub mod beneath;
+pub mod clock;
 pub mod config;
 pub mod content;
 pub mod disk;
 pub mod error;
 pub mod fault;
 pub mod git;
+pub mod heal;
 pub mod ignore;
 pub mod limits;
 pub mod metadata;
@@ -21,6 +24,7 @@ pub mod path;
 pub mod progress;
 pub mod protection;
 pub mod push;
+pub mod quarantine;
 pub mod scan;
 pub mod snapshot;
 pub mod store;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::beneath::{RootDirectory, Unseen};
+use crate::beneath::RootDirectory;
 use crate::error::Result;
 use crate::git::repository::Repository;
 use crate::ignore::Verdict;
@@ -191,19 +191,22 @@ pub fn report(subject: &Subject<'_>, reader: &StoreReader) -> Result<PathReport>
         (Some(repository), Some(tip)) => entry_at(repository, tip, subject)?,
         _ => None,
     };
-    let (is_directory, on_disk) = match RootDirectory::open(&root.path).map(|open| open.look_at(subject.path))
-    {
-        Ok(Ok(look)) => (look.kind == crate::beneath::EntryKind::Directory, Some(look)),
-        Ok(Err(Unseen::Gone)) | Err(_) | Ok(Err(Unseen::Unreadable(_))) => (false, None),
-    };
+    let opened = RootDirectory::open(&root.path).ok();
+    let on_disk = opened.as_ref().and_then(|open| open.look_at(subject.path).ok());
+    let is_directory = on_disk.is_some_and(|look| look.kind == crate::beneath::EntryKind::Directory);
+    let is_elsewhere = opened.zip(on_disk).is_some_and(|(opened, look)| root.is_elsewhere(&opened, &look));
     let verdict = root.rules.verdict(subject.path, is_directory);
     let is_as_recorded = match (&recorded, &on_disk) {
-        (Some(record), Some(look)) => record.look == *look,
+        (Some(record), Some(look)) => record.look.is_same_as(look),
         (None, None) => true,
         _ => false,
     };
     let (state, explanation) = if let Verdict::Excluded { rule, .. } = &verdict {
         (ProtectionState::Watched, format!("it is left out of the backup by the rule {rule:?}"))
+    } else if is_elsewhere {
+        let text =
+            "it is on another file system than the watched directory, and one_file_system leaves those out";
+        (ProtectionState::Watched, text.to_owned())
     } else if let Some((row, reach)) = row {
         match (&row.failure, reach) {
             (Some(failure), _) => {

@@ -3,15 +3,17 @@
 //! [`walk`] goes through a directory tree in a fixed order (a directory's own record, then its entries that are
 //! not directories by name, then its directories by name) and compares each directory's listing with the
 //! recorded children. It stops when it has found enough for one commit and says where to go on. Memory is
-//! bounded by the largest single directory, descriptors by one at a time.
+//! bounded by the largest single directory and a fixed lookahead (`listing.rs`), descriptors by one a thread.
 
-use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytesize::ByteSize;
+
 use crate::beneath::{self, EntryKind, Look, RootDirectory, Unseen};
+use crate::clock::now_ns;
 use crate::error::{Error, Kind, Result};
 use crate::ignore::{ExcludedBy, IgnoreRules, Scope, Verdict};
 use crate::names::RootName;
@@ -19,6 +21,25 @@ use crate::path::{RelPath, lossy};
 use crate::progress::Progress;
 use crate::store::changes::{Cursor, Failure, SkipReason};
 use crate::store::files::{FileRecord, FilesView};
+
+use listing::{Listing, Lookahead};
+
+mod listing;
+
+/// What of a root is taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Whether what is on other file systems is left out.
+    pub one_file_system: bool,
+    /// Bytes; a larger file is skipped, so that a sparse one of terabytes does not keep all others waiting.
+    pub largest_file: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { one_file_system: false, largest_file: u64::MAX }
+    }
+}
 
 /// A watched root as long as a configuration is in force.
 #[derive(Debug)]
@@ -29,6 +50,8 @@ pub struct WatchedRoot {
     pub path: PathBuf,
     /// What is left out of it.
     pub rules: Arc<IgnoreRules>,
+    /// What of it is taken.
+    pub bounds: Bounds,
     /// The file system it was on when it was first opened; a different one means that it was unmounted, or that
     /// something was mounted over it.
     device: Mutex<Option<u64>>,
@@ -36,8 +59,26 @@ pub struct WatchedRoot {
 
 impl WatchedRoot {
     /// A root that nobody has looked at yet.
-    pub fn new(name: RootName, path: PathBuf, rules: Arc<IgnoreRules>) -> Self {
-        Self { name, path, rules, device: Mutex::new(None) }
+    pub fn new(name: RootName, path: PathBuf, rules: Arc<IgnoreRules>, bounds: Bounds) -> Self {
+        Self { name, path, rules, bounds, device: Mutex::new(None) }
+    }
+
+    /// Why an entry that was found as `look` is not stored whatever is in it.
+    pub fn refusal(&self, look: &Look) -> Option<Failure> {
+        if look.kind != EntryKind::File || look.size <= self.bounds.largest_file {
+            return None;
+        }
+        let message = format!(
+            "its {} are more than limits.repository_size, {}: raise that, or leave the file out",
+            ByteSize(look.size),
+            ByteSize(self.bounds.largest_file)
+        );
+        Some(Failure { reason: SkipReason::TooLarge, message })
+    }
+
+    /// Whether an entry that was found as `look` is left out because it is on another file system than `root`.
+    pub fn is_elsewhere(&self, root: &RootDirectory, look: &Look) -> bool {
+        self.bounds.one_file_system && look.device != root.look().device
     }
 
     /// Opens it, if it is what it was: present, on the same file system, and not suddenly empty.
@@ -123,6 +164,8 @@ pub struct Counts {
     pub excluded_by_rules: u64,
     /// Entries left out by the documented system list.
     pub excluded_by_system: u64,
+    /// Entries left out because they are on another file system; what is below them is not counted.
+    pub excluded_by_file_system: u64,
 }
 
 impl Counts {
@@ -132,8 +175,16 @@ impl Counts {
         self.bytes += more.bytes;
         self.excluded_by_rules += more.excluded_by_rules;
         self.excluded_by_system += more.excluded_by_system;
+        self.excluded_by_file_system += more.excluded_by_file_system;
     }
 }
+
+/// Directories that are read before the walk has come to them.
+const DIRECTORIES_AHEAD: usize = 4;
+
+/// What is said of a directory that something was mounted on, and that is empty now.
+pub const UNMOUNTED: &str = "a file system was mounted here, and now the directory is empty: mount it again; its last \
+     version is kept. If it is meant to be empty, put one file into it";
 
 /// How much one commit should take.
 #[derive(Debug, Clone, Copy)]
@@ -142,6 +193,36 @@ pub struct Limit {
     pub findings: usize,
     /// Bytes of files to be read.
     pub bytes: u64,
+}
+
+/// What a walk goes through.
+#[derive(Clone, Copy)]
+pub struct Ground<'g> {
+    /// The open root.
+    pub root: &'g RootDirectory,
+    /// What is known of it.
+    pub watched: &'g WatchedRoot,
+    /// What was recorded of it.
+    pub files: &'g FilesView,
+    /// Threads that read directories, at least one.
+    pub threads: usize,
+}
+
+impl Ground<'_> {
+    /// Whether something was mounted on `directory` when it was recorded, and nothing is now that it is empty.
+    /// Then nothing below it may be taken for deleted.
+    ///
+    /// # Errors
+    /// Only for the stat cache.
+    pub fn is_lost_mount(&self, directory: &RelPath) -> Result<bool> {
+        let recorded = self.files.get(&self.watched.name, directory)?;
+        if !recorded.is_some_and(|recorded| recorded.look.is_mount) {
+            return Ok(false);
+        }
+        let listing = listing::list(self.root, &self.watched.rules, directory);
+        let is_bare = listing.is_ok_and(|listing| !listing.look.is_mount && listing.entries.is_empty());
+        Ok(is_bare && self.files.has_below(&self.watched.name, directory)?)
+    }
 }
 
 /// What a walk found.
@@ -162,20 +243,22 @@ pub struct Walked {
 /// # Errors
 /// Only for the stat cache and cancellation; whatever cannot be looked at is a [`Finding::Skipped`].
 pub fn walk(
-    root: &RootDirectory,
-    watched: &WatchedRoot,
-    files: &FilesView,
+    ground: Ground<'_>,
     top: &RelPath,
     cursor: Option<&Cursor>,
     limit: Limit,
     progress: &Progress,
 ) -> Result<Walked> {
-    let mut walker = Walker { root, watched, files, limit, progress, out: Walked::default(), full: false };
-    match cursor {
-        None => walker.start(top)?,
-        Some(cursor) => walker.resume(top, cursor)?,
-    }
-    Ok(walker.out)
+    let Ground { root, watched, files, threads } = ground;
+    Lookahead::run(root, &watched.rules, threads.saturating_sub(1), |ahead| {
+        let out = Walked::default();
+        let mut walker = Walker { root, watched, files, limit, progress, ahead, out, full: false };
+        match cursor {
+            None => walker.start(top)?,
+            Some(cursor) => walker.resume(top, cursor)?,
+        }
+        Ok(walker.out)
+    })
 }
 
 struct Walker<'w> {
@@ -184,6 +267,7 @@ struct Walker<'w> {
     files: &'w FilesView,
     limit: Limit,
     progress: &'w Progress,
+    ahead: &'w Lookahead,
     out: Walked,
     full: bool,
 }
@@ -197,21 +281,21 @@ impl Walker<'_> {
         let mut pending = Pending::new();
         match self.root.look_at(top) {
             Ok(look) if look.kind == EntryKind::Directory => {
-                if !top.is_root() && self.is_excluded(top, true) {
+                if !top.is_root() && self.is_excluded(top, &look) {
                     self.gone(top, recorded.as_ref());
                     return Ok(());
                 }
                 pending.push(top.clone());
             }
             Ok(look) => {
-                if self.is_excluded(top, false) {
+                if self.is_excluded(top, &look) {
                     self.gone(top, recorded.as_ref());
                 } else {
                     self.compare(top.clone(), look, recorded);
                 }
             }
             Err(Unseen::Gone) => self.gone(top, recorded.as_ref()),
-            Err(Unseen::Unreadable(why)) => self.skip(top.clone(), why),
+            Err(Unseen::Unreadable(why)) => self.skip(top.clone(), SkipReason::Unreadable, why),
         }
         self.run(pending)
     }
@@ -233,9 +317,9 @@ impl Walker<'_> {
             directory = directory.join(&next);
         }
         let after = if cursor.entered { None } else { cursor.path.file_name().map(<[u8]>::to_vec) };
-        let mut found = Pending::new();
-        self.entries(&directory, after.as_deref(), &mut found)?;
-        pending.append(&mut found);
+        if let Some(listing) = self.list(&directory) {
+            self.entries(&directory, listing, after.as_deref(), &mut pending)?;
+        }
         self.run(pending)
     }
 
@@ -244,10 +328,9 @@ impl Walker<'_> {
         let Ok(names) = beneath::names_in(open.as_fd()) else { return };
         let later = names.iter().rev().filter(|name| after.is_none_or(|after| name.as_bytes() > after));
         for name in later {
-            let is_directory =
-                beneath::look_in(open.as_fd(), name).is_ok_and(|look| look.kind == EntryKind::Directory);
+            let Ok(look) = beneath::look_in(open.as_fd(), name) else { continue };
             let path = directory.join(name.as_bytes());
-            if is_directory && !self.is_excluded(&path, true) {
+            if look.kind == EntryKind::Directory && !self.is_excluded(&path, &look) {
                 pending.push(path);
             }
         }
@@ -259,46 +342,55 @@ impl Walker<'_> {
                 return Ok(());
             }
             self.progress.check()?;
+            self.ahead.announce(pending.iter().rev().take(DIRECTORIES_AHEAD));
+            let Some(listing) = self.list(&directory) else { continue };
             let recorded = self.files.get(&self.watched.name, &directory)?;
-            match self.root.look_at(&directory) {
-                Ok(look) if look.kind == EntryKind::Directory => {
-                    self.compare(directory.clone(), look, recorded)
-                }
-                // It was a directory when its parent was listed: whatever it is now, an event will tell.
-                Ok(_) | Err(Unseen::Gone) => continue,
-                Err(Unseen::Unreadable(why)) => {
-                    self.skip(directory, why);
-                    continue;
-                }
+            if let Some(recorded) = &recorded
+                && self.is_lost_mount(&directory, recorded, &listing)?
+            {
+                self.skip(directory, SkipReason::Unmounted, UNMOUNTED.to_owned());
+                continue;
             }
+            self.compare(directory.clone(), listing.look, recorded);
             self.stop_if_full(&directory, true);
             if self.full {
                 return Ok(());
             }
-            let mut found = Pending::new();
-            self.entries(&directory, None, &mut found)?;
-            pending.append(&mut found);
+            self.entries(&directory, listing, None, &mut pending)?;
         }
         Ok(())
     }
 
-    /// Compares the children of one directory; directories among them go to `found`, the first one last.
-    fn entries(&mut self, directory: &RelPath, after: Option<&[u8]>, found: &mut Pending) -> Result<()> {
-        let listing = self
-            .root
-            .open_directory(directory)
-            .and_then(|open| beneath::names_in(open.as_fd()).map(|names| (open, names)));
-        let (open, names) = match listing {
-            Ok(listing) => listing,
-            Err(Unseen::Gone) => return Ok(()),
+    /// What is in a directory; where it cannot be read, as much as can be told is, and its last version stays.
+    fn list(&mut self, directory: &RelPath) -> Option<Listing> {
+        match self.ahead.take(self.root, &self.watched.rules, directory) {
+            Ok(listing) => Some(listing),
+            // It was a directory when its parent was listed: whatever it is now, an event will tell.
+            Err(Unseen::Gone) => None,
             Err(Unseen::Unreadable(why)) => {
-                self.skip(directory.clone(), why);
-                return Ok(());
+                self.skip(directory.clone(), SkipReason::Unreadable, why);
+                None
             }
-        };
-        let scope = self.watched.rules.scope_fresh(directory);
+        }
+    }
+
+    fn is_lost_mount(&self, directory: &RelPath, recorded: &FileRecord, listing: &Listing) -> Result<bool> {
+        let is_left_empty = recorded.look.is_mount && !listing.look.is_mount && listing.entries.is_empty();
+        Ok(is_left_empty && self.files.has_below(&self.watched.name, directory)?)
+    }
+
+    /// Compares the children of one directory; directories among them go to `pending`, the first one last.
+    fn entries(
+        &mut self,
+        directory: &RelPath,
+        listing: Listing,
+        after: Option<&[u8]>,
+        pending: &mut Pending,
+    ) -> Result<()> {
+        let mut found = Pending::new();
+        let scope = listing.scope;
         let mut recorded = self.files.children(&self.watched.name, directory)?.into_iter().peekable();
-        for name in &names {
+        for (name, look) in listing.entries {
             let name = name.as_bytes();
             while let Some((gone, record)) = recorded.next_if(|(recorded, _)| recorded.as_slice() < name) {
                 self.gone_child(directory, &gone, &record, after);
@@ -306,7 +398,7 @@ impl Walker<'_> {
             let record =
                 recorded.next_if(|(recorded, _)| recorded.as_slice() == name).map(|(_, record)| record);
             let path = directory.join(name);
-            let look = match beneath::look_in(open.as_fd(), OsStr::from_bytes(name)) {
+            let look = match look {
                 Ok(look) => look,
                 Err(Unseen::Gone) => {
                     if let Some(record) = record {
@@ -315,12 +407,12 @@ impl Walker<'_> {
                     continue;
                 }
                 Err(Unseen::Unreadable(why)) => {
-                    self.skip(path, why);
+                    self.skip(path, SkipReason::Unreadable, why);
                     continue;
                 }
             };
             let is_directory = look.kind == EntryKind::Directory;
-            if self.excluded(&scope, name, is_directory) {
+            if self.excluded(&scope, name, &look) {
                 if let Some(record) = record {
                     self.gone_child(directory, name, &record, after);
                 }
@@ -335,7 +427,8 @@ impl Walker<'_> {
             }
             self.out.counts.files += u64::from(look.kind.has_content());
             self.out.counts.bytes += look.size;
-            if self.would_overflow(&look, record.as_ref()) {
+            let is_taken = self.watched.refusal(&look).is_none();
+            if is_taken && self.would_overflow(&look, record.as_ref()) {
                 self.stop_before(directory, after, &path);
                 return Ok(());
             }
@@ -348,13 +441,13 @@ impl Walker<'_> {
         for (gone, record) in recorded {
             self.gone_child(directory, &gone, &record, after);
         }
-        found.reverse();
+        pending.extend(found.into_iter().rev());
         Ok(())
     }
 
     /// Whether taking this file would make the commit larger than it should be.
     fn would_overflow(&self, look: &Look, record: Option<&FileRecord>) -> bool {
-        let unchanged = record.is_some_and(|record| record.proves_unchanged(look));
+        let unchanged = record.is_some_and(|record| record.proves_unchanged(look, now_ns()));
         !unchanged && self.out.bytes > 0 && self.out.bytes.saturating_add(look.size) > self.limit.bytes
     }
 
@@ -383,8 +476,12 @@ impl Walker<'_> {
 
     fn compare(&mut self, path: RelPath, look: Look, recorded: Option<FileRecord>) {
         self.progress.tick();
+        if let Some(failure) = self.watched.refusal(&look) {
+            self.out.findings.push(Finding::Skipped { path, failure });
+            return;
+        }
         if let Some(recorded) = &recorded {
-            if recorded.proves_unchanged(&look) {
+            if recorded.proves_unchanged(&look, now_ns()) {
                 return;
             }
             if recorded.look.kind == EntryKind::Directory && look.kind != EntryKind::Directory {
@@ -409,17 +506,23 @@ impl Walker<'_> {
         }
     }
 
-    fn skip(&mut self, path: RelPath, why: String) {
-        let failure = Failure { reason: SkipReason::Unreadable, message: why };
+    fn skip(&mut self, path: RelPath, reason: SkipReason, message: String) {
+        let failure = Failure { reason, message };
         self.out.findings.push(Finding::Skipped { path, failure });
     }
 
-    fn is_excluded(&self, path: &RelPath, is_directory: bool) -> bool {
-        matches!(self.watched.rules.verdict(path, is_directory), Verdict::Excluded { .. })
+    fn is_excluded(&self, path: &RelPath, look: &Look) -> bool {
+        let is_directory = look.kind == EntryKind::Directory;
+        self.watched.is_elsewhere(self.root, look)
+            || matches!(self.watched.rules.verdict(path, is_directory), Verdict::Excluded { .. })
     }
 
-    fn excluded(&mut self, scope: &Scope, name: &[u8], is_directory: bool) -> bool {
-        match self.watched.rules.verdict_child(scope, name, is_directory) {
+    fn excluded(&mut self, scope: &Scope, name: &[u8], look: &Look) -> bool {
+        match self.watched.rules.verdict_child(scope, name, look.kind == EntryKind::Directory) {
+            Verdict::Included if self.watched.is_elsewhere(self.root, look) => {
+                self.out.counts.excluded_by_file_system += 1;
+                true
+            }
             Verdict::Included => false,
             Verdict::Excluded { by: ExcludedBy::System, .. } => {
                 self.out.counts.excluded_by_system += 1;

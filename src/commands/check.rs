@@ -1,6 +1,7 @@
 //! `backupbot check`: is the configuration sound, and if not, every mistake with its place.
 
-use backupbot_core::config::Problem;
+use backupbot_core::config::{BackendChoice, Problem};
+use backupbot_core::watch;
 use serde_json::json;
 
 use crate::cli::Global;
@@ -21,6 +22,7 @@ pub fn check(world: &World, global: &Global) -> Result<Exit, Failure> {
     };
     let mut warnings: Vec<String> = settings.warnings.iter().map(Problem::to_string).collect();
     warnings.extend(absent_roots(&settings));
+    warnings.extend(roots_without_events(&settings));
     for warning in &warnings {
         output::complain(&format!("warning: {warning}"));
     }
@@ -48,6 +50,26 @@ fn absent_roots(settings: &Settings) -> Vec<String> {
             )
         })
         .collect()
+}
+
+/// Roots on file systems that do not tell of changes made elsewhere.
+fn roots_without_events(settings: &Settings) -> Vec<String> {
+    let roots = settings.config.repositories.iter().flat_map(|repository| &repository.roots);
+    let found = roots.filter_map(|root| {
+        let kind = watch::polled_kind(&root.path)?;
+        let consequence = match root.backend {
+            BackendChoice::Poll => return None,
+            BackendChoice::Auto => "it is polled every 5 to 30 seconds",
+            BackendChoice::Inotify | BackendChoice::Kqueue => {
+                "with this backend such changes are found by the next rescan only; auto or poll finds them"
+            }
+        };
+        let (name, path) = (&root.name, shown(&root.path));
+        Some(format!(
+            "root {name}: {path} is on {kind}, which does not tell of changes made elsewhere: {consequence}"
+        ))
+    });
+    found.collect()
 }
 
 fn summary(settings: &Settings) -> String {

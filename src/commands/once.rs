@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use backupbot_actors::board::{Board, Moment};
+use backupbot_actors::board::Board;
 use backupbot_actors::control::{Control, Flushed};
 use backupbot_actors::root;
 use backupbot_actors::seat::now_ms;
@@ -101,7 +101,7 @@ async fn back_up(
     let mut signals =
         Signals::install(log).map_err(|error| Failure::io("cannot listen for signals", error))?;
     let reader = store.reader();
-    let started = Moment::now();
+    let started_ms = now_ms();
     let (mut tree, control) = root::start(config, &store, &Board::new(), log);
 
     let effort = beside_meter(&control, meter, flush_what_can_be(&control, &reader, timeout));
@@ -116,7 +116,7 @@ async fn back_up(
             return Err(Failure::new(Exit::GaveUp, line));
         }
     };
-    let reached = press::reached(&control, &reader, started);
+    let reached = press::reached(&control, &reader, started_ms);
     let reached =
         reached.inspect_err(|error| warn!(log, "the result cannot be read"; "error" => %error)).ok();
     let done = control.seats().iter().map(|seat| seat.activity.done());

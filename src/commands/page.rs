@@ -240,12 +240,14 @@ fn has_all_readable(repository: &RepositoryAnswer, remote: &RemoteView) -> bool 
 }
 
 fn left_out(root: &RootAnswer) -> String {
-    match (root.excluded_by_rules, root.excluded_by_system) {
-        (0, 0) => String::new(),
-        (rules, 0) => format!(" ({rules} left out by your rules)"),
-        (0, system) => format!(" ({system} left out by the built-in list)"),
-        (rules, system) => format!(" ({rules} left out by your rules, {system} by the built-in list)"),
-    }
+    let parts = [
+        (root.excluded_by_rules, "by your rules"),
+        (root.excluded_by_system, "by the built-in list"),
+        (root.excluded_by_file_system, "on other file systems"),
+    ];
+    let told: Vec<String> =
+        parts.iter().filter(|(n, _)| *n > 0).map(|(n, why)| format!("{n} {why}")).collect();
+    if told.is_empty() { String::new() } else { format!(" (left out: {})", told.join(", ")) }
 }
 
 fn quoted(name: &str) -> String {
@@ -277,7 +279,7 @@ mod tests {
 everything is protected (backupbot 0.1.0, instance laptop)
 
 documents: commit c0ffee00c0, nothing waits to be committed
-  root folder1: watched (inotify), 1234 files (3 left out by your rules)
+  root folder1: watched (inotify), 1234 files (left out: 3 by your rules)
   remote usb: has everything, last read back 1970-01-12T13:46:40Z, 5 min ago
 ";
         assert_eq!(page, expected);
@@ -388,7 +390,11 @@ documents: commit c0ffee00c0, nothing waits to be committed
             version: "0.1.0".to_owned(),
             daemon: false,
             repositories: vec![healthy()],
-            alerts: vec![Alert::state_recovered("it was damaged")],
+            alerts: vec![Alert::state_recovered(&backupbot_actors::board::Recovered {
+                kind: "database",
+                at: Moment::from_unix_seconds(1_000_000).unwrap(),
+                words: "it was damaged".to_owned(),
+            })],
         };
         let page = render(&answer, Moment::from_unix_seconds(1_000_300).unwrap());
         assert!(page.starts_with("NOT everything") && page.contains("No daemon is running"), "{page}");

@@ -71,17 +71,20 @@ async fn serve(
     let mut signals =
         Signals::install(log).map_err(|error| Failure::io("cannot listen for signals", error))?;
     let address = listener.local_addr().map_err(|error| Failure::io("cannot listen", error))?;
-    let mut door = Door::new(
+    let door = Door::new(
         config.instance.clone(),
         config.alerts.clone(),
         config.admin.allowed_hosts.clone(),
         boot::token_file(config),
         log.clone(),
     );
-    door.recovery = recovery;
     let door = Data::new(door);
 
-    let (tree, control) = root::start(config, &store, &Board::new(), log);
+    let board = Board::new();
+    if let Some(words) = recovery {
+        board.recovered("database", "", &words);
+    }
+    let (tree, control) = root::start(config, &store, &board, log);
     let reader = store.reader();
     door.open(Inside { control: control.clone(), reader: reader.clone() });
     let server = http::serve(listener, door.clone())
@@ -99,7 +102,7 @@ async fn serve(
     info!(log, "watching"; "admin" => %address);
     let first_backup = actix_rt::spawn(show_first_backup(control.clone(), meter.clone()));
 
-    let end = shutdown::watch_over(tree, &control, &reader, &mut signals, config.shutdown_grace, log).await;
+    let end = shutdown::watch_over(tree, &control, &store, &mut signals, config.shutdown_grace, log).await;
     first_backup.abort();
     let _ = first_backup.await;
     meter.hide();

@@ -58,7 +58,7 @@ async fn status_now(door: Data<Door>) -> Result<StatusAnswer, Problem> {
         };
         let mut alerts = status::alerts(&repositories, &door.alerts, Moment::now(), halted_since);
         alerts.extend(status::Alert::disk_low(inside.control.state_dir(), &door.alerts));
-        alerts.extend(door.recovery.as_deref().map(status::Alert::state_recovered));
+        alerts.extend(inside.control.board().latest_recoveries().iter().map(status::Alert::state_recovered));
         Ok(StatusAnswer {
             instance: door.instance.clone(),
             version: VERSION.to_owned(),

@@ -61,8 +61,6 @@ pub struct Door {
     pub allowed_hosts: Vec<String>,
     /// Where the token is read, at each use.
     pub token_file: PathBuf,
-    /// What was done about a damaged database at this start.
-    pub recovery: Option<String>,
     /// Where to log.
     pub log: Logger,
     /// Whether every root has been looked at once.
@@ -84,7 +82,6 @@ impl Door {
             alerts,
             allowed_hosts,
             token_file,
-            recovery: None,
             log,
             is_ready: AtomicBool::new(false),
             inside: Mutex::new(None),

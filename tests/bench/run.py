@@ -99,9 +99,10 @@ class Bench:
 
         self.pair("1000 changed files, rescan and commit", changed_ours, lambda _: self.git_commit())
 
-        def push_ours(_):
-            self.clear("remote.git")
-            return self.ours("--remote", self.path("remote.git"))
+        def push_ours(number):
+            # Another directory each time: one that was complete and is gone is not made anew.
+            self.clear(*("remote-%d.git" % former for former in range(number)))
+            return self.ours("--remote", self.path("remote-%d.git" % number))
 
         def push_git(_):
             self.clear("peer-remote.git")

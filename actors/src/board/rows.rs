@@ -15,7 +15,7 @@ pub struct Moment(jiff::Timestamp);
 impl Moment {
     /// The present second.
     pub fn now() -> Self {
-        let now = jiff::Timestamp::now();
+        let now = backupbot_core::clock::now();
         // A whole second of a valid timestamp is valid itself.
         Self(jiff::Timestamp::from_second(now.as_second()).unwrap_or(now))
     }
@@ -60,6 +60,17 @@ impl<'de> Deserialize<'de> for Moment {
         let text = String::deserialize(deserializer)?;
         text.parse().map(Self).map_err(serde::de::Error::custom)
     }
+}
+
+/// State of ours that was damaged or lost and was made anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovered {
+    /// What it was: `database` or `repository`.
+    pub kind: &'static str,
+    /// When.
+    pub at: Moment,
+    /// What happened and what to do.
+    pub words: String,
 }
 
 /// What a supervised child is doing.
@@ -175,7 +186,7 @@ pub struct RootStatus {
     pub state: RootState,
     /// Why, where the state does not speak for itself.
     pub reason: Option<String>,
-    /// How changes are noticed: inotify, kqueue, poll.
+    /// How changes are noticed now: inotify, kqueue, poll, or a mix such as inotify+poll.
     pub backend: String,
     /// Files below it at the last scan.
     pub files: u64,
@@ -185,6 +196,9 @@ pub struct RootStatus {
     /// Entries left out by the built-in list at the last scan.
     #[serde(default)]
     pub excluded_by_system: u64,
+    /// Entries left out because they are on another file system, at the last scan.
+    #[serde(default)]
+    pub excluded_by_file_system: u64,
     /// How many of them are not protected in their present version.
     pub skipped: u64,
     /// The first of those, as many as the watcher cares to list; answers that list them take them from here.

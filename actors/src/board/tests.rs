@@ -36,6 +36,7 @@ fn root(name: &str) -> RootStatus {
         files: 12,
         excluded_by_rules: 2,
         excluded_by_system: 1,
+        excluded_by_file_system: 0,
         skipped: 1,
         skipped_files: vec![SkippedFile {
             path: "a".into(),
@@ -65,7 +66,8 @@ fn the_status_answer_has_the_form_of_the_contract() {
         },
         "roots": [{
             "name": "folder1", "state": "watching", "reason": null, "backend": "inotify", "files": 12,
-            "excluded_by_rules": 2, "excluded_by_system": 1, "skipped": 1,
+            "excluded_by_rules": 2, "excluded_by_system": 1,
+            "excluded_by_file_system": 0, "skipped": 1,
         }],
         "remotes": [{
             "name": "gitea", "state": "backoff", "reason": "unreachable", "commit": "c0ffee",

@@ -4,24 +4,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
+use backupbot_core::clock::left_until;
 use backupbot_core::disk::Room;
 use backupbot_core::error::Result;
 use backupbot_core::fault;
 use backupbot_core::git::pack;
 use backupbot_core::git::repository::Repository;
+use backupbot_core::names::RepositoryName;
 use backupbot_core::path::RelPath;
 use backupbot_core::progress::Progress;
 use backupbot_core::scan::Limit;
 use backupbot_core::snapshot::{self, Batch, Built, Recovered, Summary};
-use backupbot_core::store::changes::{Reach, RowVerdict, TakenRow};
+use backupbot_core::store::changes::{LONGEST_PAUSE, Reach, RowVerdict, TakenRow};
 use backupbot_core::store::checkpoints::{RowOutcome, Settlement, StagedCommit};
 use git2::Oid;
-use slog::{Logger, info};
+use slog::{Logger, info, warn};
 
 use super::{Trouble, run_job};
 use crate::board::SkippedFile;
 use crate::messages::{
-    CountUnsettled, Enqueue, LookAtWaiting, RootSeen, Settle, Stage, TakeBatch, Unstage, WaitingNow,
+    ClockWentBack, CountUnsettled, Enqueue, LookAtWaiting, RootSeen, Settle, Stage, TakeBatch, Unstage,
+    WaitingNow,
 };
 use crate::queue::Queue;
 use crate::seat::{RepositorySeat, now_ms};
@@ -58,11 +61,29 @@ pub(super) struct Cycle {
     pub(super) lowest_waiter: Option<u64>,
     /// The last cycle failed, and it is not known how far it came.
     pub(super) after_failure: bool,
+    /// The wall clock was set back, to this.
+    pub(super) clock_back_ms: Option<i64>,
+}
+
+/// Has what is recorded of files with times after the one that the clock was set back to prove nothing.
+pub(super) async fn clock_went_back(
+    queue: &Addr<Queue>,
+    repository: &RepositoryName,
+    to_ms: i64,
+    log: &Logger,
+) -> std::result::Result<(), Trouble> {
+    let files = queue.send(ClockWentBack { repository: repository.clone(), to_ms }).await??;
+    warn!(log, "the clock was set back; files with later times are read again when they are next looked at";
+          "files" => files);
+    Ok(())
 }
 
 impl Cycle {
     pub(super) async fn run(self) -> std::result::Result<CycleEnd, Trouble> {
         let repository = self.seat.settings.name.clone();
+        if let Some(to_ms) = self.clock_back_ms {
+            clock_went_back(&self.queue, &repository, to_ms, &self.log).await?;
+        }
         let up_to = self.seat.settings.batch.files.max(1);
         let look = LookAtWaiting { repository: repository.clone(), up_to };
         let now = self.queue.send(look).await??;
@@ -117,14 +138,16 @@ impl Cycle {
     /// How long to wait for more rows; zero: commit now; `None`: nothing waits.
     fn pause_before_commit(&self, now: &WaitingNow) -> Option<Duration> {
         let waiting = &now.waiting;
-        let until = |at_ms: i64| Duration::from_millis(u64::try_from(at_ms - now_ms()).unwrap_or(0));
         let batch = &self.seat.settings.batch;
-        let postponed = waiting.next_ready_ms.map(until);
+        // The clock may have been set to anything since these times were written.
+        let until = |at_ms: i64, longest: Duration| left_until(at_ms, now_ms(), longest);
+        let postponed = waiting.next_ready_ms.map(|at| until(at, LONGEST_PAUSE));
         let ready = waiting.oldest_since_ms.map(|since| {
             if waiting.ready >= batch.files || waiting.deep {
                 return Duration::ZERO;
             }
-            until(since.saturating_add(i64::try_from(batch.after.as_millis()).unwrap_or(i64::MAX)))
+            let after_ms = i64::try_from(batch.after.as_millis()).unwrap_or(i64::MAX);
+            until(since.saturating_add(after_ms), batch.after)
         });
         match (ready, postponed) {
             (Some(ready), Some(postponed)) => Some(ready.min(postponed)),

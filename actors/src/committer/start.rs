@@ -1,5 +1,8 @@
-//! The first steps of a committer's life: the repository exists, no crash's half is left in it, a history that
-//! was lost here is continued, and the stat cache is believed only if it belongs to the branch.
+//! The first steps of a committer's life: the repository exists and is sound, no crash's half is left in it, a
+//! history that was lost here is continued, and the stat cache is believed only if it belongs to the branch.
+//!
+//! The same steps are taken again when a batch, a push or housekeeping met something that should not be: then
+//! with the reason why the repository has to be replaced.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,9 +11,11 @@ use actix::Addr;
 use backupbot_core::adopt;
 use backupbot_core::error::{Error, Result};
 use backupbot_core::fault;
+use backupbot_core::git::health::{self, Expected, Health};
 use backupbot_core::git::pack;
 use backupbot_core::git::refs;
 use backupbot_core::git::repository::Repository;
+use backupbot_core::heal::{self, Healed, Patient};
 use backupbot_core::names::RootName;
 use backupbot_core::progress::Progress;
 use backupbot_core::snapshot::{self, Recovered};
@@ -19,29 +24,43 @@ use backupbot_core::store::checkpoints::{Checkpoint, Settlement, StagedCommit};
 use backupbot_core::store::files::FileDelta;
 use backupbot_core::transport;
 use git2::Oid;
-use slog::{Logger, info, warn};
+use slog::{Logger, error, info, warn};
 use tokio::sync::mpsc;
 
+use super::cycle::clock_went_back;
 use super::{Trouble, run_job};
 use crate::messages::{DistrustFiles, Settle, Unstage};
 use crate::queue::Queue;
 use crate::seat::{RepositorySeat, now_ms};
 use crate::supervision::ExitHandle;
 
-/// The first steps of a committer's life: the repository exists, and no crash's half is left in it.
+/// What the configuration of a repository in the state directory says of who made it, and whose its leftovers are.
+const ORIGIN: &str = "state";
+
+/// Other tools' temporary files in our repository are left over after this; a `git gc` may take hours.
+const FOREIGN_GRACE: Duration = Duration::from_secs(24 * 3600);
+
+/// The first steps of a committer's life: the repository is sound, and no crash's half is left in it.
 pub(super) struct Start {
     pub(super) seat: Arc<RepositorySeat>,
     pub(super) exit: ExitHandle,
     pub(super) queue: Addr<Queue>,
     pub(super) log: Logger,
+    /// Why the repository has to be replaced, if that is known already.
+    pub(super) damage: Option<String>,
 }
 
 impl Start {
     pub(super) async fn run(self) -> std::result::Result<Option<Oid>, Trouble> {
         let name = self.seat.settings.name.clone();
-        let (seat, reader) = (self.seat.clone(), self.seat.common.store.reader());
-        let staged = run_job(&self.exit, "recover", move |_| recover(&seat, &reader)).await?;
-        match staged {
+        let (seat, damage) = (self.seat.clone(), self.damage.clone());
+        let found = run_job(&self.exit, "recover", move |progress| recover(&seat, damage, progress)).await?;
+        if let Some((reason, healed)) = &found.healed {
+            let words = healed.in_words(&self.seat.path, reason);
+            error!(self.log, "{}", words);
+            self.seat.common.board.recovered("repository", name.as_str(), &words);
+        }
+        match found.staged {
             Some((Recovered::Settle, staged)) => {
                 info!(self.log, "a commit that was on its way is settled");
                 let settlement = staged.settlement;
@@ -57,7 +76,12 @@ impl Start {
         let log = self.log.clone();
         run_job(&self.exit, "adopt", move |progress| adopt_history(&seat, &log, progress)).await?;
         let (seat, reader) = (self.seat.clone(), self.seat.common.store.reader());
-        let (tip, trusted) = run_job(&self.exit, "check", move |_| check_cache(&seat, &reader)).await?;
+        let last = self.seat.common.store.reader().checkpoint(&name)?.map(|checkpoint| checkpoint.at_ms);
+        if last.is_some_and(|last| now_ms() < last) {
+            clock_went_back(&self.queue, &name, now_ms(), &self.log).await?;
+        }
+        let (tip, trusted) =
+            run_job(&self.exit, "check", move |progress| check_cache(&seat, &reader, progress)).await?;
         if !trusted {
             warn!(
                 self.log,
@@ -109,17 +133,115 @@ fn rebuild(seat: &RepositorySeat, tip: Oid, tell: &mpsc::Sender<Part>, progress:
     snapshot::batch_of(&repository, tip)
 }
 
-/// Opens or makes the repository, sweeps leftovers, and finishes or undoes a staged commit on disk.
-fn recover(seat: &RepositorySeat, reader: &StoreReader) -> Result<Option<(Recovered, StagedCommit)>> {
+/// What the first look at the repository came to.
+struct Found {
+    staged: Option<(Recovered, StagedCommit)>,
+    /// Why it was replaced, and how that went.
+    healed: Option<(String, Healed)>,
+}
+
+/// Makes, or replaces, a repository that is not there or is damaged; sweeps leftovers; finishes or undoes a staged
+/// commit on disk.
+fn recover(seat: &RepositorySeat, damage: Option<String>, progress: &Progress) -> Result<Found> {
     fault::point("actor:committer:job");
-    let (repository, _) = Repository::open_or_create(&seat.path, &seat.branch()?, "state", "state")?;
-    refs::sweep_stale_locks(&seat.path, Duration::ZERO, std::time::SystemTime::now());
+    let reader = seat.common.store.reader();
     let staged = reader.staged(&seat.settings.name)?;
-    let kept = staged.as_ref().map(|staged| staged.pack.as_str());
-    pack::sweep_temporary(&repository.pack_directory(), kept)?;
-    let Some(staged) = staged else { return Ok(None) };
-    let recovered = snapshot::recover(&repository, &staged)?;
-    Ok(Some((recovered, staged)))
+    let known = Known::load(seat, &reader, staged.as_ref())?;
+    let diagnosis = match damage {
+        Some(reason) => Some(reason),
+        None => diagnose(seat, &known, staged.as_ref())?,
+    };
+    let healed = match diagnosis {
+        Some(reason) => {
+            let roots: Vec<RootName> = seat.roots.iter().map(|root| root.name.clone()).collect();
+            let patient = Patient {
+                path: &seat.path,
+                origin: ORIGIN,
+                owner: ORIGIN,
+                branch: &known.branch,
+                known: &known.commits,
+                remotes: &seat.settings.remotes,
+                instance: &seat.common.instance,
+                roots: &roots,
+            };
+            let healed = heal::heal(&patient, progress)?;
+            Some((reason, healed))
+        }
+        None => None,
+    };
+    let (repository, _) = Repository::open_or_create(&seat.path, &known.branch, ORIGIN, ORIGIN)?;
+    let staged = match staged {
+        Some(staged) => Some((sweep_and_finish(&repository, Some(&staged))?, staged)),
+        None => {
+            sweep_and_finish(&repository, None)?;
+            None
+        }
+    };
+    let staged = staged.and_then(|(recovered, staged)| recovered.map(|recovered| (recovered, staged)));
+    Ok(Found { staged, healed })
+}
+
+/// What the database knows of the branch.
+struct Known {
+    branch: String,
+    checkpoint: Option<Oid>,
+    /// Where it may have stood.
+    commits: Vec<Oid>,
+}
+
+impl Known {
+    fn load(seat: &RepositorySeat, reader: &StoreReader, staged: Option<&StagedCommit>) -> Result<Self> {
+        let name = &seat.settings.name;
+        let checkpoint =
+            reader.checkpoint(name)?.map(|checkpoint| snapshot::oid(&checkpoint.commit)).transpose()?;
+        let mut commits: Vec<Oid> = checkpoint.into_iter().collect();
+        if let Some(staged) = staged {
+            commits.push(snapshot::oid(&staged.commit)?);
+        }
+        for remote in &seat.settings.remotes {
+            let record = reader.remote(name, &remote.name)?.unwrap_or_default();
+            for commit in
+                [record.confirmed, record.halted.and_then(|halt| halt.rescue_commit)].into_iter().flatten()
+            {
+                commits.push(snapshot::oid(&commit)?);
+            }
+        }
+        Ok(Self { branch: seat.branch()?, checkpoint, commits })
+    }
+
+    fn expected(&self) -> Expected<'_> {
+        Expected { origin: ORIGIN, branch: &self.branch, checkpoint: self.checkpoint }
+    }
+}
+
+/// Why the repository has to be replaced; `None` if it is sound, or was never made.
+fn diagnose(seat: &RepositorySeat, known: &Known, staged: Option<&StagedCommit>) -> Result<Option<String>> {
+    let missing = || {
+        let was_there =
+            !known.commits.is_empty() || !backupbot_core::quarantine::earlier(&seat.path).is_empty();
+        was_there.then(|| "it is gone".to_owned())
+    };
+    match health::look_at_shape(&seat.path, ORIGIN)? {
+        Health::Missing => return Ok(missing()),
+        Health::Damaged(reason) => return Ok(Some(reason)),
+        Health::Sound => {}
+    }
+    // A pack that was being put in place has no index yet: first what a crash left, then the look.
+    let swept = Repository::open(&seat.path).and_then(|repository| sweep_and_finish(&repository, staged));
+    match health::look(&seat.path, &known.expected())? {
+        Health::Damaged(reason) => Ok(Some(reason)),
+        Health::Missing => Ok(missing()),
+        Health::Sound => swept.map(|_| None),
+    }
+}
+
+/// Removes what a crash left, and finishes or undoes the staged commit. Doing it again is harmless.
+fn sweep_and_finish(repository: &Repository, staged: Option<&StagedCommit>) -> Result<Option<Recovered>> {
+    // Under the state directory's lock every lock found here is nobody's.
+    refs::sweep_stale_locks(repository.path(), Duration::ZERO, std::time::SystemTime::now());
+    pack::sweep_temporary(&repository.pack_directory(), staged.map(|staged| staged.pack.as_str()))?;
+    pack::sweep_foreign(repository.path(), FOREIGN_GRACE, std::time::SystemTime::now());
+    staged.map(|staged| snapshot::recover(repository, staged)).transpose()
 }
 
 /// Continues a remote's history where this machine has none.
@@ -155,21 +277,50 @@ fn adopt_history(seat: &RepositorySeat, log: &Logger, progress: &Progress) -> Re
     adopt::take_over(&repository, &branch, transport.as_mut(), offer, progress)
 }
 
-/// The branch's tip, and whether the stat cache may be believed: its checkpoint is in the tip's history.
-fn check_cache(seat: &RepositorySeat, reader: &StoreReader) -> Result<(Option<Oid>, bool)> {
+/// The branch's tip, and whether the stat cache may be believed: it speaks of one commit, its checkpoint.
+fn check_cache(
+    seat: &RepositorySeat,
+    reader: &StoreReader,
+    progress: &Progress,
+) -> Result<(Option<Oid>, bool)> {
     let repository = Repository::open(&seat.path)?;
-    let tip = repository.reference(&seat.branch()?)?;
+    let branch = seat.branch()?;
+    let tip = repository.reference(&branch)?;
     let Some(checkpoint) = reader.checkpoint(&seat.settings.name)? else {
         // Without a checkpoint the cache is empty or half made; only an empty branch needs none.
         return Ok((tip, tip.is_none() && !has_any_file(seat, reader)?));
     };
     let commit = snapshot::oid(&checkpoint.commit)?;
-    let trusted = match tip {
-        Some(tip) => repository.is_ancestor(commit, tip)?,
+    let Some(tip) = tip else {
         // The branch has a new name (its template has a date): it continues from the checkpoint.
-        None => repository.has_commit(commit),
+        let is_here = repository.has_commit(commit);
+        return Ok((Some(commit).filter(|_| is_here), is_here));
     };
-    Ok((tip.or(Some(commit).filter(|_| trusted)), trusted))
+    if tip != commit
+        && repository.is_ancestor(tip, commit)?
+        && health::is_complete(&repository, commit, &[tip], progress)?
+    {
+        // An old value of the branch came back, or the date went back to it: what was made after it is still here.
+        refs::move_reference(&repository, &branch, Some(tip), commit)?;
+        return Ok((Some(commit), true));
+    }
+    Ok((Some(tip), tip == commit))
+}
+
+/// Whether the repository is damaged, and how; `fully` reads all of it.
+pub(super) fn examine(seat: &RepositorySeat, fully: bool, progress: &Progress) -> Result<Option<String>> {
+    let reader = seat.common.store.reader();
+    let known = Known::load(seat, &reader, reader.staged(&seat.settings.name)?.as_ref())?;
+    let health = if fully {
+        health::examine(&seat.path, &known.expected(), progress)?
+    } else {
+        health::look(&seat.path, &known.expected())?
+    };
+    Ok(match health {
+        Health::Sound => None,
+        Health::Missing => Some("it is gone".to_owned()),
+        Health::Damaged(reason) => Some(reason),
+    })
 }
 
 fn has_any_file(seat: &RepositorySeat, reader: &StoreReader) -> Result<bool> {

@@ -391,19 +391,13 @@ fn root(s: &mut Section<'_>, site: &mut RepositorySite) -> Option<Root> {
     let mut one_file_system = false;
     let mut rescan = RESCAN;
     let mut backend = BackendChoice::Auto;
-    let backends = [
-        ("auto", BackendChoice::Auto),
-        ("inotify", BackendChoice::Inotify),
-        ("kqueue", BackendChoice::Kqueue),
-        ("poll", BackendChoice::Poll),
-    ];
     s.set_list("ignore", &mut ignore, values::pattern);
     s.set_list("ignore_files", &mut ignore_files, values::file_name);
     s.set("system_excludes", &mut system_excludes, values::boolean);
     s.set("one_file_system", &mut one_file_system, values::boolean);
     let debounce = s.section("debounce", debounce).unwrap_or_default();
     s.set("rescan", &mut rescan, values::period);
-    s.set("backend", &mut backend, |n| values::choice(n, &backends));
+    s.set("backend", &mut backend, values::backend);
 
     site.roots.push(RootSite { name: name.clone(), name_at, path: path.clone(), path_at: s.at_of("path") });
     Some(Root {

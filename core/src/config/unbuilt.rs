@@ -13,8 +13,6 @@ enum Asks {
     Set,
     /// Any value but null.
     NotNull,
-    /// One of these words.
-    Words(&'static [&'static str]),
     /// A mapping, unless this key in it has this value.
     Unless(&'static str, &'static str),
     /// An address that is not local.
@@ -28,8 +26,6 @@ const UNBUILT: &[(&str, Asks)] = &[
     ("admin.restore_dirs", Asks::Set),
     ("metrics.listen", Asks::Set),
     ("alerts.notify", Asks::Set),
-    ("repositories[].roots[].one_file_system", Asks::Set),
-    ("repositories[].roots[].backend", Asks::Words(&["kqueue", "poll"])),
     ("repositories[].mass_change", Asks::Unless("policy", "off")),
     ("repositories[].verify", Asks::Set),
     ("repositories[].drill", Asks::Set),
@@ -91,7 +87,6 @@ impl Asks {
         match self {
             Asks::Set => is_set,
             Asks::NotNull => node.value != Value::Null,
-            Asks::Words(words) => matches!(&node.value, Value::Text(text) if words.contains(&text.as_str())),
             Asks::Unless(key, off) => {
                 let says_off =
                     node.get(key).is_some_and(|node| matches!(&node.value, Value::Text(text) if text == off));
@@ -107,7 +102,6 @@ impl Asks {
     fn remedy(&self) -> String {
         match self {
             Asks::Set | Asks::NotNull => "leave it out".to_owned(),
-            Asks::Words(words) => format!("use another value than {}", words.join(" or ")),
             Asks::Unless(key, off) => format!("leave it out or set its {key} to {off}"),
             Asks::NetworkUrl => "only local paths and file:// addresses are".to_owned(),
         }

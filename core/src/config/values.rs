@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
+use super::model::BackendChoice;
 use super::tree::{Node, Value};
 use super::url::RemoteUrl;
 use crate::ignore::IgnoreRules;
@@ -66,6 +67,25 @@ pub(super) fn choice<T: Copy>(node: &Node, words: &[(&str, T)]) -> Read<T> {
     };
     let list = || words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
     found.map(|(_, value)| *value).ok_or_else(|| format!("expected one of {}", list()))
+}
+
+/// Who tells of changes, as far as this system has it.
+pub(super) fn backend(node: &Node) -> Read<BackendChoice> {
+    let words = [
+        ("auto", BackendChoice::Auto),
+        ("inotify", BackendChoice::Inotify),
+        ("kqueue", BackendChoice::Kqueue),
+        ("poll", BackendChoice::Poll),
+    ];
+    match choice(node, &words)? {
+        BackendChoice::Kqueue if cfg!(target_os = "linux") => {
+            Err("kqueue is for macOS and BSD; here it is auto, inotify or poll".to_owned())
+        }
+        BackendChoice::Inotify if !cfg!(target_os = "linux") => {
+            Err("inotify is for Linux; here it is auto, kqueue or poll".to_owned())
+        }
+        possible => Ok(possible),
+    }
 }
 
 /// A whole number within `range`.

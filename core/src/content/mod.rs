@@ -11,6 +11,7 @@ use std::os::fd::AsFd;
 use git2::Oid;
 
 use crate::beneath::{self, EntryKind, Look, RootDirectory, Unseen};
+use crate::clock::now_ns;
 use crate::error::{Error, Kind, Result};
 use crate::git::pack::object::prepare_hashed;
 use crate::git::pack::{Compressor, ObjectKind, PackSet, PackWriter, Streamed, hash_object};
@@ -296,10 +297,4 @@ fn collision() -> Capture {
 fn changing() -> Capture {
     let message = "it changes while it is read".to_owned();
     Capture::Failed(Failure { reason: SkipReason::Changing, message })
-}
-
-/// The wall clock, nanoseconds since 1970.
-pub fn now_ns() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

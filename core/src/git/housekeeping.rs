@@ -32,8 +32,6 @@ use crate::git::repository::{Repository, git_error};
 use crate::git::workshop;
 use crate::progress::Progress;
 
-/// Beside a pack they mean: not to be touched.
-const SIGNS_TO_LEAVE_ALONE: [&str; 3] = ["keep", "promisor", "mtimes"];
 /// In a pack directory it means: somebody else keeps house here.
 const FOREIGN_INDEXES: [&str; 2] = ["multi-pack-index", "multi-pack-index.d"];
 /// An index's bytes that do not depend on the number of objects, and those an object takes.
@@ -347,7 +345,7 @@ fn is_self_contained(source: &PackReader, entry: &RawEntry) -> Result<bool> {
 
 fn is_kept(pack_dir: &Path, name: &str) -> bool {
     let path = pack_dir.join(name);
-    SIGNS_TO_LEAVE_ALONE.iter().any(|ending| path.with_extension(ending).symlink_metadata().is_ok())
+    pack::SIGNS_TO_LEAVE_ALONE.iter().any(|ending| path.with_extension(ending).symlink_metadata().is_ok())
 }
 
 /// Takes the packs to be merged out of `candidates`, oldest first, so that history stays together: the
@@ -391,7 +389,7 @@ fn candidates(pack_dir: &Path) -> Result<Vec<Candidate>> {
         match ending {
             "pack" => found.pack = file(&item)?,
             "idx" => found.index = file(&item)?,
-            other => found.is_left_alone |= SIGNS_TO_LEAVE_ALONE.contains(&other),
+            other => found.is_left_alone |= pack::SIGNS_TO_LEAVE_ALONE.contains(&other),
         }
     }
     let candidate = |(name, found): (String, Found)| {

@@ -165,6 +165,17 @@ impl Repository {
             .map_err(|error| git_error("walk the history of", &self.path, error))
     }
 
+    /// Whether every commit from `tip` down to the first is here.
+    ///
+    /// # Errors
+    /// [`Kind::Git`] names the place where the history breaks off.
+    pub fn check_history(&self, tip: Oid) -> Result<()> {
+        let fail = |error| git_error("walk the history of", &self.path, error);
+        let mut commits = self.inner.revwalk().map_err(fail)?;
+        commits.push(tip).map_err(fail)?;
+        commits.try_for_each(|commit| commit.map(|_| ()).map_err(fail))
+    }
+
     /// Whether the commit is here, where the answer decides something: libgit2 calls absent whatever it could not
     /// open just now.
     pub fn holds(&self, commit: Oid) -> Result<bool> {
@@ -228,15 +239,22 @@ fn refuse_foreign_formats(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn create_whole(path: &Path, branch: &str, origin: &str, owner: &str) -> Result<Origin> {
-    settle_library();
+/// Where the repository for `path` is made before it is put in place.
+fn unfinished_place(path: &Path, owner: &str) -> Result<PathBuf> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Error::new(Kind::Config, format!("{} cannot be a repository", path.display())));
     };
     fs::create_dir_all(parent).map_err(|error| Error::io("create", parent, error))?;
-    let mut unfinished_name = name.to_os_string();
-    unfinished_name.push(format!("-{owner}{UNFINISHED_SUFFIX}"));
-    let unfinished = parent.join(unfinished_name);
+    let mut unfinished = name.to_os_string();
+    unfinished.push(format!("-{owner}{UNFINISHED_SUFFIX}"));
+    Ok(parent.join(unfinished))
+}
+
+/// Makes an empty repository beside `path`, for [`put_in_place`]; what an earlier run left there is removed.
+pub(crate) fn make_beside(path: &Path, branch: &str, origin: &str, owner: &str) -> Result<PathBuf> {
+    settle_library();
+    sweep_unfinished(path, owner)?;
+    let unfinished = unfinished_place(path, owner)?;
     let mut options = RepositoryInitOptions::new();
     let head = branch.strip_prefix("refs/heads/").unwrap_or(branch);
     options.bare(true).external_template(false).no_reinit(true).initial_head(head);
@@ -251,6 +269,19 @@ fn create_whole(path: &Path, branch: &str, origin: &str, owner: &str) -> Result<
     drop(made);
     // libgit2 does not tell when it could not remove a lock; here nobody else can hold one.
     super::refs::sweep_stale_locks(&unfinished, Duration::ZERO, SystemTime::now());
+    Ok(unfinished)
+}
+
+/// Makes everything in `made` durable and moves it to `path`, where nothing may stand.
+pub(crate) fn put_in_place(made: &Path, path: &Path) -> Result<()> {
+    sync_tree(made)?;
+    fs::rename(made, path).map_err(|error| Error::io("rename into place", made, error))?;
+    sync_directory(path.parent().unwrap_or(path))
+}
+
+fn create_whole(path: &Path, branch: &str, origin: &str, owner: &str) -> Result<Origin> {
+    let unfinished = make_beside(path, branch, origin, owner)?;
+    let parent = unfinished.parent().unwrap_or(path).to_path_buf();
     fault::point("repository:made-not-synced");
     sync_tree(&unfinished)?;
     fault::point("repository:synced-not-renamed");
@@ -266,7 +297,7 @@ fn create_whole(path: &Path, branch: &str, origin: &str, owner: &str) -> Result<
         }
         Err(error) => return Err(Error::io("rename into place", &unfinished, error)),
     }
-    if let Err(error) = sync_directory(parent) {
+    if let Err(error) = sync_directory(&parent) {
         // Found there next time, it would be taken for durable: it is made anew instead.
         let _ = fs::rename(path, &unfinished);
         return Err(error);

@@ -24,6 +24,11 @@ pub(super) struct Found {
     pub problem: Option<Problem>,
 }
 
+/// Reads the files called `names` in the open directory `opened`, which is `directory`.
+pub(super) fn read_in(opened: BorrowedFd<'_>, directory: &RelPath, names: &[Box<[u8]>]) -> Vec<Found> {
+    names.iter().filter_map(|name| read_one(opened, directory.join(name), name)).collect()
+}
+
 /// Reads the files called `names` in `directory`. A directory that is not there, or no longer, has none.
 pub(super) fn read_all(root: &Path, directory: &RelPath, names: &[Box<[u8]>]) -> Vec<Found> {
     let flags = OFlags::DIRECTORY | OFlags::RDONLY;
@@ -31,9 +36,7 @@ pub(super) fn read_all(root: &Path, directory: &RelPath, names: &[Box<[u8]>]) ->
     let flags = flags | OFlags::PATH;
     let opened = open::open_root(root).and_then(|root| open::open(root.as_fd(), directory, flags));
     match opened {
-        Ok(opened) => {
-            names.iter().filter_map(|name| read_one(opened.as_fd(), directory.join(name), name)).collect()
-        }
+        Ok(opened) => read_in(opened.as_fd(), directory, names),
         // Gone, replaced or closed to us: whoever walks the tree finds the same and says so.
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::MLINK | Errno::ACCESS) => Vec::new(),
         Err(errno) => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use git2::{Oid, Sort};
 
 use super::{HaltReason, Outcome, Request, push};
+use crate::clock;
 use crate::config as model;
 use crate::error::{Error, Fate, Result};
 use crate::fault;
@@ -47,16 +48,18 @@ pub struct Delivery {
     pub record: RemoteRecord,
     /// The commit last read back from the remote's branch.
     pub confirmed: Option<Oid>,
-    /// Whether that is our branch's tip.
-    pub is_complete: bool,
+    /// Whether this very attempt read our branch's tip back: what was read earlier proves nothing now.
+    pub is_verified: bool,
     /// Whether the remote was talked to.
     pub attempted: bool,
-    /// What was sent, if anything was pushed to the branch.
+    /// What was sent, perhaps nothing, to a branch that was read back then.
     pub sent: Option<Sent>,
     /// Unix milliseconds of the oldest commit that the remote's branch lacks.
     pub unprotected_since_ms: Option<i64>,
     /// When to try again; `None`: when there is a new commit.
     pub next_try_ms: Option<i64>,
+    /// What kind of trouble the attempt had.
+    pub trouble: Option<crate::error::Kind>,
 }
 
 /// Tries, if it is time, and records what came of it. `on_push` is called when the remote is about to be
@@ -70,17 +73,18 @@ pub fn deliver(
     on_push: &mut dyn FnMut(),
     progress: &Progress,
 ) -> Result<Delivery> {
-    let mut record = store.load()?;
+    let mut record = known_of(wanted, store)?;
     if !wanted.repository.exists() {
         // The committer makes it; until then nothing is committed that could be pushed.
         return Ok(Delivery {
             record,
             confirmed: None,
-            is_complete: true,
+            is_verified: false,
             attempted: false,
             sent: None,
             unprotected_since_ms: None,
             next_try_ms: None,
+            trouble: None,
         });
     }
     let repository = Repository::open(wanted.repository)?;
@@ -88,12 +92,13 @@ pub fn deliver(
         record.confirmed = None;
     }
     let Some(tip) = repository.reference(wanted.branch)? else {
-        return stand(&repository, record, None, false, None);
+        return stand(&repository, record, None, Attempt::None);
     };
     let is_up_to_date = record.halted.is_none() && record.failures == 0 && record.confirmed == Some(raw(tip));
-    let is_time = wanted.eager || wanted.resume || record.retry_at_ms <= wanted.now_ms;
+    let left = clock::left_until(record.retry_at_ms, wanted.now_ms, wanted.retry.max);
+    let is_time = wanted.eager || wanted.resume || left.is_zero();
     if !is_time || (is_up_to_date && !wanted.eager) {
-        return stand(&repository, record, Some(tip), false, None);
+        return stand(&repository, record, Some(tip), Attempt::None);
     }
     on_push();
     let outcome = attempt(wanted, &repository, &record, tip, progress);
@@ -101,9 +106,13 @@ pub fn deliver(
     if let Err(error) = &outcome
         && error.kind() == crate::error::Kind::Cancelled
     {
-        return stand(&repository, record, Some(tip), true, None);
+        return stand(&repository, record, Some(tip), Attempt::InVain);
     }
-    let took_ms = crate::content::now_ns() / 1_000_000 - wanted.now_ms;
+    let trouble = match &outcome {
+        Err(error) | Ok(Outcome::Halted { rescued: Err(error), .. }) => Some(error.kind()),
+        Ok(_) => None,
+    };
+    let took_ms = clock::now_ms().saturating_sub(wanted.now_ms);
     let mut attempt = PushRecord {
         at_ms: wanted.now_ms,
         took_ms: u64::try_from(took_ms).unwrap_or(0),
@@ -121,7 +130,21 @@ pub fn deliver(
     let is_event = attempt.error.is_some() || sent.is_some_and(|sent| sent.objects > 0) || !is_up_to_date;
     store.record(&record, is_event.then_some(&attempt))?;
     fault::point("push:recorded");
-    stand(&repository, record, Some(tip), true, sent)
+    let came_to = sent.map_or(Attempt::InVain, Attempt::Verified);
+    let delivery = stand(&repository, record, Some(tip), came_to)?;
+    Ok(Delivery { trouble, ..delivery })
+}
+
+/// What the store knows of the remote, unless that was learnt at another address under the same name.
+fn known_of(wanted: &Wanted<'_>, store: &RemoteStore) -> Result<RemoteRecord> {
+    let record = store.load()?;
+    let place = *blake3::hash(wanted.remote.url.to_string().as_bytes()).as_bytes();
+    if record.place == place {
+        return Ok(record);
+    }
+    let fresh = RemoteRecord { place, ..RemoteRecord::default() };
+    store.record(&fresh, None)?;
+    Ok(fresh)
 }
 
 fn attempt(
@@ -162,6 +185,7 @@ fn learn(record: &mut RemoteRecord, outcome: Result<Outcome>, wanted: &Wanted<'_
             *record = RemoteRecord {
                 confirmed: Some(raw(tip)),
                 confirmed_at_ms: Some(wanted.now_ms),
+                place: record.place,
                 ..RemoteRecord::default()
             };
             Some(sent)
@@ -257,22 +281,47 @@ fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// What this attempt came to.
+#[derive(Clone, Copy)]
+enum Attempt {
+    /// It was not time.
+    None,
+    /// The remote's branch was not seen at our tip.
+    InVain,
+    /// It was.
+    Verified(Sent),
+}
+
 fn stand(
     repository: &Repository,
     record: RemoteRecord,
     tip: Option<Oid>,
-    attempted: bool,
-    sent: Option<Sent>,
+    attempt: Attempt,
 ) -> Result<Delivery> {
     let confirmed = record.confirmed.as_ref().map(oid).transpose()?;
-    let is_complete = record.halted.is_none() && confirmed == tip;
+    let (attempted, sent) = match attempt {
+        Attempt::None => (false, None),
+        Attempt::InVain => (true, None),
+        Attempt::Verified(sent) => (true, Some(sent)),
+    };
     let unprotected_since_ms = match tip {
         Some(tip) if confirmed != Some(tip) => oldest_missing(repository, tip, confirmed)?,
         _ => None,
     };
     let waits = record.halted.is_some() || record.failures > 0;
     let next_try_ms = waits.then_some(record.retry_at_ms);
-    Ok(Delivery { confirmed, is_complete, attempted, sent, unprotected_since_ms, next_try_ms, record })
+    let is_verified = sent.is_some();
+    let trouble = None;
+    Ok(Delivery {
+        confirmed,
+        is_verified,
+        attempted,
+        sent,
+        unprotected_since_ms,
+        next_try_ms,
+        trouble,
+        record,
+    })
 }
 
 /// Unix milliseconds of the oldest commit on `branch` that is not in the history of `confirmed`; `None` if there

@@ -84,8 +84,17 @@ pub fn push(
     let advertised = transport.advertise()?;
     let remote_tip = advertised.references.get(request.branch).copied();
     let halt = match remote_tip {
-        Some(tip) if !source.is_ancestor(tip, request.commit)? => Some(HaltReason::Diverged),
-        Some(tip) if went_back(source, request.confirmed, tip)? => Some(HaltReason::Rewound),
+        Some(tip) if !source.is_ancestor(tip, request.commit)? => {
+            // With a hole in our own history everybody else's would look like a stranger's.
+            source.check_history(request.commit)?;
+            Some(HaltReason::Diverged)
+        }
+        Some(tip)
+            if went_back(source, request.confirmed, tip)?
+                && !stands_on_another(source, &advertised.references, request)? =>
+        {
+            Some(HaltReason::Rewound)
+        }
         _ => None,
     };
     let tips: Vec<Oid> =
@@ -113,6 +122,25 @@ fn went_back(source: &Repository, confirmed: Option<Oid>, tip: Oid) -> Result<bo
         Some(confirmed) if confirmed != tip => source.is_ancestor(tip, confirmed),
         _ => Ok(false),
     }
+}
+
+/// Whether the remote has what we confirmed on another branch of ours: the branch's name depends on the date, and
+/// the date went back.
+fn stands_on_another(
+    source: &Repository,
+    advertised: &std::collections::BTreeMap<String, Oid>,
+    request: &Request<'_>,
+) -> Result<bool> {
+    let Some(confirmed) = request.confirmed else { return Ok(false) };
+    for (name, target) in advertised {
+        let is_another = name.starts_with("refs/heads/")
+            && !name.starts_with("refs/heads/backupbot/")
+            && name != request.branch;
+        if is_another && source.reference(name)?.is_some() && source.is_ancestor(confirmed, *target)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What a push takes to the remote, whatever it is called there.

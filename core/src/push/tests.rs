@@ -65,7 +65,7 @@ fn a_first_push_makes_the_remote_and_later_ones_send_only_what_is_new() {
     bench.back_up();
     let target = target(&bench, "remote.git");
     let first = run(&bench, &target, false, false, 1);
-    assert!(first.is_complete);
+    assert!(first.is_verified);
     assert!(first.sent.unwrap().objects > 5);
     git(&target.path, &["fsck", "--full", "--strict"]);
     let again = run(&bench, &target, false, false, 2);
@@ -97,7 +97,7 @@ fn packs_with_deltas_and_loose_objects_are_pushed_and_fetched_whole() {
     bench.back_up();
     git(bench.repository.path(), &["repack", "-adfq", "--depth=50", "--window=50"]);
     let target = target(&bench, "remote.git");
-    assert!(run(&bench, &target, false, false, 1).is_complete);
+    assert!(run(&bench, &target, false, false, 1).is_verified);
     git(&target.path, &["fsck", "--full", "--strict"]);
     let unpacked = bench.scratch.path().join("loose.git");
     git(bench.scratch.path(), &["init", "-q", "--bare", "loose.git"]);
@@ -137,7 +137,7 @@ fn a_diverged_remote_is_halted_its_branch_untouched_and_the_work_rescued() {
     assert_eq!(tip(&target, &halt.rescue_branch), ours);
     git(&target.path, &["update-ref", "refs/heads/main", &halt.rescue_branch]);
     let back = run(&bench, &target, true, false, 4);
-    assert!(back.is_complete, "the cause has vanished");
+    assert!(back.is_verified, "the cause has vanished");
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn a_rewound_remote_waits_for_the_operators_word() {
     let halted = run(&bench, &target, true, false, 3);
     assert_eq!(halted.record.halted.unwrap().reason, "rewound");
     assert_eq!(tip(&target, "main"), old);
-    assert!(run(&bench, &target, true, true, 4).is_complete, "resume takes its present state for right");
+    assert!(run(&bench, &target, true, true, 4).is_verified, "resume takes its present state for right");
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn a_remote_that_cannot_be_reached_is_tried_again_by_the_law() {
     assert!((1_000_500..=1_001_000).contains(&next), "{next}");
     assert!(!run(&bench, &target, false, false, 1_000_100).attempted, "it is not time yet");
     fs::remove_file(&blocker).unwrap();
-    assert!(run(&bench, &target, false, false, next).is_complete);
+    assert!(run(&bench, &target, false, false, next).is_verified);
     let history = bench.store.reader().push_history(&bench.name, &target.remote.name, 10).unwrap();
     assert_eq!(history.len(), 2);
     assert!(history[1].error.is_some() && history[0].error.is_none());
@@ -230,7 +230,7 @@ fn a_concurrent_reader_never_sees_half_a_push() {
     for n in 1..30 {
         bench.write("a", n.to_string());
         bench.back_up();
-        assert!(run(&bench, &target, false, false, n).is_complete);
+        assert!(run(&bench, &target, false, false, n).is_verified);
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     assert!(reader.join().unwrap() > 0);
@@ -242,14 +242,31 @@ fn a_remote_that_was_confirmed_and_is_gone_is_unreachable_and_not_made_anew() {
     bench.write("a", "one");
     bench.back_up();
     let target = target(&bench, "remote.git");
-    assert!(run(&bench, &target, false, false, 1).is_complete);
+    assert!(run(&bench, &target, false, false, 1).is_verified);
     let aside = bench.scratch.path().join("unmounted.git");
     fs::rename(&target.path, &aside).unwrap();
     bench.write("a", "two");
     bench.back_up();
     let failed = run(&bench, &target, true, false, 2);
-    assert!(!failed.is_complete && failed.record.last_error.unwrap().contains("is its disk mounted"));
+    assert!(!failed.is_verified && failed.record.last_error.unwrap().contains("is its disk mounted"));
     assert!(!target.path.exists());
     fs::rename(&aside, &target.path).unwrap();
-    assert!(run(&bench, &target, true, false, 3).is_complete);
+    assert!(run(&bench, &target, true, false, 3).is_verified);
+    fs::rename(&target.path, &aside).unwrap();
+    let known = run(&bench, &target, true, false, 4);
+    assert!(!known.is_verified, "that it had this commit once is no proof that it has it now");
+    assert!(known.confirmed.is_some() && known.record.failures == 1);
+}
+
+#[test]
+fn what_was_learnt_of_a_remote_counts_only_for_its_address() {
+    let mut bench = bench();
+    bench.write("a", "one");
+    bench.back_up();
+    let target = target(&bench, "old.git");
+    assert!(run(&bench, &target, false, false, 1).is_verified);
+    let mut moved = self::target(&bench, "new.git");
+    moved.remote.name = target.remote.name;
+    assert!(run(&bench, &moved, false, false, 2).is_verified, "another disk under the old name is made anew");
+    assert!(moved.path.join("HEAD").exists());
 }

@@ -1,8 +1,13 @@
 //! From rows to findings: what has to be stored, recorded or taken away, before anything is read.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 
-use crate::beneath::{EntryKind, RootDirectory, Unseen};
+use bytesize::ByteSize;
+
+use crate::beneath::{EntryKind, Look, RootDirectory, Unseen, names_in};
+use crate::clock::now_ns;
 use crate::error::{Kind, Result};
 use crate::ignore::Verdict;
 use crate::names::RootName;
@@ -12,9 +17,13 @@ use crate::scan::{self, Counts, Finding, Limit, WatchedRoot};
 use crate::snapshot::Batch;
 use crate::store::changes::{Cursor, Failure, RowVerdict, Scope, SkipReason, TakenRow};
 use crate::store::checkpoints::RowOutcome;
+use crate::store::files::FileRecord;
 
 /// A root that is missing for now looks again after this, milliseconds.
 const UNAVAILABLE_PAUSE_MS: i64 = 10_000;
+
+/// Metadata record, tree entry, index row and stat cache row of one finding, in the pack and in the database.
+const BYTES_A_FINDING: u64 = 1024;
 
 /// A root that cannot be looked at; its last version stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +46,37 @@ pub(super) struct Gathered<'b> {
     pub outcomes: Vec<RowOutcome>,
     pub walks: BTreeMap<RootName, (Counts, bool)>,
     pub unavailable: Vec<UnavailableRoot>,
+}
+
+impl Gathered<'_> {
+    /// Bytes that the commit takes on the disk if nothing of it can be compressed.
+    pub fn bytes_at_most(&self) -> u64 {
+        let findings = self.roots.iter().flat_map(|root| &root.findings);
+        findings.fold(0u64, |sum, finding| {
+            let content = match finding {
+                Finding::Changed { look, .. } if look.kind == EntryKind::File => look.size,
+                _ => 0,
+            };
+            sum.saturating_add(content).saturating_add(BYTES_A_FINDING)
+        })
+    }
+
+    /// Leaves files of more than `bytes` out, for want of room: they must not hold up all others.
+    pub fn leave_out_larger_than(&mut self, bytes: u64) {
+        for finding in self.roots.iter_mut().flat_map(|root| &mut root.findings) {
+            if let Finding::Changed { path, look, .. } = finding
+                && look.kind == EntryKind::File
+                && look.size > bytes
+            {
+                let message = format!(
+                    "its {} do not fit on the disk of the state directory: make room there",
+                    ByteSize(look.size)
+                );
+                let failure = Failure { reason: SkipReason::TooLarge, message };
+                *finding = Finding::Skipped { path: path.clone(), failure };
+            }
+        }
+    }
 }
 
 pub(super) fn gather<'b>(batch: &Batch<'b>, now_ms: i64, progress: &Progress) -> Result<Gathered<'b>> {
@@ -110,26 +150,35 @@ impl Gatherer<'_, '_> {
         }
         let path = &row.path;
         let recorded = self.batch.files.get(&self.watched.name, path)?;
-        let excluded = |is_directory: bool| {
-            matches!(self.watched.rules.verdict(path, is_directory), Verdict::Excluded { .. })
+        let excluded = |look: &Look| {
+            let is_directory = look.kind == EntryKind::Directory;
+            self.watched.is_elsewhere(self.directory, look)
+                || matches!(self.watched.rules.verdict(path, is_directory), Verdict::Excluded { .. })
         };
         match self.directory.look_at(path) {
-            Ok(look) if excluded(look.kind == EntryKind::Directory) => {
+            Ok(look) if excluded(&look) => {
                 self.findings.extend(recorded.map(|record| gone(path, record.look.kind)));
             }
             Ok(look) if look.kind == EntryKind::Directory => {
-                // A directory that is not known as one may have come with anything in it, and of one that could not
-                // be listed nobody knows what is in it.
-                let is_known =
-                    recorded.as_ref().is_some_and(|record| record.look.kind == EntryKind::Directory);
-                if !is_known || row.row.failure.is_some() {
+                // A directory that is not known as one may have come with anything in it; one that something was
+                // mounted on may hide anything now; of one that could not be listed nobody knows what is in it.
+                let is_same = |record: &FileRecord| {
+                    record.look.kind == EntryKind::Directory && record.look.is_mount == look.is_mount
+                };
+                if !recorded.as_ref().is_some_and(is_same) || row.row.failure.is_some() {
                     return self.walk(row, None, row.row.seq, &mut BTreeMap::new(), progress).map(Some);
                 }
+                self.take_away_what_vanished_from(path)?;
                 self.changed(path, look, recorded);
             }
             Ok(look) => {
-                let unchanged = recorded.as_ref().is_some_and(|record| record.proves_unchanged(&look));
+                let unchanged =
+                    recorded.as_ref().is_some_and(|record| record.proves_unchanged(&look, now_ns()));
                 if unchanged {
+                    return Ok(Some(RowVerdict::Done));
+                }
+                if let Some(failure) = self.watched.refusal(&look) {
+                    self.findings.push(Finding::Skipped { path: path.clone(), failure });
                     return Ok(Some(RowVerdict::Done));
                 }
                 let too_much = look.kind == EntryKind::File
@@ -143,23 +192,56 @@ impl Gatherer<'_, '_> {
                 }
                 self.changed(path, look, recorded);
             }
-            Err(Unseen::Gone) => {
-                self.findings.extend(recorded.map(|record| gone(path, record.look.kind)));
-            }
-            Err(Unseen::Unreadable(message)) => {
-                let failure = Failure { reason: SkipReason::Unreadable, message };
-                self.findings.push(Finding::Skipped { path: path.clone(), failure });
-            }
+            Err(Unseen::Gone) => match recorded {
+                Some(_) if self.is_below_lost_mount(path)? => {
+                    self.skip(path, SkipReason::Unmounted, scan::UNMOUNTED.to_owned());
+                }
+                recorded => self.findings.extend(recorded.map(|record| gone(path, record.look.kind))),
+            },
+            Err(Unseen::Unreadable(message)) => self.skip(path, SkipReason::Unreadable, message),
         }
         Ok(Some(RowVerdict::Done))
     }
 
-    fn changed(
-        &mut self,
-        path: &RelPath,
-        look: crate::beneath::Look,
-        recorded: Option<crate::store::files::FileRecord>,
-    ) {
+    fn skip(&mut self, path: &RelPath, reason: SkipReason, message: String) {
+        let failure = Failure { reason, message };
+        self.findings.push(Finding::Skipped { path: path.clone(), failure });
+    }
+
+    fn is_below_lost_mount(&self, path: &RelPath) -> Result<bool> {
+        let mut above = path.parent();
+        while let Some(directory) = above {
+            if self.ground().is_lost_mount(&directory)? {
+                return Ok(true);
+            }
+            above = directory.parent();
+        }
+        Ok(false)
+    }
+
+    fn ground(&self) -> scan::Ground<'_> {
+        scan::Ground {
+            root: self.directory,
+            watched: self.watched,
+            files: self.batch.files,
+            threads: self.batch.threads,
+        }
+    }
+
+    /// Who watches by comparing listings cannot name an entry that came and went between two of them; we may
+    /// have stored it meanwhile.
+    fn take_away_what_vanished_from(&mut self, directory: &RelPath) -> Result<()> {
+        let listed = self.directory.open_directory(directory).and_then(|open| names_in(open.as_fd()));
+        let Ok(names) = listed else { return Ok(()) };
+        for (name, record) in self.batch.files.children(&self.watched.name, directory)? {
+            if names.binary_search_by(|listed| listed.as_bytes().cmp(&name)).is_err() {
+                self.findings.push(gone(&directory.join(&name), record.look.kind));
+            }
+        }
+        Ok(())
+    }
+
+    fn changed(&mut self, path: &RelPath, look: Look, recorded: Option<FileRecord>) {
         if look.kind == EntryKind::File {
             self.room.bytes = self.room.bytes.saturating_sub(look.size);
         }
@@ -175,15 +257,7 @@ impl Gatherer<'_, '_> {
         walks: &mut BTreeMap<RootName, (Counts, bool)>,
         progress: &Progress,
     ) -> Result<RowVerdict> {
-        let walked = scan::walk(
-            self.directory,
-            self.watched,
-            self.batch.files,
-            &row.path,
-            cursor,
-            self.room,
-            progress,
-        )?;
+        let walked = scan::walk(self.ground(), &row.path, cursor, self.room, progress)?;
         self.room.findings = self.room.findings.saturating_sub(walked.findings.len());
         self.room.bytes = self.room.bytes.saturating_sub(walked.bytes);
         self.findings.extend(walked.findings);
@@ -214,7 +288,7 @@ impl Gatherer<'_, '_> {
             }
             let Ok(look) = self.directory.look_at(&path) else { continue };
             let recorded = self.batch.files.get(&self.watched.name, &path)?;
-            let is_stale = recorded.as_ref().is_some_and(|record| !record.proves_unchanged(&look));
+            let is_stale = recorded.as_ref().is_some_and(|record| !record.proves_unchanged(&look, now_ns()));
             if look.kind == EntryKind::File && is_stale {
                 self.changed(&path, look, recorded);
             }
@@ -244,7 +318,7 @@ impl Gatherer<'_, '_> {
             let recorded = self.batch.files.get(&self.watched.name, path)?;
             // A directory that is not recorded yet has a row of its own that walks it.
             let stale = recorded.as_ref().is_some_and(|record| {
-                record.look.kind == EntryKind::Directory && !record.proves_unchanged(&look)
+                record.look.kind == EntryKind::Directory && !record.proves_unchanged(&look, now_ns())
             });
             if stale {
                 let recorded = recorded.map(Box::new);

@@ -21,10 +21,10 @@ use git2::{ObjectType, Oid};
 
 use self::record::{Collector, Owners};
 use crate::beneath::EntryKind;
+use crate::clock;
 use crate::config::Tags;
-use crate::content;
 use crate::disk::Room;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::git::pack::{self, ObjectKind, PackSet, PackWriter, hash_object};
 use crate::git::repository::Repository;
@@ -32,7 +32,7 @@ use crate::metadata;
 use crate::names::RootName;
 use crate::path::RelPath;
 use crate::progress::Progress;
-use crate::scan::{Counts, Finding, Limit, WatchedRoot};
+use crate::scan::{Counts, Limit, WatchedRoot};
 use crate::store::changes::{RowVerdict, TakenRow};
 use crate::store::checkpoints::{Checkpoint, RowOutcome, Settlement, StagedCommit};
 use crate::store::files::FilesView;
@@ -45,8 +45,6 @@ pub use rollback::take_back;
 
 /// The version of the repository layout that docs/format.md describes.
 pub const FORMAT: u32 = 1;
-/// Metadata record, tree entry, index row and stat cache row of one finding, in the pack and in the database.
-const BYTES_A_FINDING: u64 = 1024;
 /// Ours alone: a user's file of this name is stored under another.
 const ATTRIBUTES_PATH: &[u8] = b".gitattributes";
 /// Keeps a plain clone byte for byte, whatever line-ending settings its user has.
@@ -58,7 +56,8 @@ pub struct Batch<'b> {
     pub repository: &'b Repository,
     /// The branch, in full.
     pub branch: &'b str,
-    /// What to continue from where the branch does not exist yet: the commit before the branch's name changed.
+    /// The commit that the stat cache speaks of. The branch may not exist yet, or stand behind it, where its name
+    /// depends on the date.
     pub base: Option<Oid>,
     /// Author and committer.
     pub identity: (&'b str, &'b str),
@@ -117,7 +116,7 @@ pub enum Built {
 pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
     let repository = batch.repository;
     let present_tip = repository.reference(batch.branch)?;
-    let parent = present_tip.or(batch.base.filter(|base| repository.has_commit(*base)));
+    let parent = parent_of(batch, present_tip)?;
     let parent_tree = parent.map(|commit| repository.tree_of(commit)).transpose()?;
     let objects = repository.objects()?;
     // A disk without room for anything is told before the directories are walked.
@@ -127,9 +126,12 @@ pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
     let pack = PackWriter::create(&repository.pack_directory())?;
     fault::point("snapshot:pack-begun");
 
-    let now_ms = content::now_ns() / 1_000_000;
-    let gathered = gather::gather(batch, now_ms, progress)?;
-    room.must_hold(bytes_at_most(&gathered), repository.path())?;
+    let now_ms = clock::now_ms();
+    let mut gathered = gather::gather(batch, now_ms, progress)?;
+    if gathered.bytes_at_most() > room.spare() {
+        gathered.leave_out_larger_than(batch.limit.bytes);
+    }
+    room.must_hold(gathered.bytes_at_most(), repository.path())?;
     let mut summary =
         Summary { walks: gathered.walks, unavailable: gathered.unavailable, ..Summary::default() };
     let mut edits = Edits::new();
@@ -173,13 +175,13 @@ pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
     if Some(tree) == parent_tree {
         return Ok(Built::Unchanged(Box::new(settlement), summary));
     }
-    let commit_time = jiff::Timestamp::now();
+    let commit_time = clock::now();
     let text = message::commit_object(batch, tree, parent, commit_time, &summary)?;
     let commit = pack.add(ObjectKind::Commit, text.as_bytes())?;
     let tags = message::tags(batch, commit_time)?;
     let finished = pack.finish(pack::Sync::Durable, progress)?;
     let Some(finished) = finished else {
-        return Err(Error::new(crate::error::Kind::Internal, "a commit was written to an empty pack"));
+        return Err(Error::new(Kind::Internal, "a commit was written to an empty pack"));
     };
     fault::point("snapshot:pack-synced");
     summary.pack_bytes = finished.bytes();
@@ -195,16 +197,23 @@ pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
     Ok(Built::Commit(Box::new(staged), summary))
 }
 
-/// What the commit takes on the disk if nothing of it can be compressed.
-fn bytes_at_most(gathered: &gather::Gathered<'_>) -> u64 {
-    let findings = gathered.roots.iter().flat_map(|root| &root.findings);
-    findings.fold(0u64, |sum, finding| {
-        let content = match finding {
-            Finding::Changed { look, .. } if look.kind == EntryKind::File => look.size,
-            _ => 0,
-        };
-        sum.saturating_add(content).saturating_add(BYTES_A_FINDING)
-    })
+/// What the commit builds on. What the stat cache calls unchanged is taken from there, so it must be the commit
+/// that the cache speaks of, or files would be missing.
+fn parent_of(batch: &Batch<'_>, present_tip: Option<Oid>) -> Result<Option<Oid>> {
+    let Some(base) = batch.base else { return Ok(present_tip) };
+    let is_ahead = match present_tip {
+        Some(tip) => batch.repository.is_ancestor(tip, base)?,
+        None => batch.repository.has_commit(base),
+    };
+    if is_ahead {
+        return Ok(Some(base));
+    }
+    let text = format!(
+        "{} of {} was moved by somebody else: it no longer leads to {base}",
+        batch.branch,
+        batch.repository.path().display()
+    );
+    Err(Error::new(Kind::RefMoved, text))
 }
 
 /// An object id as the store keeps it.
@@ -216,9 +225,8 @@ pub fn raw(oid: Oid) -> [u8; 20] {
 
 /// An object id as libgit2 wants it.
 pub fn oid(bytes: &[u8; 20]) -> Result<Oid> {
-    Oid::from_bytes(bytes).map_err(|error| {
-        Error::with_source(crate::error::Kind::Store, "a stored commit id is not one", error)
-    })
+    Oid::from_bytes(bytes)
+        .map_err(|error| Error::with_source(Kind::Store, "a stored commit id is not one", error))
 }
 
 struct PackSink<'p>(&'p PackWriter);

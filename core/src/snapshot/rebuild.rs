@@ -77,6 +77,7 @@ fn file_record(record: &Record, stored: Option<Oid>) -> FileRecord {
         device: 0,
         links: 0,
         special: 0,
+        is_mount: false,
     };
     FileRecord {
         look,

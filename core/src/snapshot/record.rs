@@ -7,7 +7,8 @@ use git2::Oid;
 use super::gather::RootFindings;
 use super::{Summary, git_mode, raw};
 use crate::beneath::{self, EntryKind, Look, Unseen};
-use crate::content::{Capture, now_ns};
+use crate::clock::now_ns;
+use crate::content::Capture;
 use crate::error::Result;
 use crate::metadata::{Changes, Mtime, Record};
 use crate::names::RootName;
@@ -44,9 +45,13 @@ impl Collector<'_> {
     /// What is gone goes first: what stands in its place now must not be taken away with it. So does a content
     /// that a directory or a special file has taken the place of.
     pub fn removals(&mut self, root: &RootFindings<'_>) -> Result<()> {
+        // An entry can be missed at its own row and at its directory's.
+        let mut removed = HashSet::new();
         for finding in &root.findings {
             match finding {
-                Finding::Gone { path, kind } => self.remove(&root.watched.name, path, *kind)?,
+                Finding::Gone { path, kind } if removed.insert(path) => {
+                    self.remove(&root.watched.name, path, *kind)?;
+                }
                 Finding::Changed { path, look, recorded: Some(recorded) }
                     if recorded.look.kind.has_content() && !look.kind.has_content() =>
                 {
@@ -213,10 +218,7 @@ impl Collector<'_> {
             xattrs: xattrs.into_iter().collect(),
             xattrs_omitted: false,
             hard_link,
-            device: look
-                .kind
-                .is_device()
-                .then(|| (rustix::fs::major(look.special), rustix::fs::minor(look.special))),
+            device: look.device_numbers(),
         }
     }
 

@@ -7,7 +7,7 @@
 
 use git2::Oid;
 
-use crate::content::now_ns;
+use crate::clock::now_ms;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::git::refs;
@@ -46,7 +46,7 @@ pub fn take_back(
             return Err(Error::new(Kind::RemoteRefused, text));
         }
     }
-    let now_ms = now_ns() / 1_000_000;
+    let now_ms = now_ms();
     for root in roots {
         queue.enqueue(name, root, &[(RelPath::root(), Reach::Deep)], now_ms)?;
     }

@@ -13,6 +13,7 @@ use crate::config::Tags;
 use crate::ignore::IgnoreRules;
 use crate::names::RepositoryName;
 use crate::path::RelPath;
+use crate::scan::Bounds;
 use crate::store::changes::{Reach, WATERMARK};
 use crate::store::{QueueStore, Store};
 
@@ -47,7 +48,7 @@ fn bench_with(patterns: &[&str], roots: &[&str]) -> Bench {
             let (rules, problems) =
                 IgnoreRules::new(&path, &patterns, &[".backupbotignore".to_owned()], true);
             assert!(problems.is_empty());
-            WatchedRoot::new(RootName::new(*name).unwrap(), path, Arc::new(rules))
+            WatchedRoot::new(RootName::new(*name).unwrap(), path, Arc::new(rules), Bounds::default())
         })
         .collect();
     Bench {
@@ -260,6 +261,23 @@ fn deletions_renames_and_changes_of_kind_arrive() {
     bench.back_up();
     bench.assert_clone_equals();
     assert_eq!(bench.back_up(), 0);
+}
+
+#[test]
+fn what_a_directory_no_longer_holds_goes_with_the_directorys_own_row() {
+    let mut bench = bench();
+    for path in ["dir/stays", "dir/came-and-went", "dir/sub/x", "dir/sub-stays/y"] {
+        bench.write(path, path);
+    }
+    bench.back_up();
+    fs::remove_file(bench.root().join("dir/came-and-went")).unwrap();
+    fs::remove_dir_all(bench.root().join("dir/sub")).unwrap();
+    bench.touch("dir", Reach::Exact);
+    bench.touch("dir/sub", Reach::Exact);
+    let (_, summary) = bench.step();
+    assert_eq!(summary.deleted, 2, "each counts once");
+    bench.drain();
+    bench.assert_clone_equals();
 }
 
 #[test]

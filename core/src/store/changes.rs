@@ -13,6 +13,7 @@
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use redb::{ReadableTable, ReadableTableMetadata};
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use self::rows::{RowMark, Tables};
 use super::checkpoints::{Settlement, StagedCommit};
 use super::{CHANGES, CHECKPOINTS, FILES, ORDER, PAUSED, STAGED, Store, StoreReader, decode, encode, files};
+use crate::clock::left_until;
 use crate::error::Result;
 use crate::names::{RepositoryName, RootName};
 use crate::path::RelPath;
@@ -30,6 +32,9 @@ pub const WATERMARK: usize = 50_000;
 /// The rest before a walk that ended while changes went on is done again, milliseconds: a storm must not keep a
 /// core busy with looking.
 const REST_BETWEEN_WALKS_MS: i64 = 5_000;
+
+/// No row is ever postponed for longer, so a time further away was written under another clock.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// How far a walk has come. Walks enter a directory, take its entries that are not directories in name order,
 /// and then its directories in name order.
@@ -66,6 +71,10 @@ pub enum SkipReason {
     Changing,
     /// It cannot be stored in this form; the message says why.
     Unsupported,
+    /// It was the top of a mounted file system, and is empty.
+    Unmounted,
+    /// It is larger than what is taken, or than the room there is.
+    TooLarge,
 }
 
 impl SkipReason {
@@ -73,6 +82,8 @@ impl SkipReason {
     pub fn as_str(self) -> &'static str {
         match self {
             SkipReason::RootUnavailable => "root_unavailable",
+            SkipReason::Unmounted => "unmounted",
+            SkipReason::TooLarge => "too_large",
             SkipReason::Unreadable => "unreadable",
             SkipReason::Changing => "changing",
             SkipReason::Unsupported => "unsupported",
@@ -106,6 +117,12 @@ pub struct ChangeRow {
     pub not_before_ms: i64,
     /// The last failed attempt.
     pub failure: Option<Failure>,
+}
+
+impl ChangeRow {
+    fn is_postponed(&self, now_ms: i64) -> bool {
+        !left_until(self.not_before_ms, now_ms, LONGEST_PAUSE).is_zero()
+    }
 }
 
 /// What a batch found out about a row.
@@ -280,7 +297,7 @@ impl QueueStore {
                 let (root, path) = place.value();
                 let Some(value) = changes.get((repository.as_str(), root, path))? else { continue };
                 let row: ChangeRow = decode(value.value())?;
-                if row.not_before_ms > now_ms {
+                if row.is_postponed(now_ms) {
                     let earliest =
                         waiting.next_ready_ms.map_or(row.not_before_ms, |at| at.min(row.not_before_ms));
                     waiting.next_ready_ms = Some(earliest);
@@ -317,7 +334,7 @@ impl QueueStore {
                 let (root, path) = place.value();
                 let Some(value) = changes.get((repository.as_str(), root, path))? else { continue };
                 let row: ChangeRow = decode(value.value())?;
-                if row.not_before_ms > now_ms && !eager {
+                if row.is_postponed(now_ms) && !eager {
                     continue;
                 }
                 match row.scope {
@@ -409,6 +426,13 @@ impl QueueStore {
             transaction.open_table(CHECKPOINTS)?.remove(repository.as_str())?;
             files::clear_repository(&mut transaction.open_table(FILES)?, repository)
         })
+    }
+
+    /// The wall clock was set back to `to_ns`: from now on a file can get a time that it had before. What is recorded of
+    /// files with such times proves nothing any more. Returns how many that are.
+    pub fn clock_went_back(&mut self, repository: &RepositoryName, to_ns: i64) -> Result<usize> {
+        self.store
+            .write(|transaction| files::forget_proofs(&mut transaction.open_table(FILES)?, repository, to_ns))
     }
 
     /// Pauses or resumes; survives restarts.

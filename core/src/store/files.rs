@@ -6,10 +6,10 @@
 
 use std::collections::HashSet;
 
-use redb::ReadOnlyTable;
+use redb::{ReadOnlyTable, ReadableTable};
 use serde::{Deserialize, Serialize};
 
-use super::{FILES, Inner, Outcome, StoreReader, decode, encode, store_error};
+use super::{FILES, Inner, Outcome, Store, StoreReader, decode, encode, store_error};
 use crate::beneath::{EntryKind, Look};
 use crate::error::Result;
 use crate::names::{RepositoryName, RootName};
@@ -18,6 +18,9 @@ use crate::path::RelPath;
 /// A file's modification time within this of the moment it was recorded proves nothing: the file may have
 /// changed again within the clock's grain. Two seconds cover FAT and coarse network file systems.
 const RACY_NANOSECONDS: i64 = 2_000_000_000;
+
+/// As the time of a record: it proves nothing.
+const UNPROVEN: i64 = i64::MIN;
 
 /// One entry as it was when it was last stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,15 +36,57 @@ pub struct FileRecord {
 }
 
 impl FileRecord {
-    /// Whether `now` proves that nothing changed since this was recorded.
-    pub fn proves_unchanged(&self, now: &Look) -> bool {
-        // Device numbers change with the order in which disks are found at a start; the rest proves enough.
-        if (Look { device: now.device, ..self.look }) != *now {
+    /// Whether `look`, taken at `now_ns`, proves that nothing changed since this was recorded.
+    ///
+    /// Equal looks prove it only if a change in between would have left other times. Both times have to say so:
+    /// anybody can set a modification time back, and some file systems keep no change time of their own.
+    pub fn proves_unchanged(&self, look: &Look, now_ns: i64) -> bool {
+        if !self.look.is_same_as(look) {
             return false;
         }
-        let content_can_race = now.kind == EntryKind::File;
-        !content_can_race || now.mtime_ns < self.recorded_ns.saturating_sub(RACY_NANOSECONDS)
+        look.kind != EntryKind::File
+            || self.recorded_ns != UNPROVEN
+                && [look.mtime_ns, look.ctime_ns]
+                    .into_iter()
+                    .all(|time| cannot_recur(time, self.recorded_ns, now_ns))
     }
+}
+
+/// Whether a file that had `time` when it was read at `recorded` cannot have got the same time by a change until `now`:
+/// the clock was not near it when the file was read and, as far as the three tell, has not come by it since. A clock
+/// that was set back below it and has passed it again leaves no trace here; whoever sees it set back makes the
+/// records that this concerns prove nothing ([`forget_proofs`]).
+fn cannot_recur(time: i64, recorded: i64, now: i64) -> bool {
+    let was_past = time.saturating_add(RACY_NANOSECONDS) < recorded;
+    let was_before = recorded.saturating_add(RACY_NANOSECONDS) < time;
+    let is_not_there_yet = now.saturating_add(RACY_NANOSECONDS) < time;
+    (was_past && (recorded <= now || is_not_there_yet)) || (was_before && is_not_there_yet)
+}
+
+/// Has every record of a file with a time from `since_ns` on prove nothing, because the clock was set back to it; how
+/// many that are.
+pub(super) fn forget_proofs(
+    table: &mut Table<'_>,
+    repository: &RepositoryName,
+    since_ns: i64,
+) -> Outcome<usize> {
+    let mut from = repository.as_str().as_bytes().to_vec();
+    from.push(0);
+    let to = after(from.clone());
+    let since_ns = since_ns.saturating_sub(RACY_NANOSECONDS);
+    let mut concerned = Vec::new();
+    for row in table.range(from.as_slice()..to.as_slice())? {
+        let (key, value) = row?;
+        let record: FileRecord = decode(value.value())?;
+        let is_concerned = record.look.mtime_ns >= since_ns || record.look.ctime_ns >= since_ns;
+        if is_concerned && record.look.kind == EntryKind::File && record.recorded_ns != UNPROVEN {
+            concerned.push((key.value().to_vec(), FileRecord { recorded_ns: UNPROVEN, ..record }));
+        }
+    }
+    for (key, record) in &concerned {
+        table.insert(key.as_slice(), encode(record)?.as_slice())?;
+    }
+    Ok(concerned.len())
 }
 
 /// What a commit changes in the stat cache.
@@ -148,6 +193,7 @@ pub(super) fn clear_repository(table: &mut Table<'_>, repository: &RepositoryNam
 
 /// The stat cache of one repository at one moment.
 pub struct FilesView {
+    store: Store,
     table: ReadOnlyTable<&'static [u8], &'static [u8]>,
     repository: RepositoryName,
 }
@@ -157,7 +203,7 @@ impl StoreReader {
     pub fn files(&self, repository: &RepositoryName) -> Result<FilesView> {
         let transaction = self.store().begin_read()?;
         let table = transaction.open_table(FILES).map_err(|error| store_error(Inner::from(error)))?;
-        Ok(FilesView { table, repository: repository.clone() })
+        Ok(FilesView { store: self.store().clone(), table, repository: repository.clone() })
     }
 }
 
@@ -168,7 +214,7 @@ impl FilesView {
             let found = self.table.get(key(&self.repository, root, path).as_slice())?;
             found.map(|value| decode(value.value())).transpose()
         };
-        look().map_err(store_error)
+        self.store.guard(look)
     }
 
     /// The records of a directory's children in name order.
@@ -190,7 +236,7 @@ impl FilesView {
             }
             Ok(children)
         };
-        look().map_err(store_error)
+        self.store.guard(look)
     }
 
     /// Whether anything is recorded below `path`, at whatever depth.
@@ -207,7 +253,7 @@ impl FilesView {
             }
             Ok(false)
         };
-        look().map_err(store_error)
+        self.store.guard(look)
     }
 
     /// The recorded names of the files with these device and inode numbers. Goes through the whole root.
@@ -225,7 +271,7 @@ impl FilesView {
             }
             Ok(names)
         };
-        look().map_err(store_error)
+        self.store.guard(look)
     }
 
     /// Whether anything of the root is recorded below its top.
@@ -241,7 +287,7 @@ impl FilesView {
             }
             Ok(false)
         };
-        look().map_err(store_error)
+        self.store.guard(look)
     }
 
     /// The number of files and links recorded for the root.
@@ -256,7 +302,7 @@ impl FilesView {
             }
             Ok(count)
         };
-        look().map_err(store_error)
+        self.store.guard(look)
     }
 }
 
@@ -277,6 +323,7 @@ pub(super) mod tests {
             device: 1,
             links: 1,
             special: 0,
+            is_mount: false,
         }
     }
 
@@ -285,11 +332,96 @@ pub(super) mod tests {
         let old = look(5, 1_000_000_000);
         let record =
             FileRecord { look: old, recorded_ns: 60_000_000_000, stored: [0; 20], checksum: [0; 32] };
-        assert!(record.proves_unchanged(&old));
-        assert!(!record.proves_unchanged(&Look { ctime_ns: 2, ..old }));
-        assert!(record.proves_unchanged(&Look { device: 2, ..old }), "the disk was found in another order");
+        let now = 90_000_000_000;
+        assert!(record.proves_unchanged(&old, now));
+        assert!(!record.proves_unchanged(&Look { ctime_ns: 2, ..old }, now));
+        assert!(
+            record.proves_unchanged(&Look { device: 2, ..old }, now),
+            "the disk was found in another order"
+        );
         let fresh = FileRecord { recorded_ns: 1_500_000_000, ..record };
-        assert!(!fresh.proves_unchanged(&old));
+        assert!(!fresh.proves_unchanged(&old, now));
+    }
+
+    const SECOND: i64 = 1_000_000_000;
+    const YEAR: i64 = 365 * 24 * 3600 * SECOND;
+
+    /// A file with these times, read at `recorded` and looked at again, the same, at `now`.
+    fn proves(mtime: i64, ctime: i64, recorded: i64, now: i64) -> bool {
+        let seen = Look { mtime_ns: mtime, ctime_ns: ctime, ..look(5, 0) };
+        let record = FileRecord { look: seen, recorded_ns: recorded, stored: [0; 20], checksum: [0; 32] };
+        record.proves_unchanged(&seen, now)
+    }
+
+    #[test]
+    fn a_modification_time_that_was_set_back_proves_nothing_while_the_change_time_is_fresh() {
+        let (then, now) = (100 * YEAR, 101 * YEAR);
+        assert!(
+            !proves(then - YEAR, then, then + SECOND, now),
+            "copied with its times, changed again at once"
+        );
+        assert!(proves(then - YEAR, then, then + 3 * SECOND, now));
+        assert!(!proves(then, then - YEAR, then + SECOND, now), "a file system without change times");
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_never_makes_a_file_look_unchanged() {
+        let then = 100 * YEAR;
+        // Read while the clock was a year ahead; it is right again and may have come by the file's time.
+        assert!(!proves(then, then, then + YEAR, then + 10 * SECOND));
+        assert!(!proves(then, then, then + YEAR, then + SECOND));
+        assert!(!proves(then, then, then + YEAR, then - SECOND));
+        // It cannot have come by it yet: nothing has to be read again.
+        assert!(proves(then, then, then + YEAR, then - 10 * SECOND));
+        assert!(proves(then, then, then + YEAR, then - YEAR));
+        // Read in the very moment, then the clock went back.
+        assert!(!proves(then, then, then, then - YEAR));
+        assert!(!proves(then, then, then + SECOND, then - YEAR));
+        // Without a jump as before.
+        assert!(proves(then, then, then + YEAR, then + YEAR));
+        assert!(proves(then, then, then + YEAR, then + 2 * YEAR));
+    }
+
+    #[test]
+    fn times_from_the_future_prove_something_until_they_come() {
+        let (then, future) = (100 * YEAR, 136 * YEAR);
+        assert!(proves(future, then, then + 10 * SECOND, then + YEAR));
+        assert!(!proves(future, then, then + 10 * SECOND, future - SECOND));
+        assert!(!proves(future, then, then + 10 * SECOND, future + YEAR), "the clock has come by");
+        assert!(!proves(future, then, then + SECOND, then + YEAR), "set back again in the same moment");
+        for absurd in [i64::MIN, i64::MAX] {
+            proves(absurd, absurd, absurd, absurd);
+            proves(then, absurd, then, absurd);
+        }
+    }
+
+    #[test]
+    fn records_that_a_jump_back_concerns_prove_nothing_any_more() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(scratch.path()).unwrap();
+        let (one, two) = (RepositoryName::new("one").unwrap(), RepositoryName::new("two").unwrap());
+        let root = RootName::new("r").unwrap();
+        let mut queue = store.queue().unwrap();
+        let now = 100 * YEAR;
+        for repository in [&one, &two] {
+            let put = |name: &str, time: i64| {
+                let record =
+                    FileRecord { look: look(5, time), recorded_ns: now, stored: [0; 20], checksum: [0; 32] };
+                FileDelta::Put(RelPath::new(name).unwrap(), Box::new(record))
+            };
+            let files = vec![(root.clone(), vec![put("old", now - YEAR), put("fresh", now - 60 * SECOND)])];
+            let settlement = crate::store::checkpoints::Settlement { files, ..Default::default() };
+            queue.settle(repository, &settlement, 0).unwrap();
+        }
+        assert_eq!(queue.clock_went_back(&one, now - 3600 * SECOND).unwrap(), 1);
+        let proves = |repository: &RepositoryName, name: &str| {
+            let record = store.reader().files(repository).unwrap().get(&root, &RelPath::new(name).unwrap());
+            let record = record.unwrap().unwrap();
+            record.proves_unchanged(&record.look, now + YEAR)
+        };
+        assert!(proves(&one, "old") && !proves(&one, "fresh"));
+        assert!(proves(&two, "old") && proves(&two, "fresh"));
+        assert_eq!(queue.clock_went_back(&one, now - 3600 * SECOND).unwrap(), 0, "once is enough");
     }
 
     #[test]

@@ -26,8 +26,9 @@ mod handle;
 mod open;
 pub mod remotes;
 
-use std::path::Path;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use redb::{Durability, ReadTransaction, ReadableDatabase, TableDefinition, WriteTransaction};
 use serde::Serialize;
@@ -37,6 +38,7 @@ pub use changes::QueueStore;
 pub use remotes::RemoteStore;
 
 use self::handle::Handle;
+use self::open::Check;
 use crate::error::{Error, Kind, Result};
 use crate::names::{RemoteName, RepositoryName};
 
@@ -65,34 +67,65 @@ pub struct Recovery {
     /// What was wrong, in words.
     pub reason: String,
     /// Where the damaged file was put aside.
-    pub set_aside: std::path::PathBuf,
+    pub set_aside: PathBuf,
 }
 
 /// The open database. Clones are the same database.
 #[derive(Debug, Clone)]
 pub struct Store {
     handle: Arc<Handle>,
+    damage: Damage,
+}
+
+/// Whether the open database failed in a way that no retry mends, and why. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Damage(Arc<Condemned>);
+
+#[derive(Debug)]
+struct Condemned {
+    reason: OnceLock<String>,
+    /// Where the next start finds it.
+    verdict: PathBuf,
+}
+
+impl Damage {
+    /// Why, if so.
+    pub fn reason(&self) -> Option<&str> {
+        self.0.reason.get().map(String::as_str)
+    }
+
+    fn note(&self, reason: &str) {
+        if self.0.reason.set(reason.to_owned()).is_ok() {
+            // If it cannot be written, the next start checks the whole file all the same.
+            let _ = std::fs::write(&self.0.verdict, reason);
+        }
+    }
 }
 
 impl Store {
     /// Opens `<state_dir>/state.redb`, making it if it is absent. The caller holds the state directory's lock.
     ///
-    /// A new file appears whole or not at all. After an unclean stop the whole file is checked; a damaged one
-    /// is set aside with a time stamp and replaced by an empty one, which the caller must announce: queue and
-    /// caches are then rebuilt from the repository, the roots and the remotes.
+    /// A new file appears whole or not at all. The whole file is checked; one that is damaged, of a later version
+    /// or closed to us is set aside with a time stamp and replaced by an empty one, which the caller must
+    /// announce: queue and caches are then rebuilt from the repository, the roots and the remotes.
     ///
     /// # Errors
-    /// [`Kind::Store`] when the file is of a newer version or cannot be replaced, else the system's errors.
+    /// [`Kind::Store`] when the file cannot be replaced, else the system's errors.
     pub fn open(state_dir: &Path) -> Result<(Self, Option<Recovery>)> {
-        let (database, recovery) = open::open_or_rebuild(state_dir, CACHE_BYTES)?;
-        let handle = Handle::new(state_dir.join(FILE_NAME), CACHE_BYTES, database);
-        Ok((Self { handle: Arc::new(handle) }, recovery))
+        Self::open_after(state_dir, Check::All)
     }
 
-    /// Whether the database failed while it was in use and was found damaged, or gone, when it was opened again.
-    /// Only the next [`Store::open`] makes it anew, so the process has to end.
-    pub fn is_damaged(&self) -> bool {
-        self.handle.is_damaged()
+    /// As [`Store::open`] for a command that only looks: the whole file is checked only after a crash.
+    pub fn open_to_look(state_dir: &Path) -> Result<(Self, Option<Recovery>)> {
+        Self::open_after(state_dir, Check::AfterCrash)
+    }
+
+    fn open_after(state_dir: &Path, check: Check) -> Result<(Self, Option<Recovery>)> {
+        let (database, recovery) = open::open_or_rebuild(state_dir, CACHE_BYTES, check)?;
+        let verdict = open::verdict_of(&state_dir.join(FILE_NAME));
+        let damage = Damage(Arc::new(Condemned { reason: OnceLock::new(), verdict }));
+        let handle = Handle::new(state_dir.join(FILE_NAME), CACHE_BYTES, database);
+        Ok((Self { handle: Arc::new(handle), damage }, recovery))
     }
 
     /// The queue's tables, for writing. Only the queue may ask.
@@ -127,9 +160,20 @@ impl Store {
         })
     }
 
+    /// Whether the database turned out to be damaged while it was open; the process should then end, and the next
+    /// start sets it aside.
+    pub fn damage(&self) -> Damage {
+        self.damage.clone()
+    }
+
+    /// Whether [`Store::damage`] has a reason by now.
+    pub fn is_damaged(&self) -> bool {
+        self.damage.reason().is_some()
+    }
+
     /// Runs `change` in one durable transaction: all of it happens, or nothing.
     pub(crate) fn write<T>(&self, change: impl FnOnce(&WriteTransaction) -> Outcome<T>) -> Result<T> {
-        self.handle.with(|database| {
+        self.with(|database| {
             let mut transaction = database.begin_write()?;
             transaction.set_durability(Durability::Immediate)?;
             transaction.set_two_phase_commit(true);
@@ -140,11 +184,39 @@ impl Store {
     }
 
     pub(crate) fn read<T>(&self, look: impl FnOnce(&ReadTransaction) -> Outcome<T>) -> Result<T> {
-        self.handle.with(|database| look(&database.begin_read()?))
+        self.with(|database| look(&database.begin_read()?))
+    }
+
+    /// Uses the database. What only damage explains is noted: redb's panics on pages that are not what they were
+    /// among it, and a file that was found damaged when it had to be opened again.
+    fn with<T>(&self, work: impl FnOnce(&redb::Database) -> Outcome<T>) -> Result<T> {
+        let mut is_damage = false;
+        let attempt = catch_unwind(AssertUnwindSafe(|| {
+            self.handle.with(|database| work(database).inspect_err(|error| is_damage = error.is_damage()))
+        }));
+        match attempt {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => {
+                if is_damage || self.handle.is_damaged() {
+                    self.damage.note(&error.to_string());
+                }
+                Err(error)
+            }
+            Err(_) => {
+                let text = "reading the state database ended in a panic: it is damaged";
+                self.damage.note(text);
+                Err(Error::new(Kind::Store, text))
+            }
+        }
     }
 
     pub(crate) fn begin_read(&self) -> Result<ReadTransaction> {
-        self.handle.with(|database| Ok(database.begin_read()?))
+        self.with(|database| Ok(database.begin_read()?))
+    }
+
+    /// As [`Store::with`] for what reads on in a transaction that is open.
+    pub(crate) fn guard<T>(&self, attempt: impl FnOnce() -> Outcome<T>) -> Result<T> {
+        self.with(|_| attempt())
     }
 }
 
@@ -168,6 +240,17 @@ pub(crate) type Outcome<T> = std::result::Result<T, Inner>;
 pub(crate) enum Inner {
     Database(redb::Error),
     Codec(postcard::Error),
+}
+
+impl Inner {
+    /// Whether the file is not what was written; the system's refusals are not.
+    fn is_damage(&self) -> bool {
+        match self {
+            Inner::Database(redb::Error::Io(error)) => error.raw_os_error().is_none(),
+            Inner::Database(redb::Error::Corrupted(_)) | Inner::Codec(_) => true,
+            Inner::Database(_) => false,
+        }
+    }
 }
 
 impl<E: Into<redb::Error>> From<E> for Inner {

@@ -2,10 +2,11 @@
 //!
 //! redb makes an empty database of a zero-length file, leaves a file that never opens when killed while it
 //! creates one, notices flipped bytes only when asked, and panics on holes. So a new file is made under
-//! another name and renamed when it is whole; a file that was open when the process died is checked; and
-//! whatever fails or panics is set aside.
+//! another name and renamed when it is whole; a file is checked before it is believed; and whatever fails,
+//! panics, is of a later version or may not be read is set aside.
 
 use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -17,56 +18,72 @@ use super::{
 };
 use crate::error::{Error, Kind, Result};
 use crate::fault;
+use crate::path::lossy;
+use crate::quarantine;
+
+/// Damaged files that are kept: of a database the size matters little, and the newest tell most.
+const KEPT: usize = 3;
+
+/// How much of the file is checked before it is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Check {
+    /// All of it: a flipped bit in a value is seen by nothing else.
+    All,
+    /// All of it only if it was open when the process died.
+    AfterCrash,
+}
 
 enum Damage {
-    /// Not readable as our database.
+    /// Not readable as our database, or not readable by us.
     Broken(String),
-    /// Readable, but made by a later version of this program.
-    Newer(u64),
     /// Not damage: the system refuses, and setting the file aside would help nobody.
     System(Error),
 }
 
-pub(super) fn open_or_rebuild(state_dir: &Path, cache_bytes: usize) -> Result<(Database, Option<Recovery>)> {
+pub(super) fn open_or_rebuild(
+    state_dir: &Path,
+    cache_bytes: usize,
+    check: Check,
+) -> Result<(Database, Option<Recovery>)> {
     let path = state_dir.join(FILE_NAME);
+    remove_unfinished(state_dir)?;
     let recovery = match fs::symlink_metadata(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(Error::io("look at", &path, error)),
-        Ok(_) => match open_checked(&path, cache_bytes) {
+        Ok(_) => match open_unless_condemned(&path, cache_bytes, check) {
             Ok(database) => return Ok((database, None)),
             Err(Damage::System(error)) => return Err(error),
-            Err(Damage::Newer(version)) => {
-                let text = format!(
-                    "{} has format {version}, this program reads up to {FORMAT}: run the version that wrote it, or \
-                     move the file away to have the state rebuilt",
-                    path.display()
-                );
-                return Err(Error::new(Kind::Config, text));
-            }
             Err(Damage::Broken(reason)) => {
-                let set_aside = set_aside(&path)?;
+                let set_aside = quarantine::set_aside(&path, KEPT)?;
+                let _ = fs::remove_file(verdict_of(&path));
                 Some(Recovery { reason, set_aside })
             }
         },
     };
     create_whole(state_dir, &path, cache_bytes)?;
-    match open_checked(&path, cache_bytes) {
+    match open_checked(&path, cache_bytes, check) {
         Ok(database) => Ok((database, recovery)),
         Err(Damage::System(error)) => Err(error),
         Err(Damage::Broken(reason)) => Err(Error::new(Kind::Store, format!("{}: {reason}", path.display()))),
-        Err(Damage::Newer(version)) => {
-            Err(Error::new(Kind::Store, format!("a new store has format {version}")))
-        }
+    }
+}
+
+fn unfinished(state_dir: &Path) -> PathBuf {
+    state_dir.join(format!("{FILE_NAME}.new"))
+}
+
+/// What a crash left of a database in the making.
+fn remove_unfinished(state_dir: &Path) -> Result<()> {
+    let path = unfinished(state_dir);
+    let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &path, error)),
+        _ => Ok(()),
     }
 }
 
 fn create_whole(state_dir: &Path, path: &Path, cache_bytes: usize) -> Result<()> {
-    let temporary = state_dir.join(format!("{FILE_NAME}.new"));
-    if let Err(error) = fs::remove_file(&temporary)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        return Err(Error::io("remove", &temporary, error));
-    }
+    let temporary = unfinished(state_dir);
     let make = || -> Outcome<()> {
         let database = Database::builder().set_cache_size(cache_bytes).create(&temporary)?;
         let transaction = database.begin_write()?;
@@ -94,16 +111,38 @@ fn create_whole(state_dir: &Path, path: &Path, cache_bytes: usize) -> Result<()>
     Ok(())
 }
 
-fn open_checked(path: &Path, cache_bytes: usize) -> std::result::Result<Database, Damage> {
+/// Beside the database stands, from the moment at which it failed a running program, why.
+pub(super) fn verdict_of(path: &Path) -> PathBuf {
+    path.with_file_name(format!("{FILE_NAME}.verdict"))
+}
+
+/// What a running program met may be nothing that a check finds, and would be met again after every start.
+fn open_unless_condemned(
+    path: &Path,
+    cache_bytes: usize,
+    check: Check,
+) -> std::result::Result<Database, Damage> {
+    match fs::read(verdict_of(path)) {
+        Ok(reason) => Err(Damage::Broken(lossy(&reason[..reason.len().min(1000)]))),
+        Err(_) => open_checked(path, cache_bytes, check),
+    }
+}
+
+fn open_checked(path: &Path, cache_bytes: usize, check: Check) -> std::result::Result<Database, Damage> {
     // redb takes a zero-length file for a new database: silently empty is what must never happen.
-    let length = fs::metadata(path).map_err(|error| Damage::System(Error::io("look at", path, error)))?.len();
-    if length == 0 {
+    let found = fs::metadata(path).map_err(|error| damage_of(path, "look at", error))?;
+    if !found.is_file() {
+        return Err(Damage::Broken("what stands in its place is no file".to_owned()));
+    }
+    if found.len() == 0 {
         return Err(Damage::Broken("the file is empty".to_owned()));
     }
+    make_ours_readable(path, &found);
     let attempt = catch_unwind(AssertUnwindSafe(|| -> Outcome<(Database, bool, u64)> {
         let mut database = Database::builder().set_cache_size(cache_bytes).open(path)?;
         let (format, was_running) = read_marks(&database)?;
-        let sound = if was_running && format <= FORMAT { database.check_integrity()? } else { true };
+        let is_due = check == Check::All || was_running;
+        let sound = if is_due && format <= FORMAT { database.check_integrity()? } else { true };
         if sound && format <= FORMAT {
             let mut transaction = database.begin_write()?;
             transaction.set_two_phase_commit(true);
@@ -113,7 +152,10 @@ fn open_checked(path: &Path, cache_bytes: usize) -> std::result::Result<Database
         Ok((database, sound, format))
     }));
     match attempt {
-        Ok(Ok((_, _, format))) if format > FORMAT => Err(Damage::Newer(format)),
+        Ok(Ok((_, _, format))) if format > FORMAT => Err(Damage::Broken(format!(
+            "it has format {format} and this program reads up to {FORMAT}: a later version wrote it, which can use it \
+             again once it is moved back"
+        ))),
         Ok(Ok((database, true, _))) => Ok(database),
         // The check repaired what it could: what is left is consistent, but may be older than the truth.
         Ok(Ok((_, false, _))) => Err(Damage::Broken("the check of the whole file found damage".to_owned())),
@@ -121,11 +163,38 @@ fn open_checked(path: &Path, cache_bytes: usize) -> std::result::Result<Database
             Kind::InUse,
             format!("{} is open in another process", path.display()),
         ))),
-        Ok(Err(Inner::Database(redb::Error::Io(error)))) if is_systems(&error) => {
-            Err(Damage::System(Error::io("open", path, error)))
-        }
+        Ok(Err(Inner::Database(redb::Error::Io(error)))) => Err(damage_of(path, "open", error)),
         Ok(Err(error)) => Err(Damage::Broken(store_error(error).to_string())),
         Err(_) => Err(Damage::Broken("reading it ended in a panic".to_owned())),
+    }
+}
+
+/// Whether an error speaks of the file or of the system.
+fn damage_of(path: &Path, doing: &str, error: std::io::Error) -> Damage {
+    use rustix::io::Errno;
+    let is_of_the_file = matches!(
+        Errno::from_io_error(&error),
+        None | Some(
+            Errno::NOENT
+                | Errno::NOTDIR
+                | Errno::ISDIR
+                | Errno::LOOP
+                | Errno::NXIO
+                | Errno::IO
+                | Errno::ACCESS
+                | Errno::PERM
+                | Errno::INVAL
+        )
+    );
+    let error = Error::io(doing, path, error);
+    if is_of_the_file { Damage::Broken(error.to_string()) } else { Damage::System(error) }
+}
+
+/// A file of our own that somebody closed to us is opened again.
+fn make_ours_readable(path: &Path, found: &fs::Metadata) {
+    let is_ours = found.uid() == rustix::process::geteuid().as_raw();
+    if is_ours && found.mode() & 0o600 != 0o600 {
+        let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o600));
     }
 }
 
@@ -144,17 +213,11 @@ pub(super) fn open_again(path: &Path, cache_bytes: usize) -> Reopened {
     if let Ok(false) = path.try_exists() {
         return Reopened::Damaged("it is gone".to_owned());
     }
-    match open_checked(path, cache_bytes) {
+    match open_checked(path, cache_bytes, Check::AfterCrash) {
         Ok(database) => Reopened::Open(Box::new(database)),
         Err(Damage::System(error)) => Reopened::NotNow(error),
         Err(Damage::Broken(reason)) => Reopened::Damaged(reason),
-        Err(Damage::Newer(version)) => Reopened::Damaged(format!("it has format {version}")),
     }
-}
-
-/// Errors that speak of the system, not of the file's content.
-fn is_systems(error: &std::io::Error) -> bool {
-    error.raw_os_error().is_some()
 }
 
 fn read_marks(database: &Database) -> Outcome<(u64, bool)> {
@@ -166,21 +229,6 @@ fn read_marks(database: &Database) -> Outcome<(u64, bool)> {
         .unwrap_or(u64::MAX);
     let was_running = meta.get("running")?.is_some_and(|bytes| bytes.value() == [1]);
     Ok((format, was_running))
-}
-
-fn set_aside(path: &Path) -> Result<PathBuf> {
-    let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
-    let mut target = path.with_file_name(format!("{FILE_NAME}.damaged-{stamp}"));
-    let mut number = 1;
-    while target.exists() {
-        number += 1;
-        target = path.with_file_name(format!("{FILE_NAME}.damaged-{stamp}-{number}"));
-    }
-    fs::rename(path, &target).map_err(|error| Error::io("set aside", path, error))?;
-    if let Some(directory) = path.parent() {
-        sync_directory(directory)?;
-    }
-    Ok(target)
 }
 
 pub(crate) fn sync_directory(directory: &Path) -> Result<()> {
@@ -232,18 +280,81 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_store_is_refused_and_left_alone() {
+    fn a_newer_store_is_set_aside_as_it_is() {
         let scratch = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(scratch.path()).unwrap();
-        store
-            .write(|transaction| {
+        let newer = |store: &Store| {
+            store.write(|transaction| {
                 transaction.open_table(META)?.insert("format", (FORMAT + 1).to_le_bytes().as_slice())?;
                 Ok(())
             })
-            .unwrap();
+        };
+        newer(&store).unwrap();
         drop(store);
-        let error = Store::open(scratch.path()).unwrap_err();
-        assert!(error.to_string().contains("has format 2"), "{error}");
-        assert!(scratch.path().join(FILE_NAME).exists());
+        let (store, recovery) = Store::open(scratch.path()).unwrap();
+        let recovery = recovery.unwrap();
+        assert!(recovery.reason.contains("format 2"), "{recovery:?}");
+        assert_eq!(store.swap_config_checksum("x").unwrap(), None);
+        let aside = Database::open(&recovery.set_aside).unwrap();
+        assert_eq!(read_marks(&aside).unwrap().0, FORMAT + 1, "the later version can use it again");
+    }
+
+    #[test]
+    fn what_is_no_file_is_set_aside_too() {
+        let cases: [fn(&Path); 3] = [
+            |path| fs::create_dir_all(path.join("inside")).unwrap(),
+            |path| std::os::unix::fs::symlink("/nowhere", path).unwrap(),
+            |path| std::os::unix::fs::symlink(path, path).unwrap(),
+        ];
+        for make in cases {
+            let scratch = tempfile::tempdir().unwrap();
+            make(&scratch.path().join(FILE_NAME));
+            let (_, recovery) = Store::open(scratch.path()).unwrap();
+            assert!(recovery.unwrap().set_aside.symlink_metadata().is_ok());
+        }
+    }
+
+    /// A small generator of its own, so that a failure can be repeated.
+    fn next(seed: &mut u64) -> usize {
+        *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (*seed >> 33) as usize
+    }
+
+    #[test]
+    fn no_flipped_bit_is_believed_even_after_an_orderly_stop() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join(FILE_NAME);
+        let value = "kept-".repeat(400);
+        let (store, _) = Store::open(scratch.path()).unwrap();
+        store.swap_config_checksum(&value).unwrap();
+        store.mark_stopped().unwrap();
+        drop(store);
+        let good = fs::read(&path).unwrap();
+        let mut seed = 20_261_122;
+        for round in 0..150 {
+            let mut bytes = good.clone();
+            for _ in 0..=round % 4 {
+                let at = next(&mut seed) % bytes.len();
+                bytes[at] ^= 1 << (next(&mut seed) % 8);
+            }
+            fs::write(&path, &bytes).unwrap();
+            let (store, recovery) = Store::open(scratch.path()).unwrap();
+            let found = store.swap_config_checksum("x").unwrap();
+            match recovery {
+                // Where nothing stands a flipped bit is no damage.
+                None => assert_eq!(found.as_deref(), Some(value.as_str()), "round {round}"),
+                Some(_) => assert_eq!(found, None),
+            }
+        }
+        // In the value itself, wherever it stands.
+        for (at, _) in good.windows(5).enumerate().filter(|(_, window)| window == b"kept-").take(50) {
+            let mut bytes = good.clone();
+            bytes[at + 2] ^= 1;
+            fs::write(&path, &bytes).unwrap();
+            let (store, recovery) = Store::open(scratch.path()).unwrap();
+            let found = store.swap_config_checksum("x").unwrap();
+            assert!(recovery.is_some() || found.as_deref() == Some(value.as_str()), "at {at}");
+        }
+        assert!(quarantine::earlier(&path).len() <= KEPT);
     }
 }

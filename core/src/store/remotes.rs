@@ -31,6 +31,8 @@ pub struct Halt {
 /// What is known of one remote.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoteRecord {
+    /// BLAKE3 of the address that the rest was learnt at: the same name may come to mean another place.
+    pub place: [u8; 32],
     /// The commit that was last read back from its branch.
     pub confirmed: Option<[u8; 20]>,
     /// When that was, Unix milliseconds.

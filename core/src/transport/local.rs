@@ -20,7 +20,7 @@ use crate::fault;
 use crate::git::pack::{self, Copied, EntryKind, ObjectKind, PackSet, PackWriter};
 use crate::git::reachable::new_objects;
 use crate::git::refs;
-use crate::git::repository::{Origin, Repository, git_error};
+use crate::git::repository::{Origin, Repository, git_error, sync_file};
 use crate::git::workshop;
 use crate::progress::Progress;
 
@@ -290,6 +290,8 @@ impl KeepFile {
         let made = File::options().write(true).create_new(true).open(&draft);
         made.and_then(|mut file| file.write_all(keep_text(owner).as_bytes()))
             .map_err(|error| Error::io("write", &draft, error))?;
+        // After a power cut an empty one would be nobody's, too.
+        sync_file(&draft)?;
         let path = pack_directory.join(format!("{pack}.keep"));
         fs::rename(&draft, &path).map_err(|error| Error::io("move into place", &path, error))?;
         Ok(Self { path })

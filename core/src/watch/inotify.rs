@@ -20,28 +20,31 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use inotify::{Inotify, WatchMask};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
+use super::place::RootPlace;
 use super::{Backend, Control, Hint, WatchStats};
 use crate::error::{Error, Kind, Result};
 use crate::ignore::{IgnoreRules, Scope};
-use crate::path::{RelPath, lossy};
+use crate::path::RelPath;
 use crate::progress::Progress;
 
 mod events;
-mod limits;
+pub(super) mod left;
+pub(super) mod limits;
 mod sentinel;
 mod table;
 #[cfg(test)]
 mod tests;
 mod walk;
 
-use sentinel::{Sentinel, retry_interrupted};
+use left::{Devices, Left, Tops};
+use sentinel::Sentinel;
 use table::{Table, Watch};
 
 /// One read takes at most this much: about 4,000 events with short names.
@@ -56,9 +59,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Watches one root.
 pub struct InotifyBackend {
-    root: PathBuf,
-    /// Device and inode of the root, by which a replaced one is told.
-    identity: (u64, u64),
+    place: RootPlace,
     one_file_system: bool,
     rules: Arc<IgnoreRules>,
     inotify: Inotify,
@@ -81,6 +82,13 @@ pub struct InotifyBackend {
     /// Directories without a watch for lack of watches, and those that cannot be read, by [`walk::key_of`].
     exhausted: HashSet<u64>,
     unreadable: HashSet<u64>,
+    /// What somebody else polls; none if nobody does.
+    left: Option<Left>,
+    devices: Devices,
+    /// Kinds of file systems in the tree that do not tell of every change and that nobody polls.
+    silent: BTreeSet<String>,
+    /// Why events may not come at all.
+    warning: Option<String>,
     overflows: u64,
     gone: bool,
     checked_root: Instant,
@@ -98,12 +106,11 @@ impl InotifyBackend {
         sentinel_directory: &Path,
         one_file_system: bool,
     ) -> Result<Self> {
-        let identity = identity_of(root).map_err(|errno| root_unavailable(root, errno.into()))?;
+        let place = RootPlace::new(root)?;
         let sentinel = Arc::new(Sentinel::new(sentinel_directory)?);
         let inotify = Inotify::init().map_err(|error| limits::no_instance(root, error))?;
         let mut backend = Self {
-            root: root.to_owned(),
-            identity,
+            place,
             one_file_system,
             rules,
             inotify,
@@ -119,6 +126,10 @@ impl InotifyBackend {
             retry_at: Instant::now(),
             exhausted: HashSet::new(),
             unreadable: HashSet::new(),
+            left: None,
+            devices: Devices::default(),
+            silent: BTreeSet::new(),
+            warning: None,
             overflows: 0,
             gone: false,
             checked_root: Instant::now(),
@@ -127,6 +138,53 @@ impl InotifyBackend {
         };
         backend.watch_sentinel()?;
         Ok(backend)
+    }
+
+    /// From now on somebody else polls what has no watch or does not tell of every change; [`Self::left`] says
+    /// which directories these are.
+    pub(super) fn leave_what_is_not_watched(&mut self) {
+        self.left = Some(Left::default());
+    }
+
+    /// The topmost directories that somebody else has to poll, if these changed since the last call.
+    pub(super) fn take_left(&mut self) -> Option<&Tops> {
+        let left = self.left.as_mut().filter(|_| !self.resync_needed)?;
+        left.take_news().then(|| left.tops())
+    }
+
+    /// The topmost directories that somebody else has to poll.
+    pub(super) fn left(&self) -> Option<&Tops> {
+        self.left.as_ref().map(Left::tops)
+    }
+
+    /// A sentence for [`WatchStats::limited`]: why events may not come at all.
+    pub(super) fn set_warning(&mut self, warning: Option<String>) {
+        self.warning = warning;
+    }
+
+    /// Sees whether the kernel tells of a change at all: of one in the sentinel's directory, which is ours.
+    pub(super) fn self_test(&mut self, patience: Duration) -> Result<()> {
+        const TOKEN: u64 = u64::MAX;
+        self.sentinel.barrier(TOKEN)?;
+        let end = Instant::now() + patience;
+        let mut hints = Vec::new();
+        while !hints.contains(&Hint::Barrier(TOKEN)) {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                self.sentinel.all_passed();
+                let directory = crate::path::lossy(self.sentinel.directory().as_os_str().as_encoded_bytes());
+                let text =
+                    format!("inotify did not tell of a change that was made in {directory} to test it");
+                return Err(Error::new(Kind::Io, text));
+            }
+            let ready = self
+                .poll(left)
+                .map_err(|error| Error::io("wait for events of", self.sentinel.directory(), error))?;
+            if ready.events {
+                self.read(&mut hints)?;
+            }
+        }
+        Ok(())
     }
 
     fn watch_sentinel(&mut self) -> Result<()> {
@@ -181,7 +239,7 @@ impl InotifyBackend {
             match self.inotify.read_events(&mut buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Ok(()),
-                Err(error) => break Err(Error::io("read the events of", &self.root, error)),
+                Err(error) => break Err(Error::io("read the events of", self.place.path(), error)),
                 Ok(events) => {
                     self.round += 1;
                     let mut outcome = Ok(());
@@ -240,20 +298,16 @@ impl InotifyBackend {
     fn check_root(&mut self, hints: &mut Vec<Hint>) {
         if !self.gone && self.checked_root.elapsed() >= ROOT_CHECK {
             self.checked_root = Instant::now();
-            if !self.root_is_there() {
+            if !self.place.is_there() {
                 self.lose_root(hints);
             }
         }
     }
 
-    fn root_is_there(&self) -> bool {
-        identity_of(&self.root).ok() == Some(self.identity)
-    }
-
     /// A failure because the root is gone is no failure but a hint.
     fn unless_lost(&mut self, outcome: Result<()>, hints: &mut Vec<Hint>) -> Result<()> {
         match outcome {
-            Err(error) if error.kind() == Kind::RootUnavailable && (self.gone || !self.root_is_there()) => {
+            Err(error) if error.kind() == Kind::RootUnavailable && (self.gone || !self.place.is_there()) => {
                 self.lose_root(hints);
                 Ok(())
             }
@@ -269,23 +323,28 @@ impl InotifyBackend {
     }
 }
 
+/// What is wrong, in sentences.
+impl InotifyBackend {
+    fn limited(&self) -> Option<String> {
+        let mut sentences: Vec<String> = self.warning.iter().cloned().collect();
+        if !self.silent.is_empty() {
+            let kinds: Vec<&str> = self.silent.iter().map(String::as_str).collect();
+            sentences.push(format!(
+                "parts of the root are on {}, which does not tell of changes that are made elsewhere: these are \
+                 found by the next rescan only; `backend: auto` polls such parts",
+                kinds.join(" and ")
+            ));
+        }
+        if !self.exhausted.is_empty() {
+            sentences.push(limits::too_few_watches(self.exhausted.len()));
+        }
+        (!sentences.is_empty()).then(|| sentences.join("; "))
+    }
+}
+
 struct Ready {
     events: bool,
     woken: bool,
-}
-
-/// Device and inode of a directory.
-fn identity_of(directory: &Path) -> rustix::io::Result<(u64, u64)> {
-    let stat = retry_interrupted(|| rustix::fs::stat(directory))?;
-    if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::Directory {
-        return Err(rustix::io::Errno::NOTDIR);
-    }
-    Ok((stat.st_dev, stat.st_ino))
-}
-
-fn root_unavailable(root: &Path, error: io::Error) -> Error {
-    let context = format!("cannot watch the root {}", lossy(root.as_os_str().as_encoded_bytes()));
-    Error::with_source(Kind::RootUnavailable, context, error)
 }
 
 impl Backend for InotifyBackend {
@@ -312,7 +371,7 @@ impl Backend for InotifyBackend {
             let slice = if self.leaving.is_empty() { ROOT_CHECK } else { RENAME_GAP };
             let ready = self
                 .poll(left.min(slice))
-                .map_err(|error| Error::io("wait for events of", &self.root, error))?;
+                .map_err(|error| Error::io("wait for events of", self.place.path(), error))?;
             if ready.events {
                 let read = self.read(hints);
                 let read = self.unless_lost(read, hints);
@@ -336,7 +395,7 @@ impl Backend for InotifyBackend {
             watches: self.table.len(),
             unwatched: self.exhausted.len() + self.unreadable.len(),
             overflows: self.overflows,
-            limited: (!self.exhausted.is_empty()).then(|| limits::too_few_watches(self.exhausted.len())),
+            limited: self.limited(),
         }
     }
 

@@ -11,15 +11,32 @@ use crate::error::Result;
 use crate::path::RelPath;
 use crate::progress::Progress;
 
+mod choice;
+#[cfg(target_os = "linux")]
+pub mod composed;
+#[cfg(test)]
+mod conformance;
 pub mod debounce;
 #[cfg(target_os = "linux")]
 pub mod inotify;
+#[cfg(target_os = "linux")]
+mod kinds;
+// On Linux only its bookkeeping is of use, to its tests.
+#[cfg(any(test, not(target_os = "linux")))]
+pub mod kqueue;
+#[cfg(all(test, target_os = "linux"))]
+mod namespace;
+mod place;
+pub mod poll;
+
+pub use choice::{Wanted, open, polled_kind};
 
 /// Where to look. Paths that the ignore rules leave out are not hinted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hint {
     /// This entry, and only itself: it was made, changed, or is gone. Where no directory is found any more,
-    /// all below it is gone too, whether or not that was hinted.
+    /// all below it is gone too, whether or not that was hinted; and whatever a directory no longer holds is
+    /// gone from it.
     Changed(RelPath),
     /// This entry and everything below it, including what is no longer there.
     Deep(RelPath),
@@ -28,27 +45,28 @@ pub enum Hint {
     /// The root was deleted, moved away, unmounted or replaced. The last hint of a backend: make a new one
     /// when the root is there again.
     RootGone,
-    /// All that happened in watched directories before [`Control::barrier`] was called with this number has
-    /// been hinted; where [`WatchStats::unwatched`] is not zero, a scan has to see to the others.
+    /// All that happened in watched and polled directories before [`Control::barrier`] was called with this
+    /// number has been hinted; where [`WatchStats::unwatched`] is not zero, a scan has to see to the others.
     Barrier(u64),
 }
 
 /// How a backend is doing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WatchStats {
-    /// Directories that are watched.
+    /// Directories that are watched, or polled.
     pub watches: usize,
-    /// Directories that are not, because of a limit or because they cannot be read.
+    /// Directories that are neither, because of a limit or because they cannot be read.
     pub unwatched: usize,
     /// Times that events were lost.
     pub overflows: u64,
-    /// A sentence that names the limit and the number needed, while some directories are not watched.
+    /// Sentences for people, while something is not as one would wish: what is polled or not watched, why, and
+    /// the limit and the number needed if it is for want of watches.
     pub limited: Option<String>,
 }
 
 /// A way of watching.
 pub trait Backend: Send {
-    /// The word used in status and configuration.
+    /// The word for status: what is in force now, such as `inotify`, `poll` or `inotify+poll`.
     fn name(&self) -> &'static str;
 
     /// Starts to watch the whole tree. What changes after this returned is hinted; what was there before is
@@ -56,7 +74,7 @@ pub trait Backend: Send {
     fn start(&mut self, progress: &Progress) -> Result<()>;
 
     /// Watches directories that were missed, for lack of watches or of permission, and lets go of others.
-    /// Whoever reconciles a root calls this first, as it hints nothing.
+    /// Whoever reconciles a root calls this first; it need not hint what it finds.
     fn resync(&mut self, progress: &Progress) -> Result<()>;
 
     /// Waits until there is something to hint, the waker was used or `timeout` is over, and adds to `hints`.

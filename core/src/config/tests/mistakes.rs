@@ -118,6 +118,8 @@ fn mistakes_in_a_root_name_line_and_field() {
         ("- path: /nowhere/x\n        system_excludes: yes", "6 ROOT.system_excludes", "true or false"),
         ("- path: /nowhere/x\n        rescan: 0s", "6 ROOT.rescan", "zero"),
         ("- path: /nowhere/x\n        backend: fanotify", "6 ROOT.backend", "auto, inotify"),
+        #[cfg(target_os = "linux")]
+        ("- path: /nowhere/x\n        backend: kqueue", "6 ROOT.backend", "kqueue is for macOS and BSD"),
         (
             "- path: /nowhere/x\n        debounce: {quiet: 40s}",
             "6 ROOT.debounce.quiet",

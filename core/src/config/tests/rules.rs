@@ -187,14 +187,6 @@ fn every_key_without_code_behind_it_is_refused_and_named() {
     )
     .chain(
         [
-            ("one_file_system: true", "4 repositories[0].roots[0].one_file_system", "one_file_system"),
-            ("backend: poll", "4 repositories[0].roots[0].backend", "backend"),
-            ("backend: kqueue", "4 repositories[0].roots[0].backend", "backend"),
-        ]
-        .map(|(text, site, key)| (MINIMAL.replace("folder1}", &format!("folder1, {text}}}")), site, key)),
-    )
-    .chain(
-        [
             (
                 "credentials: {username: a, token_env: T}",
                 "5 repositories[0].remotes[0].credentials",
@@ -229,7 +221,7 @@ metrics: {listen: null}
 alerts: {notify: []}
 repositories:
   - name: a
-    roots: [{path: /nowhere/a, one_file_system: false, backend: inotify}]
+    roots: [{path: /nowhere/a, one_file_system: false, backend: poll}]
     lfs: null
     encryption: null
     mass_change: {policy: off}

@@ -12,6 +12,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use super::reader::PackReader;
 use super::shown;
@@ -25,6 +26,8 @@ use crate::progress::Progress;
 pub const TEMPORARY_PREFIX: &str = "tmp_pack_bb_";
 /// Tools may have put these beside a pack; they mean nothing without it.
 const COMPANIONS: [&str; 3] = ["rev", "bitmap", "mtimes"];
+/// Beside a pack they mean: not to be touched.
+pub(in crate::git) const SIGNS_TO_LEAVE_ALONE: [&str; 3] = ["keep", "promisor", "mtimes"];
 /// How much is copied between two looks at whether to stop.
 const COPY_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -374,6 +377,55 @@ pub fn sweep_temporary(pack_dir: &Path, keep: Option<&str>) -> Result<usize> {
         }
     }
     Ok(removed)
+}
+
+/// The names of the packs in `pack_dir` that have their index and no sign beside them that says to leave them alone.
+pub(in crate::git) fn whole_packs(pack_dir: &Path) -> Result<Vec<String>> {
+    let failed = |error| Error::io("list the packs in", pack_dir, error);
+    let mut names = Vec::new();
+    for item in std::fs::read_dir(pack_dir).map_err(failed)? {
+        let path = item.map_err(failed)?.path();
+        let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+        let is_pack = path.extension().is_some_and(|ending| ending == "pack") && is_pack_name(name);
+        let has = |ending: &str| path.with_extension(ending).symlink_metadata().is_ok();
+        if is_pack && has("idx") && !SIGNS_TO_LEAVE_ALONE.iter().any(|ending| has(ending)) {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Removes what other tools left unfinished among the objects of `repository` and did not touch for `grace`; how many
+/// files that were. Git names them so: `tmp_pack_…`, `tmp_idx_…`, `tmp_obj_…`, `.tmp-…` and directories `tmp_objdir-…`.
+pub fn sweep_foreign(repository: &Path, grace: Duration, now: SystemTime) -> usize {
+    let objects = repository.join("objects");
+    let mut removed = 0;
+    let mut directories = vec![objects.clone()];
+    directories.extend(list(&objects).map(|entry| entry.path()).filter(|path| {
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        name == b"pack" || (name.len() == 2 && name.iter().all(u8::is_ascii_hexdigit))
+    }));
+    for entry in directories.iter().flat_map(|directory| list(directory)) {
+        let name = entry.file_name();
+        let name = name.as_encoded_bytes();
+        let is_ours = name.starts_with(TEMPORARY_PREFIX.as_bytes());
+        let is_unfinished = name.starts_with(b"tmp_") || name.starts_with(b".tmp-");
+        let modified = entry.metadata().and_then(|metadata| metadata.modified());
+        // A time from the future says nothing.
+        let is_old = modified.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age >= grace));
+        if is_ours || !is_unfinished || !is_old {
+            continue;
+        }
+        let path = entry.path();
+        let gone = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        removed += usize::from(gone.is_ok());
+    }
+    removed
+}
+
+fn list(directory: &Path) -> impl Iterator<Item = std::fs::DirEntry> + use<> {
+    std::fs::read_dir(directory).into_iter().flatten().flatten()
 }
 
 /// Copies a whole pack with its index to another repository on this machine, as far as the file system can

@@ -28,9 +28,11 @@ mod tests;
 pub use index::{IndexEntry, PackIndex};
 pub use install::{
     FinishedPack, InstalledPack, TEMPORARY_PREFIX, copy_whole_pack, install_by_name, install_from,
-    remove_by_name, remove_temporary, sweep_temporary, waiting_in,
+    remove_by_name, remove_temporary, sweep_foreign, sweep_temporary, waiting_in,
 };
-pub(in crate::git) use install::{is_pack_name, remove_files, sync_directory};
+pub(in crate::git) use install::{
+    SIGNS_TO_LEAVE_ALONE, is_pack_name, remove_files, sync_directory, whole_packs,
+};
 pub use object::{Compressor, ObjectHasher, ObjectKind, Prepared, hash_object, prepare, prepare_hashed};
 pub use reader::{EntryKind, PackReader, RawEntry};
 pub use set::PackSet;

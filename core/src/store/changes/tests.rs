@@ -227,3 +227,27 @@ fn a_deep_row_of_an_earlier_run_absorbs_nothing() {
         "what changed since that walk is still to be looked at"
     );
 }
+
+#[test]
+fn a_clock_that_jumps_neither_holds_a_postponed_row_back_nor_hastens_another() {
+    const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
+    let mut bench = bench();
+    bench.add("a", Reach::Exact);
+    let taken = bench.take();
+    let failure = Failure { reason: SkipReason::Unreadable, message: "no".to_owned() };
+    let not_before_ms = 2000 + 300_000;
+    let again = bench.outcome(&taken[0], RowVerdict::Again { not_before_ms, failure });
+    bench.settle(vec![again]);
+    let ready = |queue: &mut QueueStore, now_ms: i64| {
+        let waiting = queue.waiting(&RepositoryName::new("documents").unwrap(), now_ms, 10).unwrap();
+        let taken = queue.take(&RepositoryName::new("documents").unwrap(), now_ms, 10, false).unwrap().len();
+        assert_eq!(waiting.ready, taken);
+        waiting.ready == 1
+    };
+    assert!(!ready(&mut bench.queue, 2000), "five minutes are waited for");
+    assert!(!ready(&mut bench.queue, not_before_ms - 1));
+    assert!(ready(&mut bench.queue, not_before_ms));
+    assert!(ready(&mut bench.queue, 2000 - YEAR_MS), "a year is not");
+    assert!(ready(&mut bench.queue, 2000 + YEAR_MS));
+    assert!(ready(&mut bench.queue, 0) == (not_before_ms > 300_000));
+}

@@ -112,6 +112,7 @@ impl InotifyBackend {
         if mask.contains(EventMask::MOVED_FROM) {
             self.here = None;
             self.rules.forget(&path);
+            self.leave_nothing_within(&path);
             if let Some(watch) = watched {
                 self.table.detach(watch);
                 self.leaving.insert(entry.cookie, (watch, self.round));
@@ -125,6 +126,7 @@ impl InotifyBackend {
             self.rules.forget(&path);
             self.exhausted.remove(&key_of(&path));
             self.unreadable.remove(&key_of(&path));
+            self.leave_nothing_within(&path);
             if let Some(watch) = watched {
                 self.forget_watch(watch);
             }

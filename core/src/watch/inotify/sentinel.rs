@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::event::EventfdFlags;
-use rustix::io::Errno;
 
+use crate::beneath::retry;
 use crate::error::{Error, Result};
 use crate::watch::Control;
 
@@ -122,7 +122,7 @@ impl Sentinel {
 impl Control for Sentinel {
     fn wake(&self) {
         // The only failure is a counter that is full: then it is readable already.
-        let _ = retry_interrupted(|| rustix::io::write(&self.waker, &1u64.to_ne_bytes()));
+        let _ = retry(|| rustix::io::write(&self.waker, &1u64.to_ne_bytes()));
     }
 
     fn barrier(&self, token: u64) -> Result<()> {
@@ -134,16 +134,6 @@ impl Control for Sentinel {
             state.asked.remove(&number);
         }
         marked
-    }
-}
-
-/// Repeats a call while a signal interrupts it.
-pub(super) fn retry_interrupted<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
-    loop {
-        match call() {
-            Err(Errno::INTR) => {}
-            answer => return answer,
-        }
     }
 }
 

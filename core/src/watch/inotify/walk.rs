@@ -13,8 +13,9 @@ use inotify::WatchMask;
 use rustix::fs::{AtFlags, Dir, FileType, OFlags};
 use rustix::io::Errno;
 
+use super::left::Why;
 use super::table::{Placed, Watch};
-use super::{InotifyBackend, limits, root_unavailable};
+use super::{InotifyBackend, limits};
 use crate::beneath::open;
 use crate::error::{Error, Kind, Result};
 use crate::ignore::Scope;
@@ -52,23 +53,27 @@ impl InotifyBackend {
         self.exhausted.clear();
         self.unreadable.clear();
         self.leaving.clear();
-        let root = self.open_root()?;
+        self.devices.forget();
+        self.silent.clear();
+        self.leave_nothing_within(&RelPath::root());
+        let root = self.place.open()?;
         self.walk = self.walk.wrapping_add(1);
         let opened = open::open(root.as_fd(), &RelPath::root(), OFlags::RDONLY | OFlags::DIRECTORY)
-            .map_err(|errno| root_unavailable(&self.root, errno.into()))?;
+            .map_err(|errno| self.place.unavailable(errno.into()))?;
         let watch = match self.add_watch(opened.as_fd()) {
             Ok(watch) => watch,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Error::io("watch through /proc/self/fd (is /proc mounted?)", &self.root, error));
+                let place = self.place.path();
+                return Err(Error::io("watch through /proc/self/fd (is /proc mounted?)", place, error));
             }
             Err(error) if limits::is_exhausted(&error) => {
                 return Err(Error::with_source(Kind::Limit, limits::too_few_watches(1), error));
             }
-            Err(error) => return Err(root_unavailable(&self.root, error)),
+            Err(error) => return Err(self.place.unavailable(error)),
         };
         self.table.place_root(watch, self.walk);
         self.root_watch = Some(watch);
-        let scope = self.rules.scope_fresh(&RelPath::root());
+        let scope = self.rules.scope_opened(&RelPath::root(), opened.as_fd());
         let mut steps = Vec::new();
         self.list(&opened, Some(watch), &scope, &mut steps)?;
         drop(opened);
@@ -82,7 +87,8 @@ impl InotifyBackend {
 
     /// Walks the directory `name` in `parent`, whose scope is `scope`, and all below it.
     pub(super) fn walk_directory(&mut self, parent: Watch, scope: &Scope, name: &[u8]) -> Result<()> {
-        let root = self.open_root()?;
+        let root = self.place.open()?;
+        self.leave_nothing_within(&scope.directory().join(name));
         self.walk = self.walk.wrapping_add(1);
         self.here = None;
         let step = Step { parent: Some(parent), parent_scope: scope.clone(), name: name.into() };
@@ -99,7 +105,8 @@ impl InotifyBackend {
     pub(super) fn follow_rules(&mut self, directory: &RelPath, hints: &mut Vec<super::Hint>) -> Result<()> {
         let Some(root_watch) = self.root_watch else { return Ok(()) };
         let Some(watch) = self.table.find(root_watch, directory) else { return Ok(()) };
-        let root = self.open_root()?;
+        let root = self.place.open()?;
+        self.leave_nothing_within(directory);
         self.walk = self.walk.wrapping_add(1);
         self.here = None;
         self.table.see(watch, self.walk);
@@ -120,16 +127,10 @@ impl InotifyBackend {
         Ok(())
     }
 
-    fn open_root(&self) -> Result<OwnedFd> {
-        let opened = match open::open_root(&self.root) {
-            Ok(opened) => opened,
-            Err(errno @ (Errno::MFILE | Errno::NFILE)) => return Err(Error::io("open", &self.root, errno)),
-            Err(errno) => return Err(root_unavailable(&self.root, errno.into())),
-        };
-        match rustix::fs::fstat(&opened) {
-            Ok(stat) if (stat.st_dev, stat.st_ino) == self.identity => Ok(opened),
-            Ok(_) => Err(root_unavailable(&self.root, Errno::STALE.into())),
-            Err(errno) => Err(root_unavailable(&self.root, errno.into())),
+    /// What is at or below `path` is walked now, or gone: what of it is left to others is found anew.
+    pub(super) fn leave_nothing_within(&mut self, path: &RelPath) {
+        if let Some(left) = &mut self.left {
+            left.remove_within(path);
         }
     }
 
@@ -150,27 +151,47 @@ impl InotifyBackend {
             // Gone or replaced since it was listed: there is or was an event for that.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(false),
             Err(errno @ (Errno::MFILE | Errno::NFILE)) => {
-                return Err(Error::io("open", &self.root.join(path.as_os_path()), errno));
+                return Err(Error::io("open", &self.place.path().join(path.as_os_path()), errno));
             }
             Err(_) => {
                 self.unreadable.insert(key_of(&path));
                 return Ok(false);
             }
         };
-        if self.one_file_system && rustix::fs::fstat(&opened).is_ok_and(|stat| stat.st_dev != self.identity.0)
-        {
-            return Ok(false);
+        let device = rustix::fs::fstat(&opened).map_or(self.place.device(), |stat| stat.st_dev);
+        if device != self.place.device() {
+            if self.one_file_system {
+                return Ok(false);
+            }
+            if let Some(kind) = self.devices.silent(device, &opened) {
+                let Some(left) = &mut self.left else {
+                    self.silent.insert(kind);
+                    return self.watch_and_list(&opened, step, &path, steps);
+                };
+                left.insert(path, Why::Silent(kind));
+                return Ok(false);
+            }
         }
-        let (watch, placed) = match self.watch_directory(&opened, step, &path) {
+        self.watch_and_list(&opened, step, &path, steps)
+    }
+
+    fn watch_and_list(
+        &mut self,
+        opened: &OwnedFd,
+        step: &Step,
+        path: &RelPath,
+        steps: &mut Vec<Step>,
+    ) -> Result<bool> {
+        let (watch, placed) = match self.watch_directory(opened, step, path) {
             Outcome::Placed(_, Placed::Twice) | Outcome::Skipped => return Ok(false),
             Outcome::Placed(watch, placed) => (Some(watch), placed),
             Outcome::Unwatched => (None, Placed::New),
         };
         let is_new = placed != Placed::Known;
         // Only now: an ignore file that is written after this was read has an event.
-        let scope = self.rules.enter(&step.parent_scope, &step.name);
+        let scope = self.rules.enter_opened(&step.parent_scope, &step.name, Some(opened.as_fd()));
         if scope.verdict().is_included() {
-            self.list(&opened, watch, &scope, steps)?;
+            self.list(opened, watch, &scope, steps)?;
         }
         Ok(is_new)
     }
@@ -198,10 +219,16 @@ impl InotifyBackend {
                 }
                 Outcome::Placed(watch, placed)
             }
-            Err(error) if limits::is_exhausted(&error) => {
-                self.exhausted.insert(key_of(path));
-                Outcome::Unwatched
-            }
+            Err(error) if limits::is_exhausted(&error) => match &mut self.left {
+                Some(left) => {
+                    left.insert(path.clone(), Why::NoWatch);
+                    Outcome::Skipped
+                }
+                None => {
+                    self.exhausted.insert(key_of(path));
+                    Outcome::Unwatched
+                }
+            },
             Err(_) => {
                 self.unreadable.insert(key_of(path));
                 Outcome::Skipped
@@ -214,7 +241,8 @@ impl InotifyBackend {
     fn stands_where_known(&self, opened: &OwnedFd, watch: Watch) -> bool {
         let Some(path) = self.table.path(watch) else { return false };
         let there = self
-            .open_root()
+            .place
+            .open()
             .ok()
             .and_then(|root| open::open(root.as_fd(), &path, OFlags::RDONLY | OFlags::DIRECTORY).ok());
         let identity =
@@ -249,7 +277,7 @@ impl InotifyBackend {
         scope: &Scope,
         steps: &mut Vec<Step>,
     ) -> Result<()> {
-        let path = || self.root.join(scope.directory().as_os_path());
+        let path = || self.place.path().join(scope.directory().as_os_path());
         let entries = Dir::read_from(opened).map_err(|errno| Error::io("list", &path(), errno))?;
         for entry in entries {
             let Ok(entry) = entry else {

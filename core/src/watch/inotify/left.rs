@@ -1,0 +1,106 @@
+//! What inotify leaves to be polled: directories that get no watch, and file systems that do not tell of every
+//! change.
+//!
+//! Kept are the topmost such directories only; nothing below them is watched or walked. Whoever polls asks for
+//! them after each wait. Without such a one nothing is kept, and directories are only counted.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::AsFd;
+
+use crate::path::RelPath;
+use crate::watch::kinds;
+
+/// Why a directory is not watched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::watch) enum Why {
+    /// There was no watch to be had.
+    NoWatch,
+    /// It is on a file system of this kind, which does not tell of every change.
+    Silent(String),
+}
+
+/// The topmost directories that are not watched.
+pub(in crate::watch) type Tops = BTreeMap<RelPath, Why>;
+
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    tops: Tops,
+    is_news: bool,
+}
+
+impl Left {
+    pub fn tops(&self) -> &Tops {
+        &self.tops
+    }
+
+    /// Whether anything changed since the last call.
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.is_news)
+    }
+
+    pub fn insert(&mut self, path: RelPath, why: Why) {
+        self.is_news = true;
+        self.tops.insert(path, why);
+    }
+
+    /// Drops what is at or below `path`: it is gone, or about to be walked again.
+    pub fn remove_within(&mut self, path: &RelPath) {
+        if path.is_root() {
+            self.is_news |= !self.tops.is_empty();
+            self.tops.clear();
+            return;
+        }
+        // No name is smaller than one NUL byte, and none contains it.
+        let below = path.join(b"\0");
+        let within = |top: &RelPath| top.is_within(path);
+        let mut doomed: Vec<RelPath> =
+            self.tops.range(below..).map(|(top, _)| top).take_while(|top| within(top)).cloned().collect();
+        doomed.extend(self.tops.get_key_value(path).map(|(top, _)| top.clone()));
+        for top in doomed {
+            self.is_news |= self.tops.remove(&top).is_some();
+        }
+    }
+}
+
+/// The kinds of the file systems that were met, by device.
+#[derive(Debug, Default)]
+pub(super) struct Devices(HashMap<u64, Option<String>>);
+
+impl Devices {
+    /// The name of the kind of file system that the open `directory` on `device` is on, if that kind does not
+    /// tell of every change.
+    pub fn silent(&mut self, device: u64, directory: impl AsFd) -> Option<String> {
+        let kind = self.0.entry(device).or_insert_with(|| kinds::silent(directory).unwrap_or_default());
+        kind.clone()
+    }
+
+    /// Device numbers are used again.
+    pub fn forget(&mut self) {
+        self.0.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_below_a_path_is_dropped_and_its_neighbours_stay() {
+        let path = |text: &str| RelPath::new(text).unwrap();
+        let mut left = Left::default();
+        for top in ["a", "a-b", "a/x", "a/x-y", "b/c"] {
+            left.insert(path(top), Why::NoWatch);
+        }
+        assert!(left.take_news() && !left.take_news());
+        left.remove_within(&path("c"));
+        assert!(!left.take_news());
+        left.remove_within(&path("a/x"));
+        left.remove_within(&path("b"));
+        assert!(left.take_news());
+        assert_eq!(left.tops().keys().map(ToString::to_string).collect::<Vec<_>>(), ["a", "a-b", "a/x-y"]);
+        left.remove_within(&path("a"));
+        assert_eq!(left.tops().keys().map(ToString::to_string).collect::<Vec<_>>(), ["a-b"]);
+        left.remove_within(&RelPath::root());
+        assert!(left.tops().is_empty());
+    }
+}
