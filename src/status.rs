@@ -3,6 +3,8 @@
 //! It is put together from what the actors published on the board, or, when no daemon runs, from the store.
 //! Every configured repository, root and remote is in it, also one that has not said anything yet.
 
+use std::path::Path;
+
 use backupbot_actors::board::{
     Moment, Recovered, RemoteState, RemoteStatus, RemoteView, RepositoryStatus, RepositoryView, RootState,
     RootStatus, SkippedFile,
@@ -10,12 +12,15 @@ use backupbot_actors::board::{
 use backupbot_actors::control::Control;
 use backupbot_actors::seat::RepositorySeat;
 use backupbot_core::config::Alerts;
+use backupbot_core::disk::Room;
 use backupbot_core::error::Result;
 use backupbot_core::names::{RemoteName, RepositoryName};
 use backupbot_core::protection::StateCounts;
 use backupbot_core::store::StoreReader;
+use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use crate::files::shown;
 use crate::spans;
 
 /// This program's version.
@@ -150,6 +155,17 @@ impl Alert {
 
     fn since(self, since: Option<Moment>) -> Self {
         Self { since, ..self }
+    }
+
+    /// Little is free where the state is; `None` while there is enough, or where the file system does not say.
+    pub fn disk_low(state_dir: &Path, limits: &Alerts) -> Option<Self> {
+        let free = Room::of(state_dir).ok()?.bytes.filter(|free| *free < limits.disk_free)?;
+        let text = format!(
+            "the file system of {} has {} free; commits stop when the next one does not fit: make room there",
+            shown(state_dir),
+            ByteSize(free)
+        );
+        Some(Self::new("disk_low", Severity::Warning, text))
     }
 
     /// The state database or a repository was damaged and made anew.
@@ -348,6 +364,17 @@ pub mod tests {
         repository.remotes[0].oldest_unprotected_seconds = 6 * 3600 + 1;
         assert_eq!(names(repository), ["root_unavailable", "remote_halted", "remote_stale", "backlog"]);
         assert_eq!(names(RepositoryAnswer { remotes: Vec::new(), ..healthy() }), ["no_remote"]);
+    }
+
+    #[test]
+    fn little_room_is_a_warning_and_enough_is_none() {
+        let limits = |disk_free| Alerts { disk_free, ..Alerts::default() };
+        let scratch = tempfile::tempdir().unwrap();
+        let alert = Alert::disk_low(scratch.path(), &limits(u64::MAX)).unwrap();
+        assert_eq!(alert.severity, Severity::Warning);
+        assert!(alert.message.contains("make room"), "{}", alert.message);
+        assert_eq!(Alert::disk_low(scratch.path(), &limits(0)), None);
+        assert_eq!(Alert::disk_low(Path::new("/no/such/place"), &limits(u64::MAX)), None);
     }
 
     #[test]

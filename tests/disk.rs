@@ -43,6 +43,9 @@ fn commits_stop_before_the_disk_of_the_state_is_full_and_resume_by_themselves() 
     daemon.api().flush();
     let before = setup.remote().tip("main").unwrap();
 
+    let alerts = daemon.api().status()["alerts"].clone();
+    assert!(alerts.to_string().contains("disk_low"), "less than 1 GiB is a warning: {alerts}");
+
     let ballast = disk.fill(6 * MIB);
     write(&setup.root(), "file", "2");
     let status = daemon.status_when("commits have stopped", |status| trouble(status).is_some());

@@ -4,6 +4,7 @@
 //! and the store, so they are there whatever the actors do; only a flush waits for them.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -107,6 +108,11 @@ impl From<Error> for ControlError {
 impl Control {
     pub(crate) fn new(common: Common, seats: Vec<Arc<RepositorySeat>>) -> Self {
         Self { common, seats }
+    }
+
+    /// The state directory.
+    pub fn state_dir(&self) -> &Path {
+        &self.common.state_dir
     }
 
     /// What everybody published.

@@ -34,7 +34,13 @@ impl Room {
                 asked => break asked,
             }
         };
-        let system = system.map_err(|errno| Error::io("ask for the free space of", directory, errno))?;
+        let system = match system {
+            // A file system that does not answer is tried, as one that answers with nought is.
+            Err(rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {
+                return Ok(Self { bytes: None, inodes: None });
+            }
+            asked => asked.map_err(|errno| Error::io("ask for the free space of", directory, errno))?,
+        };
         // Some network file systems do not know and say nought of everything.
         let bytes = (system.f_blocks > 0).then(|| system.f_bavail.saturating_mul(system.f_frsize));
         let inodes = (system.f_files > 0).then_some(system.f_favail);

@@ -57,6 +57,7 @@ async fn status_now(door: Data<Door>) -> Result<StatusAnswer, Problem> {
             status::halted_since(&inside.reader, repository, remote).ok().flatten()
         };
         let mut alerts = status::alerts(&repositories, &door.alerts, Moment::now(), halted_since);
+        alerts.extend(status::Alert::disk_low(inside.control.state_dir(), &door.alerts));
         alerts.extend(inside.control.board().latest_recoveries().iter().map(status::Alert::state_recovered));
         Ok(StatusAnswer {
             instance: door.instance.clone(),

@@ -117,7 +117,7 @@ impl Handle {
             }
             Reopened::NotNow(error) => {
                 state.rest(&error);
-                Err(error)
+                Err(state.refusal())
             }
             Reopened::Damaged(why) => {
                 state.is_damaged = true;
@@ -146,7 +146,8 @@ impl Handle {
 impl State {
     /// The file is not opened before a pause is over; the first time there is none.
     fn rest(&mut self, error: &Error) {
-        self.kind = error.kind();
+        // In use by somebody else for now is no reason to call a person: that is a matter of starting.
+        self.kind = if error.kind() == Kind::InUse { Kind::Store } else { error.kind() };
         self.why = error.to_string();
         self.not_before = Instant::now() + self.pause;
         self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
@@ -171,3 +172,6 @@ fn ends_an_opening(inner: &Inner) -> bool {
         )
     )
 }
+
+#[cfg(test)]
+mod tests;

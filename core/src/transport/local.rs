@@ -7,8 +7,8 @@
 //! instance sweeps it at once and nobody else's. Hooks of the remote are not run.
 
 use std::collections::HashSet;
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -95,6 +95,15 @@ impl LocalTransport {
         self.remote.tree_of(commit).is_ok_and(|tree| self.remote.git().find_tree(tree).is_ok())
     }
 
+    /// No reference leads to what was just sent, so it goes again: on a full disk the next attempt needs the room.
+    /// A reference whose move failed only after it was seen to move keeps it.
+    fn take_back(&self, pack: &pack::InstalledPack, update: &ReferenceUpdate) {
+        let has_moved = !matches!(self.remote.reference(&update.name), Ok(at) if at != Some(update.new));
+        if !pack.was_there && !has_moved {
+            let _ = pack::remove_by_name(&self.remote.pack_directory(), &pack.name);
+        }
+    }
+
     fn is_loose(&self, oid: &Oid) -> bool {
         let hex = oid.to_string();
         let (directory, file) = hex.split_at(2);
@@ -126,39 +135,45 @@ impl Transport for LocalTransport {
         refs::sweep_stale_locks(self.remote.path(), ABANDONED_AFTER, SystemTime::now());
         let workshop = Workshop(workshop::for_push(self.remote.path(), &self.owner)?);
         let workshop = workshop.0.as_path();
-        let (sent, keep) = match assemble(source, objects, workshop, Trust::Stored, progress)? {
+        let pack_directory = self.remote.pack_directory();
+        let (sent, installed) = match assemble(source, objects, workshop, Trust::Stored, progress)? {
             None => (Sent::default(), None),
             Some(finished) => {
                 let (objects, bytes) = (u64::from(finished.objects()), finished.bytes());
                 let sent = Sent { objects, bytes, restored: 0 };
-                let pack_directory = self.remote.pack_directory();
                 let keep = KeepFile::create(workshop, &pack_directory, finished.name(), &self.owner)?;
                 fault::point("push:pack-synced");
-                pack::install_from(workshop, &pack_directory, &finished.into_name())?;
+                let pack = pack::install_from(workshop, &pack_directory, &finished.into_name())?;
                 fault::point("push:pack-installed");
-                (sent, Some(keep))
+                (sent, Some((pack, keep)))
             }
         };
         // A lock with a commit that we made is ours, from a process that died.
         let is_ours =
             |oid: Oid| source.has_commit(oid) && !self.remote.has_commit(oid) || objects.contains(&oid);
-        for update in updates {
-            refs::move_reference_over(
+        for (number, update) in updates.iter().enumerate() {
+            let moved = refs::move_reference_over(
                 &self.remote,
                 &update.name,
                 update.expected,
                 update.new,
                 workshop,
                 &is_ours,
-            )?;
+            );
+            if let Err(error) = moved {
+                if let Some((pack, _)) = installed.as_ref().filter(|_| number == 0) {
+                    self.take_back(pack, update);
+                }
+                return Err(error);
+            }
         }
         fault::point("push:reference-moved");
-        drop(keep);
+        drop(installed);
         Ok(sent)
     }
 
     fn lost(&mut self, source: &Repository, tips: &[Oid], progress: &Progress) -> Result<Vec<Oid>> {
-        let packs = PackSet::open(&self.remote.pack_directory())?;
+        let packs = PackSet::open_lean(&self.remote.pack_directory())?;
         // A pack without its index, an index without its pack, one that is cut off or not what its index says:
         // all of that shows when the packs are opened. A pack that vanished whole shows if the newest commit was
         // in it.
@@ -281,7 +296,10 @@ impl KeepFile {
     fn create(workshop: &Path, pack_directory: &Path, pack: &str, owner: &str) -> Result<Self> {
         // Made elsewhere and renamed: an empty one in place would be nobody's, and stay.
         let draft = workshop.join("keep");
-        fs::write(&draft, keep_text(owner)).map_err(|error| Error::io("write", &draft, error))?;
+        // Nothing that somebody else has put there is written to.
+        let made = File::options().write(true).create_new(true).open(&draft);
+        made.and_then(|mut file| file.write_all(keep_text(owner).as_bytes()))
+            .map_err(|error| Error::io("write", &draft, error))?;
         // After a power cut an empty one would be nobody's, too.
         sync_file(&draft)?;
         let path = pack_directory.join(format!("{pack}.keep"));
@@ -323,7 +341,7 @@ mod tests {
             (packs.join("pack-4.pack"), String::new(), old),
         ] {
             fs::write(&path, text).unwrap();
-            fs::File::open(&path).unwrap().set_modified(modified).unwrap();
+            File::open(&path).unwrap().set_modified(modified).unwrap();
         }
         LocalTransport::open(&remote, branch, &ours).unwrap();
         let mut left: Vec<_> = fs::read_dir(&packs).unwrap().map(|item| item.unwrap().file_name()).collect();

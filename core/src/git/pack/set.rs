@@ -68,6 +68,11 @@ impl PackSet {
         Self::open_within(pack_dir, RESIDENT_BYTES)
     }
 
+    /// As [`PackSet::open`] for who only wants to know whether every pack can be read: no index is held in memory.
+    pub fn open_lean(pack_dir: &Path) -> Result<Self> {
+        Self::open_within(pack_dir, 0)
+    }
+
     /// As [`PackSet::open`] with at most `resident_bytes` of indexes in memory.
     pub(super) fn open_within(pack_dir: &Path, resident_bytes: u64) -> Result<Self> {
         let mut set = Self {
