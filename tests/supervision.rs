@@ -149,10 +149,7 @@ fn a_repository_that_keeps_failing_is_parked_while_its_neighbour_goes_on() {
     setup.config["shutdown_grace"] = json!("2s");
     write(&setup.root(), "file", "0");
     write(&setup.path("neighbour"), "file", "0");
-    // What should be the repository is no repository and no place for one.
-    fs::create_dir_all(setup.state().join("repos")).unwrap();
-    fs::write(setup.local().path, "in the way").unwrap();
-    let daemon = setup.launch(&[]);
+    let daemon = setup.launch(&[("BACKUPBOT_FAULT", "actor:committer:started/documents=panic@1+")]);
     daemon.serving();
     let neighbour = Judge::new(setup.path("remote/neighbour.git"));
     eventually("the neighbour's first commit", SOON, || neighbour.blob("main", "neighbour/file"));
@@ -172,8 +169,7 @@ fn a_repository_that_keeps_failing_is_parked_while_its_neighbour_goes_on() {
     assert_eq!(running.count(), 1);
     daemon.stop_or_fail();
 
-    // The obstacle is taken away: the next start protects what waited.
-    fs::remove_file(setup.local().path).unwrap();
+    // The next start protects what waited.
     let daemon = setup.start();
     daemon.api().flush();
     daemon.stop();

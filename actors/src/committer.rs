@@ -449,7 +449,7 @@ impl Actor for Committer {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        fault::point("actor:committer:started");
+        fault::point_of("actor:committer:started", self.seat.settings.name.as_str());
         self.publish(&WaitingNow::default());
         self.begin(None, ctx);
         self.seat.queued.wake(ctx);

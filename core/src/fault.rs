@@ -13,6 +13,14 @@ pub fn point(_name: &str) {}
 #[cfg(feature = "fault-points")]
 pub use enabled::point;
 
+/// As [`point`]; a plan may name it `name` or, for one of several that pass here, `name/subject`.
+#[cfg(not(feature = "fault-points"))]
+#[inline(always)]
+pub fn point_of(_name: &str, _subject: &str) {}
+
+#[cfg(feature = "fault-points")]
+pub use enabled::point_of;
+
 #[cfg(feature = "fault-points")]
 mod enabled {
     use std::collections::HashMap;
@@ -51,6 +59,12 @@ mod enabled {
         let onwards = count.ends_with('+');
         let at = count.trim_end_matches('+').parse().ok()?;
         Some((name.to_owned(), Plan { action, at, onwards, passes: 0 }))
+    }
+
+    /// A pass of one of several.
+    pub fn point_of(name: &str, subject: &str) {
+        point(name);
+        point(&format!("{name}/{subject}"));
     }
 
     /// Counts a pass and acts if it is the planned one.

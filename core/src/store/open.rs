@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use redb::{Database, ReadableDatabase};
 
@@ -36,9 +37,15 @@ pub(super) enum Check {
 enum Damage {
     /// Not readable as our database, or not readable by us.
     Broken(String),
+    /// The disk fails: perhaps once, perhaps always, perhaps only where this file lies.
+    Failing(Error),
     /// Not damage: the system refuses, and setting the file aside would help nobody.
     System(Error),
 }
+
+/// How often a file that the disk fails to give is tried at a start, and the pause between.
+const TRIES: usize = 4;
+const PAUSE: Duration = Duration::from_millis(250);
 
 pub(super) fn open_or_rebuild(
     state_dir: &Path,
@@ -50,9 +57,17 @@ pub(super) fn open_or_rebuild(
     let recovery = match fs::symlink_metadata(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(Error::io("look at", &path, error)),
-        Ok(_) => match open_unless_condemned(&path, cache_bytes, check) {
+        Ok(_) => match open_patiently(&path, cache_bytes, check) {
             Ok(database) => return Ok((database, None)),
             Err(Damage::System(error)) => return Err(error),
+            Err(Damage::Failing(error)) => {
+                // A disk that takes no new one either is the trouble, and this file may be whole.
+                if write_new(state_dir, cache_bytes).is_err() {
+                    return Err(error);
+                }
+                let set_aside = quarantine::set_aside(&path, KEPT)?;
+                Some(Recovery { reason: error.to_string(), set_aside })
+            }
             Err(Damage::Broken(reason)) => {
                 let set_aside = quarantine::set_aside(&path, KEPT)?;
                 Some(Recovery { reason, set_aside })
@@ -68,9 +83,19 @@ pub(super) fn open_or_rebuild(
     create_whole(state_dir, &path, cache_bytes)?;
     match open_checked(&path, cache_bytes, check) {
         Ok(database) => Ok((database, recovery)),
-        Err(Damage::System(error)) => Err(error),
+        Err(Damage::System(error) | Damage::Failing(error)) => Err(error),
         Err(Damage::Broken(reason)) => Err(Error::new(Kind::Store, format!("{}: {reason}", path.display()))),
     }
+}
+
+fn open_patiently(path: &Path, cache_bytes: usize, check: Check) -> std::result::Result<Database, Damage> {
+    for _ in 1..TRIES {
+        match open_unless_condemned(path, cache_bytes, check) {
+            Err(Damage::Failing(_)) => std::thread::sleep(PAUSE),
+            other => return other,
+        }
+    }
+    open_unless_condemned(path, cache_bytes, check)
 }
 
 fn unfinished(state_dir: &Path) -> PathBuf {
@@ -88,6 +113,17 @@ fn remove_unfinished(state_dir: &Path) -> Result<()> {
 }
 
 fn create_whole(state_dir: &Path, path: &Path, cache_bytes: usize) -> Result<()> {
+    let temporary = write_new(state_dir, cache_bytes)?;
+    fault::point("store:written-not-renamed");
+    fs::rename(&temporary, path).map_err(|error| Error::io("rename", &temporary, error))?;
+    sync_directory(state_dir)?;
+    fault::point("store:renamed");
+    Ok(())
+}
+
+/// Writes an empty database beside its place, whole and durable.
+fn write_new(state_dir: &Path, cache_bytes: usize) -> Result<PathBuf> {
+    remove_unfinished(state_dir)?;
     let temporary = unfinished(state_dir);
     let make = || -> Outcome<()> {
         let database = Database::builder().set_cache_size(cache_bytes).create(&temporary)?;
@@ -107,13 +143,9 @@ fn create_whole(state_dir: &Path, path: &Path, cache_bytes: usize) -> Result<()>
         Ok(())
     };
     make().map_err(|error| store_error_at(error, &temporary))?;
-    fault::point("store:written-not-renamed");
     let file = File::open(&temporary).map_err(|error| Error::io("open", &temporary, error))?;
     file.sync_all().map_err(|error| Error::io("sync", &temporary, error))?;
-    fs::rename(&temporary, path).map_err(|error| Error::io("rename", &temporary, error))?;
-    sync_directory(state_dir)?;
-    fault::point("store:renamed");
-    Ok(())
+    Ok(temporary)
 }
 
 /// Beside the database stands, from the moment at which it failed a running program, why.
@@ -147,8 +179,8 @@ fn open_checked(path: &Path, cache_bytes: usize, check: Check) -> std::result::R
         let mut database = Database::builder().set_cache_size(cache_bytes).open(path)?;
         let (format, was_running) = read_marks(&database)?;
         let is_due = check == Check::All || was_running;
-        let sound = if is_due && format <= FORMAT { database.check_integrity()? } else { true };
-        if sound && format <= FORMAT {
+        let sound = if is_due && format == FORMAT { database.check_integrity()? } else { true };
+        if sound && format == FORMAT {
             let mut transaction = database.begin_write()?;
             transaction.set_two_phase_commit(true);
             transaction.open_table(META)?.insert("running", [1u8].as_slice())?;
@@ -160,6 +192,9 @@ fn open_checked(path: &Path, cache_bytes: usize, check: Check) -> std::result::R
         Ok(Ok((_, _, format))) if format > FORMAT => Err(Damage::Broken(format!(
             "it has format {format} and this program reads up to {FORMAT}: a later version wrote it, which can use it \
              again once it is moved back"
+        ))),
+        Ok(Ok((_, _, format))) if format < FORMAT => Err(Damage::Broken(format!(
+            "it has format {format} and this program uses {FORMAT}: an earlier version wrote it"
         ))),
         Ok(Ok((database, true, _))) => Ok(database),
         // The check repaired what it could: what is left is consistent, but may be older than the truth.
@@ -185,13 +220,16 @@ fn damage_of(path: &Path, doing: &str, error: std::io::Error) -> Damage {
                 | Errno::ISDIR
                 | Errno::LOOP
                 | Errno::NXIO
-                | Errno::IO
                 | Errno::ACCESS
                 | Errno::PERM
                 | Errno::INVAL
         )
     );
+    let is_failing = Errno::from_io_error(&error) == Some(Errno::IO);
     let error = Error::io(doing, path, error);
+    if is_failing {
+        return Damage::Failing(error);
+    }
     if is_of_the_file { Damage::Broken(error.to_string()) } else { Damage::System(error) }
 }
 
@@ -220,7 +258,7 @@ pub(super) fn open_again(path: &Path, cache_bytes: usize) -> Reopened {
     }
     match open_checked(path, cache_bytes, Check::AfterCrash) {
         Ok(database) => Reopened::Open(Box::new(database)),
-        Err(Damage::System(error)) => Reopened::NotNow(error),
+        Err(Damage::System(error) | Damage::Failing(error)) => Reopened::NotNow(error),
         Err(Damage::Broken(reason)) => Reopened::Damaged(reason),
     }
 }
@@ -298,10 +336,28 @@ mod tests {
         drop(store);
         let (store, recovery) = Store::open(scratch.path()).unwrap();
         let recovery = recovery.unwrap();
-        assert!(recovery.reason.contains("format 2"), "{recovery:?}");
+        assert!(recovery.reason.contains("a later version"), "{recovery:?}");
         assert_eq!(store.swap_config_checksum("x").unwrap(), None);
         let aside = Database::open(&recovery.set_aside).unwrap();
         assert_eq!(read_marks(&aside).unwrap().0, FORMAT + 1, "the later version can use it again");
+    }
+
+    #[test]
+    fn an_earlier_versions_database_is_set_aside_and_made_anew() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(scratch.path()).unwrap();
+        let earlier = store.write(|transaction| {
+            transaction.open_table(META)?.insert("format", (FORMAT - 1).to_le_bytes().as_slice())?;
+            Ok(())
+        });
+        earlier.unwrap();
+        drop(store);
+        let (_, recovery) = Store::open(scratch.path()).unwrap();
+        let recovery = recovery.unwrap();
+        assert!(
+            recovery.reason.contains("an earlier version") && recovery.set_aside.exists(),
+            "{recovery:?}"
+        );
     }
 
     #[test]
