@@ -121,6 +121,29 @@ impl Acknowledged {
     }
 }
 
+/// Everything that may tell why a commit is not there.
+fn evidence(repository: &Path, commit: &str, said: &str) -> String {
+    let shown = |arguments: &[&str]| {
+        let output = try_git(repository, arguments);
+        format!(
+            "git {arguments:?}: {}{}\n",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )
+    };
+    let mut text = shown(&["for-each-ref"]);
+    text += &shown(&["cat-file", "-t", commit]);
+    text += &shown(&["log", "--format=%H %cd", "-3", "refs/heads/main"]);
+    text += &shown(&["log", "--format=%H %cd", "-3", commit]);
+    text += &shown(&["fsck", "--full"]);
+    for place in ["refs/heads", "objects", "objects/pack"] {
+        let names = fs::read_dir(repository.join(place)).into_iter().flatten().flatten();
+        let names: Vec<_> = names.map(|entry| entry.file_name()).collect();
+        text += &format!("{place}: {names:?}\n");
+    }
+    text + said
+}
+
 fn has(repository: &Path, commit: &str) -> bool {
     try_git(repository, &["merge-base", "--is-ancestor", commit, "refs/heads/main"]).status.success()
 }
@@ -146,7 +169,9 @@ fn a_power_cut_loses_no_acknowledged_commit() {
     let mut last: Option<String> = None;
     for round in 0..if is_long() { 100 } else { 6 } {
         let churn = Churn::start(&setup.root(), seed.wrapping_add(round), Duration::from_millis(8));
-        let daemon = setup.launch(&[]);
+        // Packs are merged all the time in every other round.
+        let most_packs = if round % 2 == 0 { "50" } else { "3" };
+        let daemon = setup.launch(&[("BACKUPBOT_FAULT_MOST_PACKS", most_packs)]);
         let mut asking = None;
         if round % 3 == 0 {
             // Somewhere in the first moments.
@@ -159,6 +184,7 @@ fn a_power_cut_loses_no_acknowledged_commit() {
             asking = Some(asked);
         }
         disk.cut(WAYS[random.below(WAYS.len())]).unwrap();
+        let said = daemon.output();
         daemon.kill();
         if let Some(asked) = asking {
             let _ = asked.thread.join();
@@ -168,11 +194,13 @@ fn a_power_cut_loses_no_acknowledged_commit() {
         if let Some(commit) = &last {
             assert!(
                 has(&setup.remote().path, commit),
-                "round {round}: {commit} was acknowledged; the remote lost it"
+                "round {round}: {commit} was acknowledged; the remote lost it: {}",
+                evidence(&setup.remote().path, commit, &said)
             );
             assert!(
                 has(&setup.local().path, commit),
-                "round {round}: {commit} was acknowledged and is lost here"
+                "round {round}: {commit} was acknowledged and is lost here: {}",
+                evidence(&setup.local().path, commit, &said)
             );
         }
 
