@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use redb::{Database, ReadableDatabase};
 
@@ -38,6 +39,28 @@ enum Damage {
     Broken(String),
     /// Not damage: the system refuses, and setting the file aside would help nobody.
     System(Error),
+    /// The disk failed to read or write it. It may do so for a moment or for ever, as a bad sector does.
+    Device(Error),
+}
+
+/// How often a start tries a file that the disk fails to give, and the pause between.
+const TRIES: u32 = 4;
+const PAUSE_BETWEEN: Duration = Duration::from_millis(200);
+
+/// A disk that fails for a moment is no reason to lose what is in the file; one that goes on failing is.
+fn unless_it_passes(
+    mut open: impl FnMut() -> std::result::Result<Database, Damage>,
+) -> std::result::Result<Database, Damage> {
+    for _ in 1..TRIES {
+        match open() {
+            Err(Damage::Device(_)) => std::thread::sleep(PAUSE_BETWEEN),
+            opened => return opened,
+        }
+    }
+    match open() {
+        Err(Damage::Device(error)) => Err(Damage::Broken(error.to_string())),
+        opened => opened,
+    }
 }
 
 pub(super) fn open_or_rebuild(
@@ -50,9 +73,9 @@ pub(super) fn open_or_rebuild(
     let recovery = match fs::symlink_metadata(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(Error::io("look at", &path, error)),
-        Ok(_) => match open_unless_condemned(&path, cache_bytes, check) {
+        Ok(_) => match unless_it_passes(|| open_unless_condemned(&path, cache_bytes, check)) {
             Ok(database) => return Ok((database, None)),
-            Err(Damage::System(error)) => return Err(error),
+            Err(Damage::System(error) | Damage::Device(error)) => return Err(error),
             Err(Damage::Broken(reason)) => {
                 let set_aside = quarantine::set_aside(&path, KEPT)?;
                 let _ = fs::remove_file(verdict_of(&path));
@@ -63,7 +86,7 @@ pub(super) fn open_or_rebuild(
     create_whole(state_dir, &path, cache_bytes)?;
     match open_checked(&path, cache_bytes, check) {
         Ok(database) => Ok((database, recovery)),
-        Err(Damage::System(error)) => Err(error),
+        Err(Damage::System(error) | Damage::Device(error)) => Err(error),
         Err(Damage::Broken(reason)) => Err(Error::new(Kind::Store, format!("{}: {reason}", path.display()))),
     }
 }
@@ -164,6 +187,10 @@ fn open_checked(path: &Path, cache_bytes: usize, check: Check) -> std::result::R
             format!("{} is open in another process", path.display()),
         ))),
         Ok(Err(Inner::Database(redb::Error::Io(error)))) => Err(damage_of(path, "open", error)),
+        // It was a failed read or write at first, of which redb told only then.
+        Ok(Err(error @ Inner::Database(redb::Error::PreviousIo))) => {
+            Err(Damage::Device(store_error_at(error, path)))
+        }
         Ok(Err(error)) => Err(Damage::Broken(store_error(error).to_string())),
         Err(_) => Err(Damage::Broken("reading it ended in a panic".to_owned())),
     }
@@ -180,13 +207,16 @@ fn damage_of(path: &Path, doing: &str, error: std::io::Error) -> Damage {
                 | Errno::ISDIR
                 | Errno::LOOP
                 | Errno::NXIO
-                | Errno::IO
                 | Errno::ACCESS
                 | Errno::PERM
                 | Errno::INVAL
         )
     );
+    let is_of_the_disk = Errno::from_io_error(&error) == Some(Errno::IO);
     let error = Error::io(doing, path, error);
+    if is_of_the_disk {
+        return Damage::Device(error);
+    }
     if is_of_the_file { Damage::Broken(error.to_string()) } else { Damage::System(error) }
 }
 
@@ -215,7 +245,7 @@ pub(super) fn open_again(path: &Path, cache_bytes: usize) -> Reopened {
     }
     match open_checked(path, cache_bytes, Check::AfterCrash) {
         Ok(database) => Reopened::Open(Box::new(database)),
-        Err(Damage::System(error)) => Reopened::NotNow(error),
+        Err(Damage::System(error) | Damage::Device(error)) => Reopened::NotNow(error),
         Err(Damage::Broken(reason)) => Reopened::Damaged(reason),
     }
 }
