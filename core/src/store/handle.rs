@@ -21,6 +21,9 @@ use crate::error::{Error, Kind, Result};
 /// The pause before the file is opened a second time within [`STEADY`]; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Attempts in a row, some five minutes, after which a disk that fails to give the file is taken for damage: a
+/// start, which follows, tries once more and rebuilds.
+const PATIENCE: u32 = 30;
 /// A database that served so long is taken for well.
 const STEADY: Duration = Duration::from_secs(60);
 
@@ -41,6 +44,8 @@ struct State {
     opened_at: Instant,
     pause: Duration,
     not_before: Instant,
+    /// Attempts in a row to open it again that the disk refused.
+    refused: u32,
     /// Why it is closed.
     kind: Kind,
     why: String,
@@ -55,6 +60,7 @@ impl Handle {
             opened_at: Instant::now(),
             pause: Duration::ZERO,
             not_before: Instant::now(),
+            refused: 0,
             kind: Kind::Store,
             why: String::new(),
             is_damaged: false,
@@ -113,10 +119,15 @@ impl Handle {
                 state.database = Some(*database);
                 state.opening += 1;
                 state.opened_at = Instant::now();
+                state.refused = 0;
                 Ok(())
             }
             Reopened::NotNow(error) => {
                 state.rest(&error);
+                if state.kind != Kind::DiskFull {
+                    state.refused += 1;
+                    state.is_damaged = state.refused >= PATIENCE;
+                }
                 Err(state.refusal())
             }
             Reopened::Damaged(why) => {
