@@ -227,7 +227,17 @@ impl Daemon {
         let file = fs::File::create(&output).unwrap();
         command.stdout(file.try_clone().unwrap()).stderr(file);
         let state = setup.state();
-        Self { child: command.spawn().unwrap(), traced: false, ended: None, state, output }
+        let child = loop {
+            match command.spawn() {
+                // A copy of the program that a test has just written is still open in a child that another test is
+                // about to start.
+                Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                spawned => break spawned.unwrap(),
+            }
+        };
+        Self { child, traced: false, ended: None, state, output }
     }
 
     /// The same where `command` starts the program as its own child.

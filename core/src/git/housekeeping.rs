@@ -30,6 +30,7 @@ use crate::fault;
 use crate::git::pack::{self, Copied, FinishedPack, ObjectKind, PackReader, PackWriter, RawEntry, Sync};
 use crate::git::repository::{Repository, git_error};
 use crate::git::workshop;
+use crate::limits;
 use crate::progress::Progress;
 
 /// In a pack directory it means: somebody else keeps house here.
@@ -53,7 +54,7 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { most: 50, reserve: 64 * 1024 * 1024, objects: 1_000_000 }
+        Self { most: limits::packs_piled_up(), reserve: 64 * 1024 * 1024, objects: 1_000_000 }
     }
 }
 

@@ -36,8 +36,8 @@ fn settle_library() {
         // SAFETY: as above. A NAS export or a volume often belongs to another user; nothing of a repository's
         // configuration is executed here, which is what the ownership check is there to prevent.
         let _ = unsafe { git2::opts::set_verify_owner_validation(false) };
-        // SAFETY: as above.
-        let _ = unsafe { git2::opts::set_mwindow_file_limit(crate::limits::packs_of_libgit2()) };
+        // libgit2's own limit on open packs stays off: closing one that another thread reads has crashed it
+        // (1.9). Packs are kept few instead, by merging them: see `limits::packs_piled_up`.
     });
 }
 

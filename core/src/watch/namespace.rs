@@ -38,3 +38,16 @@ pub(super) fn is_inside(test: &str, script: &str) -> bool {
     }
     false
 }
+
+/// Whether temporary directories are in memory themselves, announced: then a file system in memory cannot stand for
+/// another kind.
+pub(super) fn scratch_is_in_memory(test: &str) -> bool {
+    const TMPFS: u64 = 0x0102_1994;
+    let is_tmpfs = rustix::fs::statfs(std::env::temp_dir()).is_ok_and(|found| found.f_type as u64 == TMPFS);
+    if is_tmpfs {
+        let line =
+            format!("\nSKIPPED: {test}: temporary files are kept in memory here; set TMPDIR to a disk\n");
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+    }
+    is_tmpfs
+}
