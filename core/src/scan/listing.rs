@@ -16,8 +16,6 @@ use crate::path::RelPath;
 
 /// Entries in listings that wait for the walk; nothing more is begun beyond.
 const HELD_ENTRIES: usize = 20_000;
-/// Directories announced and not begun.
-const MOST_WANTED: usize = 64;
 
 /// One directory.
 #[derive(Debug)]
@@ -95,7 +93,7 @@ impl Lookahead {
     pub fn announce<'p>(&self, directories: impl Iterator<Item = &'p RelPath>) {
         let mut state = self.state();
         state.wanted.clear();
-        for directory in directories.take(MOST_WANTED) {
+        for directory in directories {
             if !state.begun.contains_key(directory) {
                 state.wanted.push_back(directory.clone());
             }
