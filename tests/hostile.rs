@@ -133,9 +133,19 @@ fn an_unmounted_directory_inside_a_root_is_no_deletion() {
     daemon.api().flush();
     let remote = setup.remote();
     assert_eq!(remote.blob("main", "folder1/beside").unwrap(), b"2");
-    for path in ["folder1/disk/on it", "folder1/disk/sub/on it"] {
-        assert!(remote.blob("main", path).is_some(), "{path} was taken for deleted");
-    }
+    let assert_kept = || {
+        for path in ["folder1/disk/on it", "folder1/disk/sub/on it"] {
+            assert!(remote.blob("main", path).is_some(), "{path} was taken for deleted");
+        }
+    };
+    assert_kept();
+    // Desktops remove a mount's directory with the mount.
+    fs::remove_dir(&at).unwrap();
+    daemon.api().flush();
+    assert_kept();
+    daemon.api().post("/api/v1/flush", &json!({"wait": true, "rescan": true, "timeout": "30s"}));
+    assert_kept();
+    assert!(skipped(&daemon).iter().any(|skip| skip["path"] == "disk"));
 
     let Some(_mounted) = Mounted::tmpfs(&at) else { return };
     write(&setup.root(), "disk/on it", "precious");

@@ -182,9 +182,9 @@ impl Counts {
 /// Directories that are read before the walk has come to them.
 const DIRECTORIES_AHEAD: usize = 4;
 
-/// What is said of a directory that something was mounted on, and that is empty now.
-pub const UNMOUNTED: &str = "a file system was mounted here, and now the directory is empty: mount it again; its last \
-     version is kept. If it is meant to be empty, put one file into it";
+/// What is said of a directory that something was mounted on, and that is empty or gone now.
+pub const UNMOUNTED: &str = "a file system was mounted here, and now the directory is empty or gone: mount it again; \
+     its last version is kept. If it is meant to be empty, put one file into it";
 
 /// How much one commit should take.
 #[derive(Debug, Clone, Copy)]
@@ -209,8 +209,8 @@ pub struct Ground<'g> {
 }
 
 impl Ground<'_> {
-    /// Whether something was mounted on `directory` when it was recorded, and nothing is now that it is empty.
-    /// Then nothing below it may be taken for deleted.
+    /// Whether something was mounted on `directory` when it was recorded, and nothing is now that it is empty or
+    /// gone (desktops remove a mount's directory with the mount). Then nothing below it may be taken for deleted.
     ///
     /// # Errors
     /// Only for the stat cache.
@@ -219,10 +219,32 @@ impl Ground<'_> {
         if !recorded.is_some_and(|recorded| recorded.look.is_mount) {
             return Ok(false);
         }
-        let listing = listing::list(self.root, &self.watched.rules, directory);
-        let is_bare = listing.is_ok_and(|listing| !listing.look.is_mount && listing.entries.is_empty());
+        let is_bare = match listing::list(self.root, &self.watched.rules, directory) {
+            Ok(listing) => is_bare(&listing),
+            Err(unseen) => unseen == Unseen::Gone,
+        };
         Ok(is_bare && self.files.has_below(&self.watched.name, directory)?)
     }
+
+    /// Whether `path` is gone only because a file system that it is the top of, or was on, is not mounted.
+    ///
+    /// # Errors
+    /// Only for the stat cache.
+    pub fn went_with_its_mount(&self, path: &RelPath) -> Result<bool> {
+        let mut at = Some(path.clone());
+        while let Some(directory) = at {
+            if self.is_lost_mount(&directory)? {
+                return Ok(true);
+            }
+            at = directory.parent();
+        }
+        Ok(false)
+    }
+}
+
+/// Whether a directory is what a mount leaves behind.
+fn is_bare(listing: &Listing) -> bool {
+    !listing.look.is_mount && listing.entries.is_empty()
 }
 
 /// What a walk found.
@@ -252,7 +274,7 @@ pub fn walk(
     let Ground { root, watched, files, threads } = ground;
     Lookahead::run(root, &watched.rules, threads.saturating_sub(1), |ahead| {
         let out = Walked::default();
-        let mut walker = Walker { root, watched, files, limit, progress, ahead, out, full: false };
+        let mut walker = Walker { ground, root, watched, files, limit, progress, ahead, out, full: false };
         match cursor {
             None => walker.start(top)?,
             Some(cursor) => walker.resume(top, cursor)?,
@@ -262,6 +284,7 @@ pub fn walk(
 }
 
 struct Walker<'w> {
+    ground: Ground<'w>,
     root: &'w RootDirectory,
     watched: &'w WatchedRoot,
     files: &'w FilesView,
@@ -293,6 +316,9 @@ impl Walker<'_> {
                 } else {
                     self.compare(top.clone(), look, recorded);
                 }
+            }
+            Err(Unseen::Gone) if self.ground.went_with_its_mount(top)? => {
+                self.skip(top.clone(), SkipReason::Unmounted, UNMOUNTED.to_owned());
             }
             Err(Unseen::Gone) => self.gone(top, recorded.as_ref()),
             Err(Unseen::Unreadable(why)) => self.skip(top.clone(), SkipReason::Unreadable, why),
@@ -375,8 +401,8 @@ impl Walker<'_> {
     }
 
     fn is_lost_mount(&self, directory: &RelPath, recorded: &FileRecord, listing: &Listing) -> Result<bool> {
-        let is_left_empty = recorded.look.is_mount && !listing.look.is_mount && listing.entries.is_empty();
-        Ok(is_left_empty && self.files.has_below(&self.watched.name, directory)?)
+        let is_left = recorded.look.is_mount && is_bare(listing);
+        Ok(is_left && self.files.has_below(&self.watched.name, directory)?)
     }
 
     /// Compares the children of one directory; directories among them go to `pending`, the first one last.
@@ -393,7 +419,7 @@ impl Walker<'_> {
         for (name, look) in listing.entries {
             let name = name.as_bytes();
             while let Some((gone, record)) = recorded.next_if(|(recorded, _)| recorded.as_slice() < name) {
-                self.gone_child(directory, &gone, &record, after);
+                self.vanished_child(directory, &gone, &record, after)?;
             }
             let record =
                 recorded.next_if(|(recorded, _)| recorded.as_slice() == name).map(|(_, record)| record);
@@ -402,7 +428,7 @@ impl Walker<'_> {
                 Ok(look) => look,
                 Err(Unseen::Gone) => {
                     if let Some(record) = record {
-                        self.gone_child(directory, name, &record, after);
+                        self.vanished_child(directory, name, &record, after)?;
                     }
                     continue;
                 }
@@ -439,7 +465,7 @@ impl Walker<'_> {
             }
         }
         for (gone, record) in recorded {
-            self.gone_child(directory, &gone, &record, after);
+            self.vanished_child(directory, &gone, &record, after)?;
         }
         pending.extend(found.into_iter().rev());
         Ok(())
@@ -504,6 +530,23 @@ impl Walker<'_> {
         if after.is_none_or(|after| name > after) || record.look.kind == EntryKind::Directory {
             self.gone(&directory.join(name), Some(record));
         }
+    }
+
+    /// As [`Self::gone_child`] for what is not there any more, and not merely left out.
+    fn vanished_child(
+        &mut self,
+        directory: &RelPath,
+        name: &[u8],
+        record: &FileRecord,
+        after: Option<&[u8]>,
+    ) -> Result<()> {
+        let path = directory.join(name);
+        if record.look.is_mount && self.ground.is_lost_mount(&path)? {
+            self.skip(path, SkipReason::Unmounted, UNMOUNTED.to_owned());
+        } else {
+            self.gone_child(directory, name, record, after);
+        }
+        Ok(())
     }
 
     fn skip(&mut self, path: RelPath, reason: SkipReason, message: String) {

@@ -193,7 +193,7 @@ impl Gatherer<'_, '_> {
                 self.changed(path, look, recorded);
             }
             Err(Unseen::Gone) => match recorded {
-                Some(_) if self.is_below_lost_mount(path)? => {
+                Some(_) if self.ground().went_with_its_mount(path)? => {
                     self.skip(path, SkipReason::Unmounted, scan::UNMOUNTED.to_owned());
                 }
                 recorded => self.findings.extend(recorded.map(|record| gone(path, record.look.kind))),
@@ -206,17 +206,6 @@ impl Gatherer<'_, '_> {
     fn skip(&mut self, path: &RelPath, reason: SkipReason, message: String) {
         let failure = Failure { reason, message };
         self.findings.push(Finding::Skipped { path: path.clone(), failure });
-    }
-
-    fn is_below_lost_mount(&self, path: &RelPath) -> Result<bool> {
-        let mut above = path.parent();
-        while let Some(directory) = above {
-            if self.ground().is_lost_mount(&directory)? {
-                return Ok(true);
-            }
-            above = directory.parent();
-        }
-        Ok(false)
     }
 
     fn ground(&self) -> scan::Ground<'_> {
@@ -235,7 +224,12 @@ impl Gatherer<'_, '_> {
         let Ok(names) = listed else { return Ok(()) };
         for (name, record) in self.batch.files.children(&self.watched.name, directory)? {
             if names.binary_search_by(|listed| listed.as_bytes().cmp(&name)).is_err() {
-                self.findings.push(gone(&directory.join(&name), record.look.kind));
+                let path = directory.join(&name);
+                if record.look.is_mount && self.ground().is_lost_mount(&path)? {
+                    self.skip(&path, SkipReason::Unmounted, scan::UNMOUNTED.to_owned());
+                } else {
+                    self.findings.push(gone(&path, record.look.kind));
+                }
             }
         }
         Ok(())
