@@ -30,6 +30,7 @@ use std::process::ExitCode;
 use exit::Exit;
 
 fn main() -> ExitCode {
+    backupbot_core::memory::be_frugal();
     let world = settings::World::real();
     let invocation = match cli::read(std::env::args_os(), &world.environment) {
         Ok(invocation) => invocation,

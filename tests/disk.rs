@@ -144,7 +144,10 @@ fn once_on_a_full_disk_says_so_and_the_next_one_makes_it_good() {
 #[test]
 fn a_database_that_cannot_be_written_loses_no_change_and_comes_back() {
     let Some((setup, disk)) = with_small_state("a database on a full disk", "size=64m") else { return };
-    write(&setup.root(), "file", "1");
+    // Below a directory that is new one row would do for all.
+    for number in 0..50 {
+        write(&setup.root(), format!("d{number}/file"), "1");
+    }
     let mut daemon = setup.start();
     daemon.api().flush();
     let ballast = disk.fill(0);

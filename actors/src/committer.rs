@@ -74,6 +74,7 @@ pub struct Committer {
     /// Why the last batch failed, if it did.
     trouble: Option<String>,
     last_look: WaitingNow,
+    breathe_until: Option<Instant>,
     alarm: Option<SpawnHandle>,
     waiters: Vec<Waiter>,
     skips_listed: bool,
@@ -109,6 +110,7 @@ impl Committer {
             is_unsure: false,
             trouble: None,
             last_look: WaitingNow::default(),
+            breathe_until: None,
             alarm: None,
             waiters: Vec::new(),
             skips_listed: true,
@@ -257,6 +259,7 @@ impl Committer {
             eager: !self.waiters.is_empty(),
             list_skips: self.skips_listed,
             lowest_waiter: self.waiters.iter().map(|waiter| waiter.seq).min(),
+            breathe_until: self.breathe_until,
             after_failure: self.is_unsure,
             clock_back_ms: self.clock_back_ms,
         };
@@ -271,6 +274,7 @@ impl Committer {
                 self.trouble = None;
                 self.clock_back_ms = None;
                 self.last_look = end.now.clone();
+                self.breathe_until = end.breathe_until;
                 self.skips_listed = end.has_skips;
                 if end.tip.is_some() {
                     self.tip = end.tip;

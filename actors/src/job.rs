@@ -13,9 +13,13 @@ use std::rc::Rc;
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{Actor, ActorContext, AsyncContext, Context};
 use backupbot_core::error::Result;
+use backupbot_core::memory;
 use backupbot_core::progress::Progress;
 
 use crate::supervision::{ExitHandle, describe_panic};
+
+/// Steps of its progress from which on a job counts as large.
+const LARGE_JOB_TICKS: u64 = 2000;
 
 /// How a job came back.
 #[derive(Debug)]
@@ -124,7 +128,7 @@ impl JobSlot {
         let in_flight = self.exit.working(name, &progress);
         let job = tokio::task::spawn_blocking(move || {
             let _in_flight = in_flight;
-            work(&progress)
+            labour(work, &progress)
         });
         let is_busy = self.is_busy.clone();
         let deliver = wrap_future::<_, A>(job).map(move |joined, actor, ctx| {
@@ -149,11 +153,20 @@ where
     let cancel = CancelOnDrop(progress.clone());
     let job = tokio::task::spawn_blocking(move || {
         let _in_flight = in_flight;
-        work(&progress)
+        labour(work, &progress)
     });
     let joined = job.await;
     drop(cancel);
     outcome_of(joined)
+}
+
+/// What a large piece of work needed is not kept for a day on which nothing happens.
+fn labour<T>(work: impl FnOnce(&Progress) -> Result<T>, progress: &Progress) -> Result<T> {
+    let result = work(progress);
+    if progress.ticks() >= LARGE_JOB_TICKS {
+        memory::give_back();
+    }
+    result
 }
 
 struct CancelOnDrop(Progress);

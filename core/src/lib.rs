@@ -2,7 +2,7 @@
 //!
 //! Arrows point downwards only: verbs ([`snapshot`], [`push`], [`scan`], [`adopt`], [`heal`]) use nouns ([`git`],
 //! [`store`], [`watch`], [`metadata`], [`tree`], [`config`], [`ignore`]), and both stand on the ground
-//! ([`path`], [`names`], [`clock`], [`quarantine`], [`disk`], [`limits`], [`error`], [`progress`], [`fault`]).
+//! ([`path`], [`names`], [`clock`], [`quarantine`], [`disk`], [`limits`], [`memory`], [`error`], [`progress`], [`fault`]).
 //! Nothing here logs, prints, reads a home
 //! directory or panics on input: a function takes what it needs and returns what happened.
 
@@ -18,6 +18,7 @@ pub mod git;
 pub mod heal;
 pub mod ignore;
 pub mod limits;
+pub mod memory;
 pub mod metadata;
 pub mod names;
 pub mod path;

@@ -33,6 +33,9 @@ use crate::supervision::ExitHandle;
 /// Findings that one commit of a walk takes at most: more than a batch of single changes, because the walk has
 /// them at hand, and few enough that protection grows while a first backup runs.
 const WALK_FINDINGS: usize = 10_000;
+/// Between two commits, unless somebody waits or the former left something behind: while files stream in, one larger
+/// commit a second costs a tenth of what many small ones do, and nobody is protected later by more than that.
+const BREATH: Duration = Duration::from_secs(1);
 /// Skipped files listed in status.
 const LISTED_SKIPS: usize = 100;
 
@@ -46,6 +49,8 @@ pub(super) struct CycleEnd {
     pub(super) unavailable: Option<String>,
     pub(super) has_skips: bool,
     pub(super) look_again: Option<Duration>,
+    /// No commit before this.
+    pub(super) breathe_until: Option<Instant>,
     /// A step failed whose outcome is known by now, but not what it had to tell.
     is_unsure: bool,
 }
@@ -59,6 +64,8 @@ pub(super) struct Cycle {
     pub(super) eager: bool,
     pub(super) list_skips: bool,
     pub(super) lowest_waiter: Option<u64>,
+    /// No commit before this, unless somebody waits.
+    pub(super) breathe_until: Option<Instant>,
     /// The last cycle failed, and it is not known how far it came.
     pub(super) after_failure: bool,
     /// The wall clock was set back, to this.
@@ -94,18 +101,19 @@ impl Cycle {
             unavailable: None,
             has_skips: self.list_skips,
             look_again: None,
+            breathe_until: self.breathe_until,
             is_unsure: self.after_failure,
             now,
         };
         if end.now.paused_since_ms.is_some() {
             return Ok(end);
         }
-        end.look_again = self.pause_before_commit(&end.now);
+        end.look_again = self.pause_before_commit(&end);
         if self.eager || end.look_again.is_some_and(|pause| pause.is_zero()) {
             self.commit(&mut end).await?;
             let look = LookAtWaiting { repository: repository.clone(), up_to };
             end.now = self.queue.send(look).await??;
-            end.look_again = self.pause_before_commit(&end.now);
+            end.look_again = self.pause_before_commit(&end);
         }
         if end.is_unsure {
             self.take_stock(&mut end).await?;
@@ -136,8 +144,8 @@ impl Cycle {
     }
 
     /// How long to wait for more rows; zero: commit now; `None`: nothing waits.
-    fn pause_before_commit(&self, now: &WaitingNow) -> Option<Duration> {
-        let waiting = &now.waiting;
+    fn pause_before_commit(&self, end: &CycleEnd) -> Option<Duration> {
+        let waiting = &end.now.waiting;
         let batch = &self.seat.settings.batch;
         // The clock may have been set to anything since these times were written.
         let until = |at_ms: i64, longest: Duration| left_until(at_ms, now_ms(), longest);
@@ -149,6 +157,9 @@ impl Cycle {
             let after_ms = i64::try_from(batch.after.as_millis()).unwrap_or(i64::MAX);
             until(since.saturating_add(after_ms), batch.after)
         });
+        let breath =
+            end.breathe_until.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
+        let ready = ready.map(|ready| ready.max(breath));
         match (ready, postponed) {
             (Some(ready), Some(postponed)) => Some(ready.min(postponed)),
             (ready, postponed) => ready.or(postponed),
@@ -164,7 +175,7 @@ impl Cycle {
         if rows.is_empty() {
             return Ok(());
         }
-        let began = Instant::now();
+        let (began, taken) = (Instant::now(), rows.len());
         let (seat, log) = (self.seat.clone(), self.log.clone());
         let built = run_job(&self.exit, "build", move |progress| build(&seat, rows, progress)).await?;
         let (settlement, summary) = match built {
@@ -196,6 +207,8 @@ impl Cycle {
         // What a user waits for: from the rows to the branch.
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let found_skips = self.list_skips || settlement.rows.iter().any(is_skip);
+        let left_something = settlement.rows.len() < taken || settlement.rows.iter().any(is_under_way);
+        end.breathe_until = (!left_something).then(|| Instant::now() + BREATH);
         self.queue.send(Settle { repository: repository.clone(), settlement }).await??;
         if end.committed {
             self.seat.activity.add(summary.added + summary.changed, summary.bytes);
@@ -291,6 +304,10 @@ impl Cycle {
 
 fn is_skip(outcome: &RowOutcome) -> bool {
     matches!(outcome.verdict, RowVerdict::Again { .. })
+}
+
+fn is_under_way(outcome: &RowOutcome) -> bool {
+    matches!(outcome.verdict, RowVerdict::Walked { cursor: Some(_), .. })
 }
 
 fn build(seat: &RepositorySeat, rows: Vec<TakenRow>, progress: &Progress) -> Result<Built> {

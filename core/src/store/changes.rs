@@ -201,7 +201,44 @@ struct RootRows {
 
 impl RootRows {
     fn absorbs(&self, path: &RelPath) -> bool {
-        self.deep.iter().any(|(deep, untaken)| *untaken && path.is_within(deep))
+        if self.deep.is_empty() {
+            return false;
+        }
+        let mut above = Some(path.clone());
+        while let Some(path) = above {
+            if self.deep.get(&path).is_some_and(|untaken| *untaken) {
+                return true;
+            }
+            above = path.parent();
+        }
+        false
+    }
+}
+
+/// The deep rows of one batch. One within another waits for the next batch: it would find the same again.
+#[derive(Default)]
+struct Walks {
+    number: usize,
+    tops: BTreeMap<RootName, BTreeSet<RelPath>>,
+}
+
+impl Walks {
+    /// Whether the row may be walked too.
+    fn take(&mut self, root: &RootName, path: &RelPath) -> bool {
+        let tops = self.tops.entry(root.clone()).or_default();
+        let mut above = Some(path.clone());
+        while let Some(top) = above {
+            if tops.contains(&top) {
+                return false;
+            }
+            above = top.parent();
+        }
+        // No name begins with a NUL, so whatever lies below comes at once after this.
+        if tops.range(path.join(b"\0")..).next().is_some_and(|top| top.is_within(path)) {
+            return false;
+        }
+        self.number += 1;
+        tops.insert(path.clone())
     }
 }
 
@@ -315,8 +352,8 @@ impl QueueStore {
         })
     }
 
-    /// Takes the rows that have waited longest: at most `most` exact ones and one deep one a root. `eager` takes
-    /// postponed rows too. Nothing is written: a row leaves the queue only by [`QueueStore::settle`].
+    /// Takes the rows that have waited longest: at most `most` exact ones and as many deep ones, none of which lies in
+    /// another. `eager` takes postponed rows too. Nothing is written: a row leaves the queue only by [`QueueStore::settle`].
     pub fn take(
         &mut self,
         repository: &RepositoryName,
@@ -328,7 +365,7 @@ impl QueueStore {
             let changes = transaction.open_table(CHANGES)?;
             let order = transaction.open_table(ORDER)?;
             let mut taken = Vec::new();
-            let (mut exact, mut walked_roots) = (0, BTreeSet::new());
+            let (mut exact, mut walks) = (0, Walks::default());
             for entry in order.range((repository.as_str(), 0)..=(repository.as_str(), u64::MAX))? {
                 let (_, place) = entry?;
                 let (root, path) = place.value();
@@ -339,13 +376,14 @@ impl QueueStore {
                 }
                 match row.scope {
                     Scope::Exact if exact < most => exact += 1,
-                    // One walk a root: several would only compete for the room in one commit.
-                    Scope::Deep { .. } if walked_roots.insert(root.to_owned()) => {}
+                    Scope::Deep { .. } if walks.number < most => {}
                     _ => continue,
                 }
-                if let (Ok(root), Ok(path)) = (RootName::new(root), RelPath::new(path)) {
-                    taken.push(TakenRow { root, path, row });
+                let (Ok(root), Ok(path)) = (RootName::new(root), RelPath::new(path)) else { continue };
+                if matches!(row.scope, Scope::Deep { .. }) && !walks.take(&root, &path) {
+                    continue;
                 }
+                taken.push(TakenRow { root, path, row });
             }
             Ok(taken)
         })?;

@@ -105,6 +105,30 @@ fn an_untaken_deep_row_absorbs_and_a_taken_one_does_not() {
 }
 
 #[test]
+fn a_batch_takes_many_deep_rows_but_none_within_another() {
+    let mut bench = bench();
+    for path in ["a/b", "c", "a-z", "e/f/g"] {
+        bench.add(path, Reach::Deep);
+    }
+    // Those came first, so these do not absorb them.
+    for path in ["a", "e"] {
+        bench.add(path, Reach::Deep);
+    }
+    let taken = |rows: &[TakenRow]| -> Vec<String> {
+        rows.iter().map(|row| String::from_utf8(row.path.as_bytes().to_vec()).unwrap()).collect()
+    };
+    let first = bench.take();
+    assert_eq!(taken(&first), ["a/b", "c", "a-z", "e/f/g"]);
+    let walked = |row: &TakenRow| RowVerdict::Walked { cursor: None, walk_seq: row.row.seq };
+    let outcomes = first.iter().map(|row| bench.outcome(row, walked(row))).collect();
+    bench.settle(outcomes);
+    bench.add("a/b", Reach::Deep);
+    bench.add("a-y", Reach::Deep);
+    assert_eq!(taken(&bench.take()), ["a", "e", "a-y"]);
+    assert_eq!(bench.queue.take(&bench.repository, 2000, 1, false).unwrap().len(), 1);
+}
+
+#[test]
 fn a_deep_row_keeps_its_cursor_and_restarts_when_it_changed_during_its_walk() {
     let mut bench = bench();
     bench.add("", Reach::Deep);
