@@ -8,6 +8,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 /// The result of everything in this crate that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -46,6 +47,16 @@ pub enum Kind {
     Diverged,
     /// A remote refused, permanently as far as it says.
     RemoteRefused,
+    /// A remote does not let us in, or what should let us in cannot be read.
+    Credentials,
+    /// A remote's SSH host key is not known, or is another one than before.
+    HostKey,
+    /// A remote has no room left for us.
+    Quota,
+    /// A remote takes no request so large.
+    TooLarge,
+    /// A remote asks to be left alone for a while.
+    Busy,
     /// The state directory is in use by another process.
     InUse,
     /// A configuration or an argument that cannot be obeyed.
@@ -65,9 +76,17 @@ impl Kind {
             | Kind::Store
             | Kind::RefMoved
             | Kind::RemoteUnreachable
+            | Kind::Busy
             | Kind::Internal => Fate::Retry,
             Kind::DiskFull | Kind::Limit | Kind::RootUnavailable | Kind::Cancelled => Fate::Defer,
-            Kind::Diverged | Kind::RemoteRefused | Kind::InUse | Kind::Config => Fate::Halt,
+            Kind::Diverged
+            | Kind::RemoteRefused
+            | Kind::Credentials
+            | Kind::HostKey
+            | Kind::Quota
+            | Kind::TooLarge
+            | Kind::InUse
+            | Kind::Config => Fate::Halt,
         }
     }
 
@@ -84,6 +103,11 @@ impl Kind {
             Kind::RemoteUnreachable => "remote_unreachable",
             Kind::Diverged => "diverged",
             Kind::RemoteRefused => "remote_refused",
+            Kind::Credentials => "credentials",
+            Kind::HostKey => "host_key",
+            Kind::Quota => "quota",
+            Kind::TooLarge => "too_large",
+            Kind::Busy => "busy",
             Kind::InUse => "in_use",
             Kind::Config => "config",
             Kind::Cancelled => "cancelled",
@@ -99,12 +123,14 @@ pub struct Error {
     source: Option<Box<dyn StdError + Send + Sync>>,
     /// What ends a limit of the system; said after the source.
     remedy: Option<&'static str>,
+    /// How long a remote asked to be left alone.
+    retry_after: Option<Duration>,
 }
 
 impl Error {
     /// An error of our own finding.
     pub fn new(kind: Kind, context: impl Into<String>) -> Self {
-        Self { kind, context: context.into(), source: None, remedy: None }
+        Self { kind, context: context.into(), source: None, remedy: None, retry_after: None }
     }
 
     /// An error somebody else reported, with what we were doing.
@@ -113,7 +139,7 @@ impl Error {
         context: impl Into<String>,
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        Self { kind, context: context.into(), source: Some(source.into()), remedy: None }
+        Self { kind, context: context.into(), source: Some(source.into()), remedy: None, retry_after: None }
     }
 
     /// A failed system call on `path`; `doing` is a verb phrase such as "read".
@@ -127,6 +153,18 @@ impl Error {
     /// The asked-for stop.
     pub fn cancelled() -> Self {
         Self::new(Kind::Cancelled, "cancelled")
+    }
+
+    /// The same, not to be tried again before `pause` is over.
+    #[must_use]
+    pub fn not_before(mut self, pause: Duration) -> Self {
+        self.retry_after = Some(pause);
+        self
+    }
+
+    /// How long a remote asked to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
     }
 
     /// What went wrong, for a program.

@@ -2,7 +2,7 @@
 //!
 //! Arrows point downwards only: verbs ([`snapshot`], [`push`], [`scan`], [`adopt`], [`heal`]) use nouns ([`git`],
 //! [`store`], [`watch`], [`metadata`], [`tree`], [`config`], [`ignore`]), and both stand on the ground
-//! ([`path`], [`names`], [`clock`], [`quarantine`], [`disk`], [`limits`], [`memory`], [`error`], [`progress`], [`fault`]).
+//! ([`path`], [`names`], [`clock`], [`quarantine`], [`disk`], [`limits`], [`memory`], [`secret`], [`error`], [`progress`], [`fault`]).
 //! Nothing here logs, prints, reads a home
 //! directory or panics on input: a function takes what it needs and returns what happened.
 
@@ -27,6 +27,7 @@ pub mod protection;
 pub mod push;
 pub mod quarantine;
 pub mod scan;
+pub mod secret;
 pub mod snapshot;
 pub mod store;
 pub mod transport;

@@ -5,6 +5,9 @@
 //! is believed only after the reference was read back; every call can be cancelled.
 
 pub mod local;
+mod pace;
+mod runtime;
+pub mod wire;
 
 use std::collections::BTreeMap;
 use std::path::Path;

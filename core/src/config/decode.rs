@@ -465,6 +465,13 @@ fn remote(s: &mut Section<'_>, site: &mut RepositorySite) -> Option<Remote> {
     let bandwidth = s.optional("bandwidth", values::bandwidth);
     let ca_file = s.optional("ca_file", values::absolute_path);
     let proxy = s.optional("proxy", values::web_address);
+    let timeouts = s.section("timeouts", |s| {
+        let mut timeouts = Timeouts::default();
+        s.set("connect", &mut timeouts.connect, values::period);
+        s.set("stall", &mut timeouts.stall, values::period);
+        s.set("answer", &mut timeouts.answer, values::period);
+        timeouts
+    });
 
     site.remotes.push(RemoteSite {
         name: name.clone().map(|name| (name, s.at_of("name"))),
@@ -481,5 +488,6 @@ fn remote(s: &mut Section<'_>, site: &mut RepositorySite) -> Option<Remote> {
         bandwidth,
         ca_file,
         proxy,
+        timeouts: timeouts.unwrap_or_default(),
     })
 }

@@ -466,6 +466,29 @@ pub struct Remote {
     pub ca_file: Option<PathBuf>,
     /// An HTTP proxy.
     pub proxy: Option<String>,
+    /// How patient to be with it.
+    pub timeouts: Timeouts,
+}
+
+/// How patient to be with a remote behind a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a connection with its encryption and its log-in.
+    pub connect: Duration,
+    /// While bytes are under way: when hardly any have come for so long, it has stalled.
+    pub stall: Duration,
+    /// While it works and says nothing.
+    pub answer: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(15),
+            stall: Duration::from_secs(60),
+            answer: Duration::from_secs(600),
+        }
+    }
 }
 
 /// What a remote runs.

@@ -31,6 +31,7 @@ fn defaults() -> Config {
         bandwidth: None,
         ca_file: None,
         proxy: None,
+        timeouts: Timeouts::default(),
     };
     let day = Duration::from_secs(86_400);
     Config {
