@@ -1,16 +1,18 @@
-//! SHA-1 that notices the known collision attacks, at nearly the speed of the processor's own SHA-1 instructions.
+//! SHA-1 by the processor's own instructions, where it has them, with detection of the known collision attacks.
 //!
-//! In go bytes in pieces, out come their SHA-1 and whether any block of them was made for a collision.
+//! In go bytes in pieces, out come their SHA-1 and whether a block among them completes a collision attack.
 //!
 //! Detection is that of Stevens, "Counter-cryptanalysis" (2013): an attack pairs a block with a twin that differs
 //! from it by one of 32 disturbance vectors, so whoever has either block can compute the other and see that both
 //! end in the same state (`vectors.rs`). Before that, every block is asked whether it meets the conditions that
-//! an attack along each vector cannot avoid (`conditions.rs`). Why nothing slips through: the state comes from
-//! the `sha1` crate alone and detection never changes it; every block, the padding with the length included, goes
-//! through the sieve; a vector is dropped only for a condition of its own that the block does not meet, and each
-//! that is left is decided by its twin. The conditions, vectors and decision are those of `sha1-checked` and of
-//! Git, so nothing that they find is missed here. An attack along a vector that nobody has published yet
-//! is found by none of them.
+//! an attack along each vector cannot avoid (`conditions.rs`): eight blocks at a time for half of the conditions,
+//! the sieve, and one by one for what the sieve leaves.
+//!
+//! Why nothing slips through that `sha1-checked` or Git would find, which have these vectors and conditions too:
+//! the state comes from the `sha1` crate alone and detection never changes it; every block goes through the
+//! sieve, those that padding and length end up in included; a vector is dropped only for a condition of its own
+//! that the block does not meet; each vector that is left is decided by its twin, from the very states before and
+//! after the block. An attack along a vector that is not among the 32 is found by none of the three.
 
 mod conditions;
 mod vectors;
@@ -31,7 +33,7 @@ const FIRST_STATE: State = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476, 
 pub(super) struct Verdict {
     /// The hash that every SHA-1 computes.
     pub(super) hash: [u8; 20],
-    /// A block of the known collision attacks is in there.
+    /// A block in there completes a known collision attack.
     pub(super) attacked: bool,
 }
 
@@ -127,19 +129,18 @@ impl DetectingSha1 {
 
     /// Decides about the blocks that wait. Lanes beyond them hold blocks that were decided before.
     fn examine(&mut self) {
-        let suspicions = sieve(&self.unsieved);
-        for lane in 0..self.waiting {
-            if suspicions[lane] != 0 {
-                self.examine_closely(lane, suspicions[lane]);
+        for (lane, vectors) in sieve(&self.unsieved).into_iter().enumerate().take(self.waiting) {
+            if vectors != 0 {
+                self.examine_closely(lane, vectors);
             }
         }
         self.waiting = 0;
     }
 
-    #[cold]
-    fn examine_closely(&mut self, lane: usize, suspicions: u32) {
+    #[inline(never)]
+    fn examine_closely(&mut self, lane: usize, left_by_the_sieve: u32) {
         let block = self.unsieved.map(|lanes| lanes[lane]);
-        let vectors = beyond_the_sieve(block, suspicions);
+        let vectors = beyond_the_sieve(block, left_by_the_sieve);
         let after = self.before[..self.waiting].get(lane + 1).unwrap_or(&self.state);
         self.attacked |= collides(&block, &self.before[lane], after, vectors);
     }

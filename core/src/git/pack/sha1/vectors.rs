@@ -253,7 +253,8 @@ pub(super) fn each(mut vectors: u32) -> impl Iterator<Item = usize> {
     })
 }
 
-/// Whether the twin of this block along one of `vectors` ends in the same state: the proof that it was made to collide.
+/// Whether the twin of this block along one of `vectors` ends in the same state: the proof that it was made to
+/// collide.
 pub(super) fn collides(block: &[u32; 16], before: &State, after: &State, vectors: u32) -> bool {
     if vectors == 0 {
         return false;
