@@ -4,8 +4,8 @@
 //! would give; the other way round, entries of any pack are found and handed on as they are stored, still
 //! compressed. The format is that of Git's `gitformat-pack` manual page.
 //!
-//! [`object`] hashes and deflates one object, `header` is what stands in front of it, [`writer`] makes a pack under temporary names, [`install`]
-//! brings those to their final names (or sweeps what a crash left), [`index`] writes and reads the table of
+//! [`object`] hashes and deflates one object, `sha1` is the hash, `header` is what stands in front of an object,
+//! [`writer`] makes a pack under temporary names, [`install`] brings those to their final names (or sweeps what a crash left), [`index`] writes and reads the table of
 //! contents, [`reader`] reads one pack and [`set`] all packs of a repository.
 
 use std::path::Path;
@@ -20,6 +20,7 @@ pub mod install;
 pub mod object;
 pub mod reader;
 pub mod set;
+mod sha1;
 pub mod writer;
 
 #[cfg(test)]
