@@ -7,6 +7,7 @@
 pub mod local;
 mod pace;
 mod runtime;
+pub mod ssh;
 pub mod wire;
 
 use std::collections::BTreeMap;

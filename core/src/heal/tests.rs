@@ -33,6 +33,7 @@ impl World {
             bandwidth: None,
             ca_file: None,
             proxy: None,
+            timeouts: Default::default(),
         };
         Self { scratch, remotes: vec![remote], commits }
     }
