@@ -24,7 +24,7 @@ pub(super) fn read(
         return Err(fail(if is_public { "is a public key: name the private one" } else { NO_KEY }));
     }
     // Line ends of another system, and spaces that a form field has added.
-    let text = Zeroizing::new(text.lines().map(str::trim).collect::<Vec<_>>().join("\n") + "\n");
+    let text = Zeroizing::new(text.trim().lines().map(str::trim).collect::<Vec<_>>().join("\n") + "\n");
     let is_openssh = text.contains("BEGIN OPENSSH PRIVATE KEY");
     let is_encrypted = if is_openssh {
         PrivateKey::from_openssh(text.as_bytes()).map_err(|_| fail(DAMAGED))?.is_encrypted()
