@@ -221,13 +221,17 @@ impl<'w> SshConversation<'w> {
         self.pace.excuse(self.left_at.elapsed());
         let (Channel { incoming, got, .. }, pace) = (&mut self.channel, &mut self.pace);
         let outcome = run(self.progress, async {
-            match timeout(pace.patience(), incoming.wait()).await {
-                Ok(message) => match got.take(message) {
-                    0 => Ok(()),
-                    length => pace.moved(length),
-                },
-                Err(_) => pace.judge(),
+            let Ok(message) = timeout(pace.patience(), incoming.wait()).await else { return pace.judge() };
+            let mut length = got.take(message);
+            // Whatever else is there already comes along: it saves waking up for each packet.
+            while !got.is_at_end && got.unread_bytes < MOST_UNREAD {
+                tokio::select! {
+                    biased;
+                    message = incoming.wait() => length += got.take(message),
+                    () = std::future::ready(()) => break,
+                }
             }
+            if length > 0 { pace.moved(length) } else { Ok(()) }
         });
         self.left_at = Instant::now();
         outcome

@@ -151,3 +151,76 @@ fn noise(length: usize) -> Vec<u8> {
     bytes.truncate(length);
     bytes
 }
+
+/// Run alone: `cargo test -p backupbot-core -- --ignored --nocapture half_a_gigabyte`.
+#[test]
+#[ignore = "measures speed and memory, compared with ssh, so nothing else may run beside it"]
+fn half_a_gigabyte_goes_each_way_as_fast_as_with_ssh_and_in_little_memory() {
+    const LENGTH: usize = 512 << 20;
+    let bench = Bench::new();
+    bench.forced(&format!("head -c {LENGTH} >/dev/null; head -c {LENGTH} /dev/zero"));
+    let before = peak_kib();
+    let mut buffer = vec![0; 256 * 1024];
+    for _ in 0..2 {
+        let mut wire = bench.wire();
+        let mut talk = wire.open(Service::ReceivePack).unwrap();
+        let began = Instant::now();
+        let cpu = cpu_seconds();
+        let mut answer = talk
+            .ask(None, &mut |out| {
+                for _ in 0..LENGTH / buffer.len() {
+                    out.write(&buffer)?;
+                }
+                Ok(())
+            })
+            .unwrap();
+        let sent = began.elapsed();
+        let (began, sent_cpu) = (Instant::now(), cpu_seconds() - cpu);
+        let mut length = 0;
+        loop {
+            match answer.read(&mut buffer).unwrap() {
+                0 => break,
+                more => length += more,
+            }
+        }
+        assert_eq!(length, LENGTH);
+        let rate = |took: Duration| LENGTH as f64 / 1e6 / took.as_secs_f64();
+        println!(
+            "ours: out {:.0} MB/s, {sent_cpu:.2} CPU-s; in {:.0} MB/s, {:.2} CPU-s",
+            rate(sent),
+            rate(began.elapsed()),
+            cpu_seconds() - cpu - sent_cpu
+        );
+        println!("memory grew by {} KiB at most", peak_kib() - before);
+
+        let ssh = |script: &str, way: &str| {
+            let began = Instant::now();
+            let line = format!(
+                "{script} ssh -F /dev/null -o BatchMode=yes -o UserKnownHostsFile={} -i {} -p {} {}@127.0.0.1 x {way}",
+                bench.path("known_hosts").display(),
+                bench.path("key").display(),
+                bench.sshd.port(),
+                sshd::user()
+            );
+            let output = Command::new("bash").args(["-c", &format!("time ( {line} )")]).output().unwrap();
+            println!(
+                "ssh: {:.0} MB/s {}",
+                2.0 * rate(began.elapsed()),
+                String::from_utf8_lossy(&output.stderr).replace('\n', " ")
+            );
+        };
+        ssh(&format!("head -c {LENGTH} /dev/zero |"), ">/dev/null");
+    }
+}
+
+fn peak_kib() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+fn cpu_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+}
