@@ -5,7 +5,6 @@
 
 use super::reader::{At, Problems};
 use super::tree::{Node, Value};
-use super::url::RemoteUrl;
 
 /// What counts as asking for it.
 enum Asks {
@@ -15,8 +14,6 @@ enum Asks {
     NotNull,
     /// A mapping, unless this key in it has this value.
     Unless(&'static str, &'static str),
-    /// An address that is not local.
-    NetworkUrl,
 }
 
 /// Keys below `repositories[]` count below `defaults` too.
@@ -31,8 +28,6 @@ const UNBUILT: &[(&str, Asks)] = &[
     ("repositories[].drill", Asks::Set),
     ("repositories[].lfs", Asks::NotNull),
     ("repositories[].encryption", Asks::NotNull),
-    ("repositories[].remotes[].url", Asks::NetworkUrl),
-    ("repositories[].remotes[].credentials", Asks::NotNull),
     ("repositories[].remotes[].quota", Asks::Set),
     ("repositories[].remotes[].provider", Asks::Set),
     ("repositories[].remotes[].lfs_url", Asks::Set),
@@ -92,10 +87,6 @@ impl Asks {
                     node.get(key).is_some_and(|node| matches!(&node.value, Value::Text(text) if text == off));
                 is_set && !says_off
             }
-            Asks::NetworkUrl => {
-                let Value::Text(text) = &node.value else { return false };
-                matches!(RemoteUrl::parse(text), Ok(RemoteUrl::Http(_) | RemoteUrl::Ssh(_)))
-            }
         }
     }
 
@@ -103,7 +94,6 @@ impl Asks {
         match self {
             Asks::Set | Asks::NotNull => "leave it out".to_owned(),
             Asks::Unless(key, off) => format!("leave it out or set its {key} to {off}"),
-            Asks::NetworkUrl => "only local paths and file:// addresses are".to_owned(),
         }
     }
 }
