@@ -5,6 +5,7 @@ pub mod daemon;
 pub mod git;
 pub mod metadata;
 pub mod mount;
+pub mod sshd;
 pub mod strace;
 pub mod tree;
 

@@ -111,7 +111,7 @@ fn refusal(wire: &mut SshWire) -> Error {
         Ok(talk) => talk,
     };
     let outcome = read_to_flush(talk.advertisement());
-    outcome.err().expect("it should have been refused")
+    outcome.expect_err("it should have been refused")
 }
 
 /// Reads an advertisement up to its flush packet, packet by packet.
