@@ -165,7 +165,7 @@ fn attempt(
         );
         return Err(Error::new(crate::error::Kind::RemoteUnreachable, text));
     }
-    let (mut transport, _) = transport::connect(&wanted.remote.url, wanted.branch, wanted.repository)?;
+    let mut transport = transport::connect(wanted.remote, wanted.branch, wanted.repository, progress)?;
     let new_rescue_branch = rescue_branch(wanted.instance, wanted.now_ms);
     let rescue_branch = record.halted.as_ref().map(|halt| halt.rescue_branch.as_str());
     let request = Request {

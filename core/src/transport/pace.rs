@@ -106,7 +106,9 @@ impl Throttle {
     /// Waits until `bytes` more may go.
     pub(super) fn pass(&mut self, bytes: usize, progress: &Progress) -> Result<()> {
         let Some(rate) = self.rate else { return Ok(()) };
-        while let Some(left) = self.paid_until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        while let Some(left) =
+            self.paid_until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+        {
             progress.check()?;
             std::thread::sleep(left.min(NAP));
         }
