@@ -78,7 +78,9 @@ pub(super) enum State {
 pub(super) enum Reason {
     /// Links, pipes, sockets and devices are not opened.
     Kind,
-    /// It cannot be opened, or the kernel cannot watch it.
+    /// It cannot be opened.
+    Closed,
+    /// The kernel cannot watch it.
     Refused,
     /// There is none left; and how many directories, with itself, and files this leaves unwatched.
     Beyond { directories: u64, files: u64 },
@@ -88,6 +90,8 @@ pub(super) enum Reason {
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Missing {
     /// Directories that cannot be opened.
+    pub closed_directories: u64,
+    /// Directories that the kernel cannot watch.
     pub refused_directories: u64,
     /// Directories beyond the budget, with those below them, and files in those.
     pub directories: u64,
@@ -104,6 +108,8 @@ pub(super) struct Tree {
     next_directory: DirectoryId,
     next_handle: u64,
     missing: Missing,
+    /// A directory that can be looked at and is not watched came or went.
+    is_left_news: bool,
     /// Directories with compared entries.
     with_compared: BTreeSet<DirectoryId>,
     /// Files that could give their descriptor to a directory.
@@ -121,6 +127,11 @@ impl Tree {
 
     pub fn missing(&self) -> Missing {
         self.missing
+    }
+
+    /// Whether other directories than at the last call are not watched although they can be looked at.
+    pub fn take_left_news(&mut self) -> bool {
+        std::mem::take(&mut self.is_left_news)
     }
 
     pub fn get(&self, id: DirectoryId) -> Option<&Directory> {
@@ -305,13 +316,18 @@ impl Tree {
             *sum = if is_added { *sum + by } else { sum.saturating_sub(by) };
         };
         match reason {
-            Reason::Refused if is_directory => change(&mut self.missing.refused_directories, 1),
+            Reason::Closed if is_directory => change(&mut self.missing.closed_directories, 1),
+            Reason::Refused if is_directory => {
+                change(&mut self.missing.refused_directories, 1);
+                self.is_left_news = true;
+            }
             Reason::Beyond { directories, files } if is_directory => {
                 change(&mut self.missing.directories, directories);
                 change(&mut self.missing.files_below, files);
+                self.is_left_news = true;
             }
             Reason::Beyond { .. } => change(&mut self.missing.files, 1),
-            Reason::Refused | Reason::Kind => {}
+            Reason::Closed | Reason::Refused | Reason::Kind => {}
         }
     }
 

@@ -77,8 +77,23 @@ pub(in crate::watch) struct Poller {
 struct Top {
     /// What it was; none while it is not there, or nobody has looked.
     seen: Option<Mark>,
-    /// Directories at and below it at the last pass.
-    directories: usize,
+    /// What was at and below it at the last pass.
+    counted: Counted,
+}
+
+/// How much is polled.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(in crate::watch) struct Counted {
+    pub directories: usize,
+    /// Entries that are not directories.
+    pub files: usize,
+}
+
+impl std::ops::AddAssign for Counted {
+    fn add_assign(&mut self, more: Self) {
+        self.directories += more.directories;
+        self.files += more.files;
+    }
 }
 
 /// What the rules say of an entry.
@@ -124,6 +139,10 @@ impl Poller {
         &self.place
     }
 
+    pub fn place_mut(&mut self) -> &mut RootPlace {
+        &mut self.place
+    }
+
     /// Whether there is anything to poll.
     pub fn is_idle(&self) -> bool {
         self.tops.is_empty()
@@ -151,21 +170,18 @@ impl Poller {
     }
 
     /// Whether `top` is one of the topmost polled directories.
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "for a companion"))]
     pub fn polls(&self, top: &RelPath) -> bool {
         self.tops.contains_key(top)
     }
 
     /// Passes that came to their end so far.
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "for a companion"))]
     pub fn passes(&self) -> u64 {
         self.passes
     }
 
-    /// Directories at and below `top` at its last pass.
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "for a companion"))]
-    pub fn directories(&self, top: &RelPath) -> usize {
-        self.tops.get(top).map_or(0, |top| top.directories)
+    /// What was at and below `top` at its last pass.
+    pub fn counted(&self, top: &RelPath) -> Counted {
+        self.tops.get(top).map_or(Counted::default(), |top| top.counted)
     }
 
     /// Directories that were listed.
@@ -282,9 +298,9 @@ impl Poller {
                     return Err(error);
                 }
             }
-            Next::Done(top, directories) => {
+            Next::Done(top, counted) => {
                 if let Some(top) = self.tops.get_mut(&top) {
-                    top.directories = directories;
+                    top.counted = counted;
                 }
             }
             Next::End => return Ok(false),
@@ -322,7 +338,8 @@ impl Poller {
             }
         };
         if let Some(pass) = &mut self.pass {
-            pass.count_directory();
+            let files = entries.iter().filter(|entry| !entry.mark.is_directory()).count();
+            pass.count(Counted { directories: 1, files });
         }
         let is_readable_again = self.unreadable.remove(&self.hash(&path));
         let mut is_new = visit.is_new;
