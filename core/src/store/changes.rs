@@ -205,6 +205,28 @@ impl RootRows {
     }
 }
 
+/// What a batch may still take.
+#[derive(Debug, Clone)]
+struct Room {
+    exact: usize,
+    /// One walk a root: several would only compete for the room in one commit.
+    walked_roots: BTreeSet<String>,
+}
+
+impl Room {
+    /// Whether there is room for a row of this root; it is taken then.
+    fn has_for(&mut self, row: &ChangeRow, root: &str) -> bool {
+        match row.scope {
+            Scope::Exact if self.exact > 0 => {
+                self.exact -= 1;
+                true
+            }
+            Scope::Exact => false,
+            Scope::Deep { .. } => self.walked_roots.insert(root.to_owned()),
+        }
+    }
+}
+
 /// The queue's tables with the right to write them.
 #[derive(Debug)]
 pub struct QueueStore {
@@ -316,7 +338,7 @@ impl QueueStore {
     }
 
     /// Takes the rows that have waited longest: at most `most` exact ones and one deep one a root. `eager` takes
-    /// postponed rows too. Nothing is written: a row leaves the queue only by [`QueueStore::settle`].
+    /// postponed rows too, after all others: what fails again and again must not stand in anybody's way. Nothing is written: a row leaves the queue only by [`QueueStore::settle`].
     pub fn take(
         &mut self,
         repository: &RepositoryName,
@@ -327,26 +349,31 @@ impl QueueStore {
         let taken = self.store.read(|transaction| {
             let changes = transaction.open_table(CHANGES)?;
             let order = transaction.open_table(ORDER)?;
-            let mut taken = Vec::new();
-            let (mut exact, mut walked_roots) = (0, BTreeSet::new());
+            let (mut taken, mut postponed) = (Vec::new(), Vec::new());
+            let mut room = Room { exact: most, walked_roots: BTreeSet::new() };
+            let mut room_postponed = room.clone();
             for entry in order.range((repository.as_str(), 0)..=(repository.as_str(), u64::MAX))? {
                 let (_, place) = entry?;
                 let (root, path) = place.value();
                 let Some(value) = changes.get((repository.as_str(), root, path))? else { continue };
                 let row: ChangeRow = decode(value.value())?;
-                if row.is_postponed(now_ms) && !eager {
+                let is_postponed = row.is_postponed(now_ms);
+                if is_postponed && !eager {
                     continue;
                 }
-                match row.scope {
-                    Scope::Exact if exact < most => exact += 1,
-                    // One walk a root: several would only compete for the room in one commit.
-                    Scope::Deep { .. } if walked_roots.insert(root.to_owned()) => {}
-                    _ => continue,
-                }
-                if let (Ok(root), Ok(path)) = (RootName::new(root), RelPath::new(path)) {
-                    taken.push(TakenRow { root, path, row });
+                let (room, chosen) = if is_postponed {
+                    (&mut room_postponed, &mut postponed)
+                } else {
+                    (&mut room, &mut taken)
+                };
+                if room.has_for(&row, root)
+                    && let (Ok(root), Ok(path)) = (RootName::new(root), RelPath::new(path))
+                {
+                    chosen.push(TakenRow { root, path, row });
                 }
             }
+            postponed.retain(|row| room.has_for(&row.row, row.root.as_str()));
+            taken.append(&mut postponed);
             Ok(taken)
         })?;
         for row in taken.iter().filter(|row| matches!(row.row.scope, Scope::Deep { .. })) {
