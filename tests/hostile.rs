@@ -156,6 +156,88 @@ fn an_unmounted_directory_inside_a_root_is_no_deletion() {
     assert!(remote.is_ancestor(&whole, "main"));
 }
 
+/// Whether status lists this path as unmounted.
+fn is_listed_as_unmounted(daemon: &Daemon, path: &str) -> bool {
+    skipped(daemon)
+        .iter()
+        .any(|skip| skip["path"] == path && skip["reason"].as_str().unwrap().contains("mount it again"))
+}
+
+#[test]
+fn a_directory_that_goes_with_the_mount_below_it_takes_only_its_own_files_along() {
+    let setup = Setup::new();
+    let at = setup.root().join("a/b");
+    let Some(mounted) = Mounted::tmpfs(&at) else { return };
+    let fill = || {
+        write(&setup.root(), "a/b/on it", "precious");
+        write(&setup.root(), "a/b/sub/on it", "precious too");
+        write(&setup.root(), "a/beside", "1");
+    };
+    fill();
+    write(&setup.root(), "beside", "1");
+    let daemon = setup.start();
+    daemon.api().flush();
+    setup.assert_clone_equals_root();
+    let remote = setup.remote();
+    let assert_kept = |what: &str| {
+        for path in ["folder1/a/b/on it", "folder1/a/b/sub/on it"] {
+            assert!(remote.blob("main", path).is_some(), "{what}: {path} was taken for deleted");
+        }
+        assert!(remote.blob("main", "folder1/a/beside").is_none(), "{what}: it is gone, and no mount's");
+    };
+
+    assert!(mounted.unmount(), "nobody holds the mount");
+    fs::remove_dir_all(setup.root().join("a")).unwrap();
+    daemon.api().flush();
+    assert_kept("told by an event");
+    assert!(is_listed_as_unmounted(&daemon, "a/b"));
+    daemon.api().post("/api/v1/flush", &json!({"wait": true, "rescan": true, "timeout": "30s"}));
+    assert_kept("compared");
+    daemon.stop();
+    let daemon = setup.start();
+    daemon.api().flush();
+    assert_kept("compared at a start");
+    assert!(is_listed_as_unmounted(&daemon, "a/b"));
+
+    let Some(_mounted) = Mounted::tmpfs(&at) else { return };
+    fill();
+    daemon.api().flush();
+    setup.assert_clone_equals_root();
+    // Renamed with the mount in it: it is stored at its new place, and stays at the old one.
+    fs::rename(setup.root().join("a"), setup.root().join("c")).unwrap();
+    let _moved = Mounted(setup.root().join("c/b"));
+    daemon.api().flush();
+    assert_kept("renamed");
+    assert_eq!(remote.blob("main", "folder1/c/b/on it").unwrap(), b"precious");
+    assert_eq!(remote.blob("main", "folder1/c/beside").unwrap(), b"1");
+    // One file says that it is meant.
+    write(&setup.root(), "a/b/new", "x");
+    daemon.api().flush();
+    daemon.stop();
+    setup.assert_all_is_well();
+}
+
+#[test]
+fn that_something_was_mounted_is_known_without_the_database() {
+    let setup = Setup::new();
+    let at = setup.root().join("a/b");
+    let Some(mounted) = Mounted::tmpfs(&at) else { return };
+    write(&setup.root(), "a/b/on it", "precious");
+    write(&setup.root(), "beside", "1");
+    let daemon = setup.start();
+    daemon.api().flush();
+    daemon.stop();
+    assert!(mounted.unmount(), "nobody holds the mount");
+    fs::remove_file(setup.state().join("state.redb")).unwrap();
+    let daemon = setup.start();
+    write(&setup.root(), "beside", "2");
+    daemon.api().flush();
+    assert_eq!(setup.remote().blob("main", "folder1/beside").unwrap(), b"2");
+    assert!(setup.remote().blob("main", "folder1/a/b/on it").is_some(), "it was taken for deleted");
+    assert!(is_listed_as_unmounted(&daemon, "a/b"));
+    daemon.stop();
+}
+
 #[test]
 fn one_file_system_leaves_mounts_out_and_counts_them() {
     let mut setup = Setup::new();

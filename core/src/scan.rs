@@ -25,6 +25,7 @@ use crate::store::files::{FileRecord, FilesView};
 use listing::{Listing, Lookahead};
 
 mod listing;
+mod mounts;
 
 /// What of a root is taken.
 #[derive(Debug, Clone, Copy)]
@@ -182,10 +183,6 @@ impl Counts {
 /// Directories that are read before the walk has come to them.
 const DIRECTORIES_AHEAD: usize = 4;
 
-/// What is said of a directory that something was mounted on, and that is empty or gone now.
-pub const UNMOUNTED: &str = "a file system was mounted here, and now the directory is empty or gone: mount it again; \
-     its last version is kept. If it is meant to be empty, put one file into it";
-
 /// How much one commit should take.
 #[derive(Debug, Clone, Copy)]
 pub struct Limit {
@@ -206,45 +203,6 @@ pub struct Ground<'g> {
     pub files: &'g FilesView,
     /// Threads that read directories, at least one.
     pub threads: usize,
-}
-
-impl Ground<'_> {
-    /// Whether something was mounted on `directory` when it was recorded, and nothing is now that it is empty or
-    /// gone (desktops remove a mount's directory with the mount). Then nothing below it may be taken for deleted.
-    ///
-    /// # Errors
-    /// Only for the stat cache.
-    pub fn is_lost_mount(&self, directory: &RelPath) -> Result<bool> {
-        let recorded = self.files.get(&self.watched.name, directory)?;
-        if !recorded.is_some_and(|recorded| recorded.look.is_mount) {
-            return Ok(false);
-        }
-        let is_bare = match listing::list(self.root, &self.watched.rules, directory) {
-            Ok(listing) => is_bare(&listing),
-            Err(unseen) => unseen == Unseen::Gone,
-        };
-        Ok(is_bare && self.files.has_below(&self.watched.name, directory)?)
-    }
-
-    /// Whether `path` is gone only because a file system that it is the top of, or was on, is not mounted.
-    ///
-    /// # Errors
-    /// Only for the stat cache.
-    pub fn went_with_its_mount(&self, path: &RelPath) -> Result<bool> {
-        let mut at = Some(path.clone());
-        while let Some(directory) = at {
-            if self.is_lost_mount(&directory)? {
-                return Ok(true);
-            }
-            at = directory.parent();
-        }
-        Ok(false)
-    }
-}
-
-/// Whether a directory is what a mount leaves behind.
-fn is_bare(listing: &Listing) -> bool {
-    !listing.look.is_mount && listing.entries.is_empty()
 }
 
 /// What a walk found.
@@ -317,10 +275,10 @@ impl Walker<'_> {
                     self.compare(top.clone(), look, recorded);
                 }
             }
-            Err(Unseen::Gone) if self.ground.went_with_its_mount(top)? => {
-                self.skip(top.clone(), SkipReason::Unmounted, UNMOUNTED.to_owned());
+            Err(Unseen::Gone) => {
+                let kind = recorded.map(|record| record.look.kind);
+                self.out.findings.extend(self.ground.vanished_alone(top, kind)?);
             }
-            Err(Unseen::Gone) => self.gone(top, recorded.as_ref()),
             Err(Unseen::Unreadable(why)) => self.skip(top.clone(), SkipReason::Unreadable, why),
         }
         self.run(pending)
@@ -371,10 +329,10 @@ impl Walker<'_> {
             self.ahead.announce(pending.iter().rev().take(DIRECTORIES_AHEAD));
             let Some(listing) = self.list(&directory) else { continue };
             let recorded = self.files.get(&self.watched.name, &directory)?;
-            if let Some(recorded) = &recorded
-                && self.is_lost_mount(&directory, recorded, &listing)?
+            if recorded.as_ref().is_some_and(|recorded| recorded.look.is_mount)
+                && self.ground.is_left_by_a_mount(&directory, &listing)?
             {
-                self.skip(directory, SkipReason::Unmounted, UNMOUNTED.to_owned());
+                self.out.findings.push(mounts::unmounted(directory));
                 continue;
             }
             self.compare(directory.clone(), listing.look, recorded);
@@ -398,11 +356,6 @@ impl Walker<'_> {
                 None
             }
         }
-    }
-
-    fn is_lost_mount(&self, directory: &RelPath, recorded: &FileRecord, listing: &Listing) -> Result<bool> {
-        let is_left = recorded.look.is_mount && is_bare(listing);
-        Ok(is_left && self.files.has_below(&self.watched.name, directory)?)
     }
 
     /// Compares the children of one directory; directories among them go to `pending`, the first one last.
@@ -540,11 +493,9 @@ impl Walker<'_> {
         record: &FileRecord,
         after: Option<&[u8]>,
     ) -> Result<()> {
-        let path = directory.join(name);
-        if record.look.is_mount && self.ground.is_lost_mount(&path)? {
-            self.skip(path, SkipReason::Unmounted, UNMOUNTED.to_owned());
-        } else {
-            self.gone_child(directory, name, record, after);
+        if after.is_none_or(|after| name > after) || record.look.kind == EntryKind::Directory {
+            let findings = self.ground.vanished(&directory.join(name), record.look.kind)?;
+            self.out.findings.extend(findings);
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! Batches on real directories, judged by the real git.
 
+mod mounts;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
