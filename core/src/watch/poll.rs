@@ -18,6 +18,7 @@ use crate::path::RelPath;
 use crate::progress::Progress;
 
 mod listing;
+mod look;
 mod pass;
 mod poller;
 #[cfg(test)]

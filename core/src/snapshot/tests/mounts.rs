@@ -1,5 +1,5 @@
 //! Mounts that went away, alone or with the directories above them. That something was mounted is only recorded here:
-//! tests/hostile.rs has real ones.
+//! tests/hostile/mounts.rs has real ones.
 
 use std::collections::BTreeSet;
 
