@@ -89,14 +89,8 @@ impl Told for KqueueBackend {
 impl KqueueBackend {
     /// The topmost directories of which neither they nor anything below is told.
     pub(super) fn unwatched(&self) -> Tops {
-        let mut found = Tops::new();
-        for id in self.tree.with_compared() {
-            let Some(path) = self.tree.path(id) else { continue };
-            for (name, entry) in self.tree.entries(id, |_, entry| why(entry).is_some()) {
-                found.extend(why(&entry).map(|why| (path.join(&name), why)));
-            }
-        }
-        found
+        let left = self.tree.left();
+        left.filter_map(|(id, name, entry)| Some((self.tree.path(id)?.join(name), why(entry)?))).collect()
     }
 
     /// Whether somebody else looks at an entry and at all below it.
