@@ -15,8 +15,8 @@ enum Asks {
     NotNull,
     /// A mapping, unless this key in it has this value.
     Unless(&'static str, &'static str),
-    /// An address that is not local.
-    NetworkUrl,
+    /// An address of SSH.
+    SshUrl,
 }
 
 /// Keys below `repositories[]` count below `defaults` too.
@@ -31,14 +31,10 @@ const UNBUILT: &[(&str, Asks)] = &[
     ("repositories[].drill", Asks::Set),
     ("repositories[].lfs", Asks::NotNull),
     ("repositories[].encryption", Asks::NotNull),
-    ("repositories[].remotes[].url", Asks::NetworkUrl),
-    ("repositories[].remotes[].credentials", Asks::NotNull),
+    ("repositories[].remotes[].url", Asks::SshUrl),
     ("repositories[].remotes[].quota", Asks::Set),
     ("repositories[].remotes[].provider", Asks::Set),
     ("repositories[].remotes[].lfs_url", Asks::Set),
-    ("repositories[].remotes[].bandwidth", Asks::Set),
-    ("repositories[].remotes[].ca_file", Asks::Set),
-    ("repositories[].remotes[].proxy", Asks::Set),
 ];
 
 /// Reports everything in `tree` that asks for something not built.
@@ -92,9 +88,9 @@ impl Asks {
                     node.get(key).is_some_and(|node| matches!(&node.value, Value::Text(text) if text == off));
                 is_set && !says_off
             }
-            Asks::NetworkUrl => {
+            Asks::SshUrl => {
                 let Value::Text(text) = &node.value else { return false };
-                matches!(RemoteUrl::parse(text), Ok(RemoteUrl::Http(_) | RemoteUrl::Ssh(_)))
+                matches!(RemoteUrl::parse(text), Ok(RemoteUrl::Ssh(_)))
             }
         }
     }
@@ -103,7 +99,7 @@ impl Asks {
         match self {
             Asks::Set | Asks::NotNull => "leave it out".to_owned(),
             Asks::Unless(key, off) => format!("leave it out or set its {key} to {off}"),
-            Asks::NetworkUrl => "only local paths and file:// addresses are".to_owned(),
+            Asks::SshUrl => "local paths and http addresses are".to_owned(),
         }
     }
 }

@@ -52,7 +52,7 @@ impl HttpWire {
             Error::new(Kind::Config, format!("{text} is no address to connect to: {error}"))
         })?;
         let client = client::of(remote, &base, limits)?;
-        let login = Login::new(url, remote);
+        let login = Login::new(remote);
         Ok(Self { client, base, login, limits, progress: progress.clone(), notes: Notes::default() })
     }
 

@@ -16,6 +16,8 @@ use crate::git::pack::{self, CommitSeeker, OutgoingPack};
 use crate::git::repository::{Repository, git_error};
 use crate::progress::Progress;
 
+/// Large hosts take 2 GB in one push (GitHub), others what their proxy was told to.
+const SLICE_BYTES: u64 = 1024 * 1024 * 1024;
 /// The largest pack that is taken to look at one commit.
 const LARGEST_LOOK: u64 = 64 * 1024 * 1024;
 
@@ -185,6 +187,10 @@ impl Transport for SmartTransport {
             return Err(Error::new(Kind::RemoteRefused, text));
         }
         Ok(())
+    }
+
+    fn slice_bytes(&self) -> Option<u64> {
+        Some(SLICE_BYTES)
     }
 
     fn notes(&mut self) -> Notes {

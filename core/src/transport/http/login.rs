@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use zeroize::Zeroizing;
 
-use crate::config::{Credentials, NetworkUrl, Remote};
+use crate::config::{Credentials, Remote};
 use crate::error::{Error, Kind, Result};
 use crate::secret;
 
@@ -15,8 +15,6 @@ const ANYBODY: &str = "git";
 /// The credentials of one connection.
 pub(super) struct Login {
     remote: String,
-    /// The user in the address.
-    user: Option<String>,
     credentials: Option<Credentials>,
     /// What was read, as the header has it.
     header: Option<HeaderValue>,
@@ -25,10 +23,9 @@ pub(super) struct Login {
 }
 
 impl Login {
-    pub(super) fn new(url: &NetworkUrl, remote: &Remote) -> Self {
+    pub(super) fn new(remote: &Remote) -> Self {
         Self {
             remote: remote.name.to_string(),
-            user: url.user.clone(),
             credentials: remote.credentials.clone(),
             header: None,
             tried_again: false,
@@ -48,7 +45,7 @@ impl Login {
 
     fn read(&self, warnings: &mut Vec<String>) -> Result<Option<HeaderValue>> {
         let Some(credentials) = &self.credentials else { return Ok(None) };
-        let user = credentials.username.as_ref().or(self.user.as_ref());
+        let user = credentials.username.as_ref();
         let (source, what) = match (&credentials.password, &credentials.token) {
             (Some(password), _) => (password, "password"),
             (None, Some(token)) => (token, "token"),
@@ -95,7 +92,7 @@ impl Login {
         else {
             return Some(format!("no credentials are configured for remote {}", self.remote));
         };
-        let user = credentials.username.as_ref().or(self.user.as_ref());
+        let user = credentials.username.as_ref();
         let what = if credentials.password.is_some() { "password" } else { "token" };
         Some(match user {
             Some(user) => format!("logged in as {user} with the {what} of remote {}", self.remote),
