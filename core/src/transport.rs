@@ -43,6 +43,17 @@ pub struct Advertisement {
     pub haves: Vec<Oid>,
 }
 
+/// What a remote is, as far as it says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Description {
+    /// The program that answers, such as `git/2.47.0`.
+    pub agent: Option<String>,
+    /// What its service can do, in Git's words.
+    pub capabilities: Vec<String>,
+    /// Whether there is a Git LFS server; `None`: it was not asked, or gave no clear answer.
+    pub lfs: Option<bool>,
+}
+
 /// What was noticed on the way to a remote, for the log and for status. Nothing in it is secret or has control
 /// characters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -109,6 +120,11 @@ pub trait Transport {
         None
     }
 
+    /// What the remote is. To be asked after [`Transport::advertise`].
+    fn describe(&mut self) -> Result<Description> {
+        Ok(Description::default())
+    }
+
     /// What was noticed since the last call.
     fn notes(&mut self) -> Notes {
         Notes::default()
@@ -135,6 +151,18 @@ pub fn connect_to_read(
             let opened = local::LocalTransport::open_to_read(&local_path(remote)?, repository)?;
             Ok(opened.map(|transport| Box::new(transport) as Box<dyn Transport>))
         }
+    }
+}
+
+/// Connects as a push would, to see whether one may; a local path is not made. `None` if it does not exist.
+pub fn connect_to_test(
+    remote: &model::Remote,
+    repository: &Path,
+    progress: &Progress,
+) -> Result<Option<Box<dyn Transport>>> {
+    match wire(remote, progress)? {
+        Some(wire) => Ok(Some(Box::new(SmartTransport::new(wire, Service::ReceivePack, progress)))),
+        None => connect_to_read(remote, repository, progress),
     }
 }
 

@@ -9,6 +9,7 @@
 //! ([`crate::git::reachable`]), and what the remote should have of these and has lost.
 
 pub mod delivery;
+pub mod probe;
 mod slices;
 #[cfg(test)]
 mod tests;

@@ -25,6 +25,10 @@ use crate::progress::Progress;
 const REDIRECTS: usize = 3;
 /// Bytes of a refusal's body that are read, for its words.
 const REFUSAL_BYTES: usize = 4096;
+/// The content type of Git LFS, asked for and answered in.
+const LFS_TYPE: &str = "application/vnd.git-lfs+json";
+/// A batch request that needs no object and changes nothing.
+const NO_OBJECTS: &str = r#"{"operation":"download","transfers":["basic"],"objects":[]}"#;
 /// Some hosts serve Git's protocol only to who calls itself so.
 const AGENT: &str = concat!("git/2.47.0 (backupbot/", env!("CARGO_PKG_VERSION"), ")");
 
@@ -245,6 +249,24 @@ fn origin_of(url: &Url) -> String {
 impl Wire for HttpWire {
     fn open(&mut self, service: Service) -> Result<Box<dyn Conversation + '_>> {
         Ok(Box::new(HttpConversation { wire: self, service, advertisement: None }))
+    }
+
+    /// Asks for a batch of nothing. Servers that know LFS answer in its own content type, whatever they answer.
+    fn has_lfs(&mut self) -> Result<Option<bool>> {
+        let base = self.base.as_str().trim_end_matches('/');
+        let suffix = if base.ends_with(".git") { "" } else { ".git" };
+        let address = format!("{base}{suffix}/info/lfs/objects/batch");
+        let headers = self.headers()?;
+        let request = self.client.request(Method::POST, &address).headers(headers).header(ACCEPT, LFS_TYPE);
+        let request = request.header(CONTENT_TYPE, LFS_TYPE).body(NO_OBJECTS).send();
+        let response = self.waited(&format!("ask {} for LFS", self.base), self.limits.answer, request)?;
+        let kind = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let is_lfs = kind.starts_with(LFS_TYPE);
+        Ok(match response.status().as_u16() {
+            200..=299 | 400..=499 if is_lfs => Some(true),
+            404 | 405 | 410 | 501 => Some(false),
+            _ => None,
+        })
     }
 
     fn notes(&mut self) -> Notes {

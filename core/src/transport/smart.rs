@@ -9,7 +9,7 @@ use super::advertisement::{self, Advertised};
 use super::receive_pack::{self, Pack};
 use super::upload_pack::{self, Wanted};
 use super::wire::{Outgoing, Service, Wire};
-use super::{Advertisement, Messages, Notes, ReferenceUpdate, Sent, Transport};
+use super::{Advertisement, Description, Messages, Notes, ReferenceUpdate, Sent, Transport};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::git::pack::{self, CommitSeeker, OutgoingPack};
@@ -187,6 +187,17 @@ impl Transport for SmartTransport {
             return Err(Error::new(Kind::RemoteRefused, text));
         }
         Ok(())
+    }
+
+    fn describe(&mut self) -> Result<Description> {
+        let lfs = self.wire.has_lfs()?;
+        let Some(advertised) = &self.advertised else {
+            return Ok(Description { lfs, ..Description::default() });
+        };
+        let agent = advertised.agent().map(|agent| super::said(agent.as_bytes()));
+        let capabilities = advertised.capabilities.iter();
+        let words = capabilities.filter(|word| !word.contains('=')).map(|word| super::said(word.as_bytes()));
+        Ok(Description { agent, capabilities: words.collect(), lfs })
     }
 
     fn slice_bytes(&self) -> Option<u64> {

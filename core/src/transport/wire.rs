@@ -89,6 +89,11 @@ pub trait Wire: Send {
     /// Starts a service.
     fn open(&mut self, service: Service) -> Result<Box<dyn Conversation + '_>>;
 
+    /// Whether the other end has a Git LFS server for this repository; `None` where that is not known.
+    fn has_lfs(&mut self) -> Result<Option<bool>> {
+        Ok(None)
+    }
+
     /// What was noticed on the way since the last call.
     fn notes(&mut self) -> Notes {
         Notes::default()
