@@ -43,6 +43,11 @@ impl Pace {
         }
     }
 
+    /// So long we have kept the other end waiting, which is not held against it.
+    pub(super) fn excuse(&mut self, ours: Duration) {
+        self.since += ours;
+    }
+
     /// How long the next wait may take.
     pub(super) fn patience(&self) -> Duration {
         if self.flowing {
