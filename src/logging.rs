@@ -5,10 +5,11 @@
 //! backup never waits for its log. Dropping the guard writes what is left.
 
 use std::fs::OpenOptions;
-use std::io::{self, IsTerminal, LineWriter, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 
 use backupbot_core::config::{LogConfig, LogFormat, LogLevel};
+use backupbot_core::secret::redact;
 use slog::{Drain, FnValue, Level, Logger, OwnedKVList, PushFnValue, Record, o};
 use slog_async::{Async, AsyncGuard, OverflowStrategy};
 use slog_term::{Decorator, FullFormat, PlainDecorator, RecordDecorator};
@@ -17,6 +18,8 @@ use crate::exit::Failure;
 use crate::files::shown;
 use crate::meter::{Meter, StderrBeside};
 
+/// Bytes of a record that are looked through as one.
+const LONGEST_LINE: usize = 1024 * 1024;
 /// Records that may wait to be written.
 const WAITING: usize = 4096;
 
@@ -67,7 +70,7 @@ fn now() -> String {
 }
 
 fn json<W: Write + Send + 'static>(writer: W) -> impl Drain<Ok = (), Err = io::Error> + Send + 'static {
-    slog_json::Json::new(LineWriter::new(writer))
+    slog_json::Json::new(Redacting::new(writer))
         // The last one given is written first.
         .add_key_value(o!(
             "msg" => PushFnValue(|record: &Record<'_>, serializer| serializer.emit(record.msg())),
@@ -78,11 +81,56 @@ fn json<W: Write + Send + 'static>(writer: W) -> impl Drain<Ok = (), Err = io::E
 }
 
 fn text<W: Write + Send + 'static>(writer: W) -> impl Drain<Ok = (), Err = io::Error> + Send + 'static {
-    let decorator = OneLine(PlainDecorator::new(LineWriter::new(writer)));
+    let decorator = OneLine(PlainDecorator::new(Redacting::new(writer)));
     FullFormat::new(decorator)
         .use_custom_timestamp(|out: &mut dyn Write| out.write_all(now().as_bytes()))
         .use_original_order()
         .build()
+}
+
+/// Passes whole lines on, without any secret that this process has read: whatever a server, a library or a mistake of
+/// ours puts into a record.
+struct Redacting<W: Write> {
+    inner: W,
+    line: Vec<u8>,
+}
+
+impl<W: Write> Redacting<W> {
+    fn new(inner: W) -> Self {
+        Self { inner, line: Vec::new() }
+    }
+
+    fn pass_on(&mut self) -> io::Result<()> {
+        let line = std::mem::take(&mut self.line);
+        let text = String::from_utf8_lossy(&line);
+        self.inner.write_all(redact(&text).as_bytes())
+    }
+}
+
+impl<W: Write> Write for Redacting<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.line.extend_from_slice(part);
+            if part.ends_with(b"\n") || self.line.len() >= LONGEST_LINE {
+                self.pass_on()?;
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    /// Half a line may be half a secret, so it waits for the other half.
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl<W: Write> Drop for Redacting<W> {
+    fn drop(&mut self) {
+        if !self.line.is_empty() {
+            // Nobody is left to tell.
+            let _ = self.pass_on();
+        }
+    }
 }
 
 /// Escapes control characters in messages, keys and values; what the format itself writes passes.
@@ -186,6 +234,28 @@ mod tests {
         );
         assert!(!lines[0].contains('\u{1b}'));
         assert!(lines[1].contains("ERRO") && lines[1].contains("actor: pusher\\nx"), "{lines:?}");
+    }
+
+    #[test]
+    fn a_secret_that_was_read_stands_in_no_record_however_it_is_cut() {
+        let secret = backupbot_core::secret::Secret::new(b"sesame-\"open".to_vec());
+        let memory = Memory::default();
+        for log in [
+            Logger::root(Mutex::new(json(memory.clone())).ignore_res(), o!()),
+            Logger::root(Mutex::new(text(memory.clone())).ignore_res(), o!()),
+        ] {
+            info!(log, "refused: sesame-\"open"; "header" => "Basic c2VzYW1lLSJvcGVu", "url" => "x?t=sesame-%22open");
+        }
+        drop(secret);
+        let lines = memory.lines().join("\n");
+        assert_eq!(lines.matches("[redacted]").count(), 6, "{lines}");
+        assert!(!lines.contains("sesame") && !lines.contains("c2VzYW1l"), "{lines}");
+        let mut cut = Redacting::new(Memory::default());
+        for part in ["sesa", "me-\"op", "en\n"] {
+            cut.write_all(part.as_bytes()).unwrap();
+            cut.flush().unwrap();
+        }
+        assert_eq!(cut.inner.lines(), ["[redacted]"]);
     }
 
     #[test]

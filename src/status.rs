@@ -240,6 +240,9 @@ pub fn unheard_of(name: RemoteName) -> RemoteStatus {
         commit: None,
         last_success: None,
         unprotected_since: None,
+        warnings: Vec::new(),
+        messages: Vec::new(),
+        token_expires: None,
     }
 }
 
@@ -339,6 +342,9 @@ pub mod tests {
                 commit: Some("c0ffee00".repeat(5)),
                 last_success: Moment::from_unix_seconds(1_000_000),
                 oldest_unprotected_seconds: 0,
+                warnings: Vec::new(),
+                messages: Vec::new(),
+                token_expires: None,
             }],
         }
     }

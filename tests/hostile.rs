@@ -2,6 +2,8 @@
 //! in, odd times. Whatever happens there, nothing is taken for deleted, nothing from outside gets in, and one
 //! poison path never stops the others.
 
+mod mounts;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -42,32 +44,6 @@ fn contains(bytes: &[u8], needle: &str) -> bool {
     bytes.windows(needle.len()).any(|window| window == needle.as_bytes())
 }
 
-/// A file system mounted for the time of a test.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    /// `None`, announced, where that cannot be had.
-    fn tmpfs(at: &Path) -> Option<Self> {
-        fs::create_dir_all(at).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "none"]).arg(at).output();
-        if is_root() && mounted.is_ok_and(|output| output.status.success()) {
-            return Some(Self(at.to_owned()));
-        }
-        skip("mounts need root");
-        None
-    }
-
-    fn unmount(&self) -> bool {
-        Command::new("umount").arg(&self.0).output().is_ok_and(|output| output.status.success())
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        self.unmount();
-    }
-}
-
 #[test]
 fn a_root_that_is_not_what_it_was_deletes_nothing() {
     type Change = fn(&Setup);
@@ -102,81 +78,6 @@ fn a_root_that_is_not_what_it_was_deletes_nothing() {
     daemon.stop();
     setup.assert_all_is_well();
     assert!(!contains(&everything_in(&setup.remote().path), CANARY));
-}
-
-#[test]
-fn an_unmounted_directory_inside_a_root_is_no_deletion() {
-    let setup = Setup::new();
-    let at = setup.root().join("disk");
-    let Some(mounted) = Mounted::tmpfs(&at) else { return };
-    write(&setup.root(), "disk/on it", "precious");
-    write(&setup.root(), "disk/sub/on it", "precious too");
-    write(&setup.root(), "beside", "1");
-    let daemon = setup.start();
-    daemon.api().flush();
-    setup.assert_clone_equals_root();
-    let whole = setup.remote().tip("main").unwrap();
-
-    assert!(mounted.unmount(), "nobody holds the mount");
-    write(&setup.root(), "beside", "2");
-    daemon.api().flush();
-    let listed = skipped(&daemon);
-    assert!(
-        listed
-            .iter()
-            .any(|skip| skip["path"] == "disk" && skip["reason"].as_str().unwrap().contains("mount")),
-        "{listed:#?}"
-    );
-    daemon.stop();
-    // A start compares everything, and must not take it for deleted either.
-    let daemon = setup.start();
-    daemon.api().flush();
-    let remote = setup.remote();
-    assert_eq!(remote.blob("main", "folder1/beside").unwrap(), b"2");
-    let assert_kept = || {
-        for path in ["folder1/disk/on it", "folder1/disk/sub/on it"] {
-            assert!(remote.blob("main", path).is_some(), "{path} was taken for deleted");
-        }
-    };
-    assert_kept();
-    // Desktops remove a mount's directory with the mount.
-    fs::remove_dir(&at).unwrap();
-    daemon.api().flush();
-    assert_kept();
-    daemon.api().post("/api/v1/flush", &json!({"wait": true, "rescan": true, "timeout": "30s"}));
-    assert_kept();
-    assert!(skipped(&daemon).iter().any(|skip| skip["path"] == "disk"));
-
-    let Some(_mounted) = Mounted::tmpfs(&at) else { return };
-    write(&setup.root(), "disk/on it", "precious");
-    write(&setup.root(), "disk/sub/on it", "changed");
-    daemon.api().flush();
-    daemon.stop();
-    setup.assert_all_is_well();
-    assert!(remote.is_ancestor(&whole, "main"));
-}
-
-#[test]
-fn one_file_system_leaves_mounts_out_and_counts_them() {
-    let mut setup = Setup::new();
-    setup.repository()["roots"][0]["one_file_system"] = json!(true);
-    let Some(_mounted) = Mounted::tmpfs(&setup.root().join("in/disk")) else { return };
-    write(&setup.root(), "in/disk/on it", "elsewhere");
-    write(&setup.root(), "in/here", "here");
-    let daemon = setup.start();
-    daemon.api().flush();
-    write(&setup.root(), "in/disk/later", "elsewhere");
-    write(&setup.root(), "in/later", "here");
-    daemon.api().flush();
-    let status = daemon.api().status();
-    assert_eq!(root_row(&status)["excluded_by_file_system"], 1, "{status:#}");
-    daemon.stop();
-    crate::support::git::assert_clone_equals(
-        &setup.remote().path,
-        "main",
-        &[("folder1", &setup.root())],
-        |path| path.starts_with(b"in/disk/"),
-    );
 }
 
 /// Makes `depth` directories below each other, each called `name`, and a file in the last.

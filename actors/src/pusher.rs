@@ -72,6 +72,9 @@ impl Pusher {
             commit: None,
             last_success: None,
             unprotected_since: None,
+            warnings: Vec::new(),
+            messages: Vec::new(),
+            token_expires: None,
         };
         let housekeeper = Housekeeper::new(&exit, &log);
         Self {
@@ -202,6 +205,18 @@ impl Pusher {
             commit: delivery.confirmed.map(|oid| oid.to_string()),
             last_success: delivery.record.confirmed_at_ms.and_then(moment),
             unprotected_since: delivery.unprotected_since_ms.and_then(moment),
+            // An attempt that was not made noticed nothing.
+            warnings: if delivery.attempted {
+                delivery.notes.warnings.clone()
+            } else {
+                self.status.warnings.clone()
+            },
+            messages: if delivery.attempted {
+                delivery.notes.messages.clone()
+            } else {
+                self.status.messages.clone()
+            },
+            token_expires: delivery.notes.token_expires_ms.and_then(moment).or(self.status.token_expires),
         };
         self.seat.common.board.publish_remote(&self.seat.settings.name, self.status.clone());
         self.answer_waiters(&delivery);
@@ -212,7 +227,8 @@ impl Pusher {
         if self.looked_in_vain || unserved || self.resume {
             ctx.notify(Wake);
         } else if let Some(at_ms) = delivery.next_try_ms {
-            let pause = clock::left_until(at_ms, now_ms(), self.seat.settings.retry.max);
+            let pause =
+                clock::left_until(at_ms, now_ms(), delivery::longest_pause(&self.seat.settings.retry));
             self.wake_after(pause, ctx);
         }
     }
@@ -253,6 +269,12 @@ impl Pusher {
     }
 
     fn log_change(&self, delivery: &Delivery) {
+        for warning in delivery.notes.warnings.iter().filter(|text| !self.status.warnings.contains(text)) {
+            warn!(self.log, "this should be changed"; "warning" => warning);
+        }
+        for message in delivery.notes.messages.iter().filter(|text| !self.status.messages.contains(text)) {
+            info!(self.log, "the remote says"; "message" => message);
+        }
         if let Some(sent) = delivery.sent.filter(|sent| sent.restored > 0) {
             warn!(self.log, "the remote had lost objects, which were sent again: look at its disk";
                   "objects" => sent.restored);

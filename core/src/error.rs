@@ -57,6 +57,8 @@ pub enum Kind {
     TooLarge,
     /// A remote asks to be left alone for a while.
     Busy,
+    /// A remote sent us to another host; nothing was sent there.
+    Redirected,
     /// The state directory is in use by another process.
     InUse,
     /// A configuration or an argument that cannot be obeyed.
@@ -85,6 +87,7 @@ impl Kind {
             | Kind::HostKey
             | Kind::Quota
             | Kind::TooLarge
+            | Kind::Redirected
             | Kind::InUse
             | Kind::Config => Fate::Halt,
         }
@@ -108,6 +111,7 @@ impl Kind {
             Kind::Quota => "quota",
             Kind::TooLarge => "too_large",
             Kind::Busy => "busy",
+            Kind::Redirected => "redirected",
             Kind::InUse => "in_use",
             Kind::Config => "config",
             Kind::Cancelled => "cancelled",
@@ -125,12 +129,14 @@ pub struct Error {
     remedy: Option<&'static str>,
     /// How long a remote asked to be left alone.
     retry_after: Option<Duration>,
+    /// What the other end said about it.
+    words: Option<String>,
 }
 
 impl Error {
     /// An error of our own finding.
     pub fn new(kind: Kind, context: impl Into<String>) -> Self {
-        Self { kind, context: context.into(), source: None, remedy: None, retry_after: None }
+        Self { kind, context: context.into(), source: None, remedy: None, retry_after: None, words: None }
     }
 
     /// An error somebody else reported, with what we were doing.
@@ -139,7 +145,14 @@ impl Error {
         context: impl Into<String>,
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        Self { kind, context: context.into(), source: Some(source.into()), remedy: None, retry_after: None }
+        Self {
+            kind,
+            context: context.into(),
+            source: Some(source.into()),
+            remedy: None,
+            retry_after: None,
+            words: None,
+        }
     }
 
     /// A failed system call on `path`; `doing` is a verb phrase such as "read".
@@ -159,6 +172,13 @@ impl Error {
     #[must_use]
     pub fn not_before(mut self, pause: Duration) -> Self {
         self.retry_after = Some(pause);
+        self
+    }
+
+    /// The same, with what somebody said about it at the end.
+    #[must_use]
+    pub fn with_words(mut self, words: &str) -> Self {
+        self.words = Some(words.to_owned());
         self
     }
 
@@ -202,6 +222,9 @@ impl fmt::Display for Error {
         f.write_str(&self.context)?;
         if let Some(source) = &self.source {
             write!(f, ": {source}")?;
+        }
+        if let Some(words) = &self.words {
+            write!(f, " ({words})")?;
         }
         if let Some(remedy) = self.remedy {
             write!(f, "; {remedy}")?;

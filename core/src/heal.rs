@@ -128,7 +128,7 @@ fn choose(
     progress: &Progress,
 ) -> Result<Continued> {
     let here = most_advanced_here(patient, fresh, references, progress)?;
-    for offer in offers(patient, unasked) {
+    for offer in offers(patient, unasked, progress) {
         if let Some((tip, batch)) = here {
             // A tie goes to the remote: what it has must not be taken for somebody else's.
             // What the remote has may be here with holes in its history.
@@ -213,11 +213,11 @@ fn is_complete(
 }
 
 /// What the remotes offer that is ours, the most advanced first.
-fn offers(patient: &Patient<'_>, unasked: &mut Vec<(RemoteName, Error)>) -> Vec<Offer> {
+fn offers(patient: &Patient<'_>, unasked: &mut Vec<(RemoteName, Error)>, progress: &Progress) -> Vec<Offer> {
     let mut offers = Vec::new();
     for remote in patient.remotes {
         // A push that began before the damage was met may still be under way there.
-        let asked = connect(patient, remote).and_then(|mut transport| {
+        let asked = connect(patient, remote, progress).and_then(|mut transport| {
             adopt::ask(&remote.name, transport.as_mut(), patient.branch, patient.instance, patient.roots)
         });
         match asked {
@@ -237,11 +237,11 @@ fn fetch(patient: &Patient<'_>, fresh: &Repository, offer: &Offer, progress: &Pr
     let Some(remote) = patient.remotes.iter().find(|remote| remote.name == offer.remote) else {
         return Err(Error::new(Kind::Internal, "an offer of a remote that is not configured"));
     };
-    connect(patient, remote)?.fetch(fresh, offer.tip, progress)
+    connect(patient, remote, progress)?.fetch(fresh, offer.tip, progress)
 }
 
-fn connect(patient: &Patient<'_>, remote: &Remote) -> Result<Box<dyn Transport>> {
-    let connected = transport::connect_to_read(&remote.url, patient.path)?;
+fn connect(patient: &Patient<'_>, remote: &Remote, progress: &Progress) -> Result<Box<dyn Transport>> {
+    let connected = transport::connect_to_read(remote, patient.path, progress)?;
     connected.ok_or_else(|| Error::new(Kind::RemoteUnreachable, format!("{} is not there", remote.url)))
 }
 

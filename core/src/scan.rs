@@ -7,17 +7,12 @@
 
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-
-use bytesize::ByteSize;
 
 use crate::beneath::{self, EntryKind, Look, RootDirectory, Unseen};
 use crate::clock::now_ns;
-use crate::error::{Error, Kind, Result};
-use crate::ignore::{ExcludedBy, IgnoreRules, Scope, Verdict};
-use crate::names::RootName;
-use crate::path::{RelPath, lossy};
+use crate::error::Result;
+use crate::ignore::{ExcludedBy, Scope, Verdict};
+use crate::path::RelPath;
 use crate::progress::Progress;
 use crate::store::changes::{Cursor, Failure, SkipReason};
 use crate::store::files::{FileRecord, FilesView};
@@ -25,105 +20,10 @@ use crate::store::files::{FileRecord, FilesView};
 use listing::{Listing, Lookahead};
 
 mod listing;
+mod mounts;
+mod watched;
 
-/// What of a root is taken.
-#[derive(Debug, Clone, Copy)]
-pub struct Bounds {
-    /// Whether what is on other file systems is left out.
-    pub one_file_system: bool,
-    /// Bytes; a larger file is skipped, so that a sparse one of terabytes does not keep all others waiting.
-    pub largest_file: u64,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self { one_file_system: false, largest_file: u64::MAX }
-    }
-}
-
-/// A watched root as long as a configuration is in force.
-#[derive(Debug)]
-pub struct WatchedRoot {
-    /// Its name.
-    pub name: RootName,
-    /// Where it is.
-    pub path: PathBuf,
-    /// What is left out of it.
-    pub rules: Arc<IgnoreRules>,
-    /// What of it is taken.
-    pub bounds: Bounds,
-    /// The file system it was on when it was first opened; a different one means that it was unmounted, or that
-    /// something was mounted over it.
-    device: Mutex<Option<u64>>,
-}
-
-impl WatchedRoot {
-    /// A root that nobody has looked at yet.
-    pub fn new(name: RootName, path: PathBuf, rules: Arc<IgnoreRules>, bounds: Bounds) -> Self {
-        Self { name, path, rules, bounds, device: Mutex::new(None) }
-    }
-
-    /// Why an entry that was found as `look` is not stored whatever is in it.
-    pub fn refusal(&self, look: &Look) -> Option<Failure> {
-        if look.kind != EntryKind::File || look.size <= self.bounds.largest_file {
-            return None;
-        }
-        let message = format!(
-            "its {} are more than limits.repository_size, {}: raise that, or leave the file out",
-            ByteSize(look.size),
-            ByteSize(self.bounds.largest_file)
-        );
-        Some(Failure { reason: SkipReason::TooLarge, message })
-    }
-
-    /// Whether an entry that was found as `look` is left out because it is on another file system than `root`.
-    pub fn is_elsewhere(&self, root: &RootDirectory, look: &Look) -> bool {
-        self.bounds.one_file_system && look.device != root.look().device
-    }
-
-    /// Opens it, if it is what it was: present, on the same file system, and not suddenly empty.
-    ///
-    /// # Errors
-    /// [`Kind::RootUnavailable`] says which; nothing below it may then be taken for deleted.
-    pub fn open(&self, files: &FilesView) -> Result<RootDirectory> {
-        let root = RootDirectory::open(&self.path)?;
-        let device = *self.device.lock().unwrap_or_else(PoisonError::into_inner);
-        if device.is_some_and(|device| device != root.look().device) {
-            let text = format!(
-                "the watched directory {} is on another file system than before: was it unmounted, or something \
-                 mounted over it? Mount the right one, or restart to accept this one",
-                self.shown()
-            );
-            return Err(Error::new(Kind::RootUnavailable, text));
-        }
-        let listing = root.open_directory(&RelPath::root()).and_then(|open| beneath::names_in(open.as_fd()));
-        let names = listing.map_err(|unseen| self.unreadable(&unseen))?;
-        if names.is_empty() && files.has_any(&self.name)? {
-            let text = format!(
-                "the watched directory {} is empty and was not before: is it mounted? Its last version is kept. If \
-                 it is meant to be empty, put one file into it",
-                self.shown()
-            );
-            return Err(Error::new(Kind::RootUnavailable, text));
-        }
-        *self.device.lock().unwrap_or_else(PoisonError::into_inner) = Some(root.look().device);
-        Ok(root)
-    }
-
-    fn unreadable(&self, unseen: &Unseen) -> Error {
-        let why = match unseen {
-            Unseen::Gone => "it is gone",
-            Unseen::Unreadable(why) => why.as_str(),
-        };
-        // A want of descriptors says nothing about the root.
-        let kind = if beneath::is_limit(unseen) { Kind::Limit } else { Kind::RootUnavailable };
-        Error::new(kind, format!("the watched directory {} cannot be listed: {why}", self.shown()))
-    }
-
-    fn shown(&self) -> String {
-        lossy(self.path.as_os_str().as_bytes())
-    }
-}
+pub use watched::{Bounds, WatchedRoot};
 
 /// One thing a walk or a look found.
 #[derive(Debug, Clone, PartialEq)]
@@ -182,10 +82,6 @@ impl Counts {
 /// Directories that are read before the walk has come to them.
 const DIRECTORIES_AHEAD: usize = 4;
 
-/// What is said of a directory that something was mounted on, and that is empty or gone now.
-pub const UNMOUNTED: &str = "a file system was mounted here, and now the directory is empty or gone: mount it again; \
-     its last version is kept. If it is meant to be empty, put one file into it";
-
 /// How much one commit should take.
 #[derive(Debug, Clone, Copy)]
 pub struct Limit {
@@ -206,45 +102,6 @@ pub struct Ground<'g> {
     pub files: &'g FilesView,
     /// Threads that read directories, at least one.
     pub threads: usize,
-}
-
-impl Ground<'_> {
-    /// Whether something was mounted on `directory` when it was recorded, and nothing is now that it is empty or
-    /// gone (desktops remove a mount's directory with the mount). Then nothing below it may be taken for deleted.
-    ///
-    /// # Errors
-    /// Only for the stat cache.
-    pub fn is_lost_mount(&self, directory: &RelPath) -> Result<bool> {
-        let recorded = self.files.get(&self.watched.name, directory)?;
-        if !recorded.is_some_and(|recorded| recorded.look.is_mount) {
-            return Ok(false);
-        }
-        let is_bare = match listing::list(self.root, &self.watched.rules, directory) {
-            Ok(listing) => is_bare(&listing),
-            Err(unseen) => unseen == Unseen::Gone,
-        };
-        Ok(is_bare && self.files.has_below(&self.watched.name, directory)?)
-    }
-
-    /// Whether `path` is gone only because a file system that it is the top of, or was on, is not mounted.
-    ///
-    /// # Errors
-    /// Only for the stat cache.
-    pub fn went_with_its_mount(&self, path: &RelPath) -> Result<bool> {
-        let mut at = Some(path.clone());
-        while let Some(directory) = at {
-            if self.is_lost_mount(&directory)? {
-                return Ok(true);
-            }
-            at = directory.parent();
-        }
-        Ok(false)
-    }
-}
-
-/// Whether a directory is what a mount leaves behind.
-fn is_bare(listing: &Listing) -> bool {
-    !listing.look.is_mount && listing.entries.is_empty()
 }
 
 /// What a walk found.
@@ -317,10 +174,10 @@ impl Walker<'_> {
                     self.compare(top.clone(), look, recorded);
                 }
             }
-            Err(Unseen::Gone) if self.ground.went_with_its_mount(top)? => {
-                self.skip(top.clone(), SkipReason::Unmounted, UNMOUNTED.to_owned());
+            Err(Unseen::Gone) => {
+                let kind = recorded.map(|record| record.look.kind);
+                self.out.findings.extend(self.ground.vanished_alone(top, kind)?);
             }
-            Err(Unseen::Gone) => self.gone(top, recorded.as_ref()),
             Err(Unseen::Unreadable(why)) => self.skip(top.clone(), SkipReason::Unreadable, why),
         }
         self.run(pending)
@@ -371,10 +228,10 @@ impl Walker<'_> {
             self.ahead.announce(pending.iter().rev().take(DIRECTORIES_AHEAD));
             let Some(listing) = self.list(&directory) else { continue };
             let recorded = self.files.get(&self.watched.name, &directory)?;
-            if let Some(recorded) = &recorded
-                && self.is_lost_mount(&directory, recorded, &listing)?
+            if recorded.as_ref().is_some_and(|recorded| recorded.look.is_mount)
+                && self.ground.is_left_by_a_mount(&directory, &listing)?
             {
-                self.skip(directory, SkipReason::Unmounted, UNMOUNTED.to_owned());
+                self.out.findings.push(mounts::unmounted(directory));
                 continue;
             }
             self.compare(directory.clone(), listing.look, recorded);
@@ -398,11 +255,6 @@ impl Walker<'_> {
                 None
             }
         }
-    }
-
-    fn is_lost_mount(&self, directory: &RelPath, recorded: &FileRecord, listing: &Listing) -> Result<bool> {
-        let is_left = recorded.look.is_mount && is_bare(listing);
-        Ok(is_left && self.files.has_below(&self.watched.name, directory)?)
     }
 
     /// Compares the children of one directory; directories among them go to `pending`, the first one last.
@@ -540,11 +392,9 @@ impl Walker<'_> {
         record: &FileRecord,
         after: Option<&[u8]>,
     ) -> Result<()> {
-        let path = directory.join(name);
-        if record.look.is_mount && self.ground.is_lost_mount(&path)? {
-            self.skip(path, SkipReason::Unmounted, UNMOUNTED.to_owned());
-        } else {
-            self.gone_child(directory, name, record, after);
+        if after.is_none_or(|after| name > after) || record.look.kind == EntryKind::Directory {
+            let findings = self.ground.vanished(&directory.join(name), record.look.kind)?;
+            self.out.findings.extend(findings);
         }
         Ok(())
     }

@@ -74,7 +74,9 @@ pub fn read(source: &SecretSource, what: &str, is_whole: bool) -> Result<Found> 
             let (value, warning) = from_file(path, what)?;
             (value, warning, crate::path::lossy(path.as_os_str().as_encoded_bytes()).to_string())
         }
-        SecretSource::Environment(name) => (from_environment(name, what)?, None, format!("the variable {name}")),
+        SecretSource::Environment(name) => {
+            (from_environment(name, what)?, None, format!("the variable {name}"))
+        }
         SecretSource::Command(arguments) => (from_command(arguments, what)?, None, shown(arguments)),
     };
     if !is_whole {
@@ -83,7 +85,9 @@ pub fn read(source: &SecretSource, what: &str, is_whole: bool) -> Result<Found> 
         }
         if value.iter().any(|byte| *byte < b' ' || *byte == 0x7f) {
             value.zeroize();
-            let text = format!("the {what} from {place} has control characters or several lines: one line is expected");
+            let text = format!(
+                "the {what} from {place} has control characters or several lines: one line is expected"
+            );
             return Err(Error::new(Kind::Credentials, text));
         }
     }
@@ -121,7 +125,10 @@ fn from_file(path: &Path, what: &str) -> Result<(Vec<u8>, Option<String>)> {
 fn from_environment(name: &str, what: &str) -> Result<Vec<u8>> {
     use std::os::unix::ffi::OsStringExt;
     std::env::var_os(name).map(OsStringExt::into_vec).ok_or_else(|| {
-        Error::new(Kind::Credentials, format!("the {what} should be in the variable {name}, which is not set"))
+        Error::new(
+            Kind::Credentials,
+            format!("the {what} should be in the variable {name}, which is not set"),
+        )
     })
 }
 
@@ -130,7 +137,8 @@ fn shown(arguments: &[String]) -> String {
 }
 
 fn from_command(arguments: &[String], what: &str) -> Result<Vec<u8>> {
-    let fail = |why: String| Error::new(Kind::Credentials, format!("the {what} from {}: {why}", shown(arguments)));
+    let fail =
+        |why: String| Error::new(Kind::Credentials, format!("the {what} from {}: {why}", shown(arguments)));
     let Some((program, rest)) = arguments.split_first() else {
         return Err(fail("no program is named".to_owned()));
     };
@@ -237,7 +245,9 @@ pub fn percent_encoded(value: &[u8], upper: bool) -> String {
     let mut text = String::with_capacity(value.len() * 3);
     for byte in value {
         let _ = match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => write!(text, "{}", *byte as char),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                write!(text, "{}", *byte as char)
+            }
             _ if upper => write!(text, "%{byte:02X}"),
             _ => write!(text, "%{byte:02x}"),
         };

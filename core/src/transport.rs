@@ -4,27 +4,67 @@
 //! Rules for every implementation: references move without force and only from the value that was read; a push
 //! is believed only after the reference was read back; every call can be cancelled.
 
+mod advertisement;
+mod http;
 pub mod local;
+mod messages;
 mod pace;
+mod packetline;
+mod receive_pack;
+mod refusal;
 mod runtime;
+pub mod smart;
 pub mod ssh;
+mod upload_pack;
 pub mod wire;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use git2::Oid;
 
-use crate::config::RemoteUrl;
+use self::messages::{Messages, said};
+use self::smart::SmartTransport;
+use self::wire::{Limits, Service, Wire};
+use crate::config::{self as model, RemoteUrl};
 use crate::error::{Error, Kind, Result};
-use crate::git::repository::{Origin, Repository};
+use crate::git::repository::Repository;
 use crate::progress::Progress;
+
+/// Patience with a remote that is only read from; while it works it says so every few seconds.
+const LONGEST_READ: Duration = Duration::from_secs(60);
 
 /// What a remote says of itself.
 #[derive(Debug, Clone, Default)]
 pub struct Advertisement {
     /// Every reference by its full name.
     pub references: BTreeMap<String, Oid>,
+    /// Commits that it has without a reference of its own.
+    pub haves: Vec<Oid>,
+}
+
+/// What a remote is, as far as it says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Description {
+    /// The program that answers, such as `git/2.47.0`.
+    pub agent: Option<String>,
+    /// What its service can do, in Git's words.
+    pub capabilities: Vec<String>,
+    /// Whether there is a Git LFS server; `None`: it was not asked, or gave no clear answer.
+    pub lfs: Option<bool>,
+}
+
+/// What was noticed on the way to a remote, for the log and for status. Nothing in it is secret or has control
+/// characters.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// What an operator should change although it works.
+    pub warnings: Vec<String>,
+    /// What the server said to people.
+    pub messages: Vec<String>,
+    /// When the token in use ends, as the server says, Unix milliseconds.
+    pub token_expires_ms: Option<i64>,
 }
 
 /// A reference to move on the remote.
@@ -75,30 +115,94 @@ pub trait Transport {
     /// The message of a commit there, to see whose it is before anything is copied.
     fn commit_message(&mut self, commit: Oid) -> Result<String>;
 
+    /// How many bytes one request should have at most; whole commits are sent in slices of about that size. `None`: as
+    /// many as there are.
+    fn slice_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    /// What the remote is. To be asked after [`Transport::advertise`].
+    fn describe(&mut self) -> Result<Description> {
+        Ok(Description::default())
+    }
+
+    /// What was noticed since the last call.
+    fn notes(&mut self) -> Notes {
+        Notes::default()
+    }
+
     /// Copies everything reachable from `want` into `target`, durably, without touching its references.
     fn fetch(&mut self, target: &Repository, want: Oid, progress: &Progress) -> Result<()>;
 }
 
 /// Connects to a remote only to read: nothing is made and nothing is swept, so a push may be under way. `None` if a
 /// local path does not exist.
-pub fn connect_to_read(url: &RemoteUrl, repository: &Path) -> Result<Option<Box<dyn Transport>>> {
-    match url {
-        RemoteUrl::Local(path) => {
-            let opened = local::LocalTransport::open_to_read(path, repository)?;
+pub fn connect_to_read(
+    remote: &model::Remote,
+    repository: &Path,
+    progress: &Progress,
+) -> Result<Option<Box<dyn Transport>>> {
+    // Whoever reads waits for nobody's hooks, and others may wait for who reads.
+    let mut remote = remote.clone();
+    remote.timeouts.answer = remote.timeouts.answer.min(LONGEST_READ);
+    let remote = &remote;
+    match wire(remote, repository, progress)? {
+        Some(wire) => Ok(Some(Box::new(SmartTransport::new(wire, Service::UploadPack, progress)))),
+        None => {
+            let opened = local::LocalTransport::open_to_read(&local_path(remote)?, repository)?;
             Ok(opened.map(|transport| Box::new(transport) as Box<dyn Transport>))
         }
-        other => Err(Error::new(Kind::Config, format!("{other}: remotes over a network are not built yet"))),
+    }
+}
+
+/// Connects as a push would, to see whether one may; a local path is not made. `None` if it does not exist.
+pub fn connect_to_test(
+    remote: &model::Remote,
+    repository: &Path,
+    progress: &Progress,
+) -> Result<Option<Box<dyn Transport>>> {
+    match wire(remote, repository, progress)? {
+        Some(wire) => Ok(Some(Box::new(SmartTransport::new(wire, Service::ReceivePack, progress)))),
+        None => connect_to_read(remote, repository, progress),
     }
 }
 
 /// Connects to a remote for `repository`. A local path that does not exist becomes a bare repository with HEAD
 /// at `branch`.
-pub fn connect(url: &RemoteUrl, branch: &str, repository: &Path) -> Result<(Box<dyn Transport>, Origin)> {
-    match url {
-        RemoteUrl::Local(path) => {
-            let (transport, origin) = local::LocalTransport::open(path, branch, repository)?;
-            Ok((Box::new(transport), origin))
+pub fn connect(
+    remote: &model::Remote,
+    branch: &str,
+    repository: &Path,
+    progress: &Progress,
+) -> Result<Box<dyn Transport>> {
+    match wire(remote, repository, progress)? {
+        Some(wire) => Ok(Box::new(SmartTransport::new(wire, Service::ReceivePack, progress))),
+        None => Ok(Box::new(local::LocalTransport::open(&local_path(remote)?, branch, repository)?.0)),
+    }
+}
+
+fn local_path(remote: &model::Remote) -> Result<std::path::PathBuf> {
+    match &remote.url {
+        RemoteUrl::Local(path) => Ok(path.clone()),
+        other => Err(Error::new(Kind::Internal, format!("{other} is no local path"))),
+    }
+}
+
+/// The way over a network; `None` where there is none.
+fn wire(remote: &model::Remote, repository: &Path, progress: &Progress) -> Result<Option<Box<dyn Wire>>> {
+    let limits = Limits {
+        connect: remote.timeouts.connect,
+        stall: remote.timeouts.stall,
+        answer: remote.timeouts.answer,
+        bandwidth: remote.bandwidth,
+    };
+    match &remote.url {
+        RemoteUrl::Local(_) => Ok(None),
+        RemoteUrl::Http(url) => Ok(Some(Box::new(http::HttpWire::new(url, remote, limits, progress)?))),
+        RemoteUrl::Ssh(url) => {
+            // Our repositories lie two levels below the state directory, and the file of known hosts in it.
+            let state_dir = repository.parent().and_then(Path::parent).unwrap_or(repository);
+            Ok(Some(Box::new(ssh::SshWire::new(remote, url, state_dir, limits, progress)?)))
         }
-        other => Err(Error::new(Kind::Config, format!("{other}: remotes over a network are not built yet"))),
     }
 }

@@ -235,6 +235,12 @@ pub struct RemoteStatus {
     pub last_success: Option<Moment>,
     /// Since when the oldest change that is not there waits; `None`: nothing waits.
     pub unprotected_since: Option<Moment>,
+    /// What an operator should change although it works.
+    pub warnings: Vec<String>,
+    /// What the server said at the last attempt.
+    pub messages: Vec<String>,
+    /// When the token in use ends, if the server says so.
+    pub token_expires: Option<Moment>,
 }
 
 impl RemoteStatus {
@@ -248,6 +254,9 @@ impl RemoteStatus {
             commit: self.commit.clone(),
             last_success: self.last_success,
             oldest_unprotected_seconds,
+            warnings: self.warnings.clone(),
+            messages: self.messages.clone(),
+            token_expires: self.token_expires,
         }
     }
 }
@@ -263,6 +272,12 @@ pub struct RemoteView {
     pub last_success: Option<Moment>,
     /// 0 if nothing waits.
     pub oldest_unprotected_seconds: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_expires: Option<Moment>,
 }
 
 /// A repository as its supervisor sees it.

@@ -24,6 +24,9 @@ fn remote(unprotected_since: Option<Moment>) -> RemoteStatus {
         commit: Some("c0ffee".into()),
         last_success: Moment::from_unix_seconds(1_700_000_000),
         unprotected_since,
+        warnings: vec!["the token is readable by all".into()],
+        messages: vec!["welcome".into()],
+        token_expires: None,
     }
 }
 
@@ -72,6 +75,7 @@ fn the_status_answer_has_the_form_of_the_contract() {
         "remotes": [{
             "name": "gitea", "state": "backoff", "reason": "unreachable", "commit": "c0ffee",
             "last_success": "2023-11-14T22:13:20Z", "oldest_unprotected_seconds": 90,
+            "warnings": ["the token is readable by all"], "messages": ["welcome"],
         }],
     }]);
     assert_eq!(answer, expected);

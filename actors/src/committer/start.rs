@@ -256,7 +256,7 @@ fn adopt_history(seat: &RepositorySeat, log: &Logger, progress: &Progress) -> Re
     let roots: Vec<RootName> = seat.roots.iter().map(|root| root.name.clone()).collect();
     let mut offers = Vec::new();
     for remote in &seat.settings.remotes {
-        let asked = transport::connect_to_read(&remote.url, &seat.path).and_then(|found| match found {
+        let asked = transport::connect_to_read(remote, &seat.path, progress).and_then(|found| match found {
             Some(mut transport) => {
                 adopt::ask(&remote.name, transport.as_mut(), &branch, &seat.common.instance, &roots)
             }
@@ -294,7 +294,7 @@ fn take_over(
 ) -> Result<()> {
     let configured = seat.settings.remotes.iter().find(|remote| remote.name == offer.remote);
     let connected = match configured {
-        Some(remote) => transport::connect_to_read(&remote.url, &seat.path)?,
+        Some(remote) => transport::connect_to_read(remote, &seat.path, progress)?,
         None => None,
     };
     match connected {

@@ -31,9 +31,6 @@ const UNBUILT: &[(&str, Asks)] = &[
     ("repositories[].remotes[].quota", Asks::Set),
     ("repositories[].remotes[].provider", Asks::Set),
     ("repositories[].remotes[].lfs_url", Asks::Set),
-    ("repositories[].remotes[].bandwidth", Asks::Set),
-    ("repositories[].remotes[].ca_file", Asks::Set),
-    ("repositories[].remotes[].proxy", Asks::Set),
 ];
 
 /// Reports everything in `tree` that asks for something not built.

@@ -21,7 +21,7 @@ pub enum RemoteUrl {
 pub struct NetworkUrl {
     /// The address without the user.
     pub text: String,
-    /// The user in front of `@`; for some hosts this is itself a secret.
+    /// The user in front of `@`, for SSH only.
     pub user: Option<String>,
     /// The host, an IPv6 address in brackets.
     pub host: String,
@@ -96,6 +96,12 @@ impl NetworkUrl {
         if user.is_some_and(|user| user.contains(':')) {
             let remedy = "put it in a file and name that under credentials.password_file";
             return Err(format!("a password never stands in an address: {remedy}"));
+        }
+        // For some hosts a name in front of the host is the token itself.
+        if user.is_some() && scheme != "ssh" {
+            let remedy =
+                "put a name under credentials.username, a token in a file named by credentials.token_file";
+            return Err(format!("nobody's name stands in an http address: {remedy}"));
         }
         if path.contains(['?', '#']) {
             return Err("an address of a repository has no `?` or `#` part".to_owned());
@@ -188,18 +194,18 @@ mod tests {
 
     #[test]
     fn the_user_is_kept_but_never_shown() {
-        let url = RemoteUrl::parse("https://sometoken@git.example.org:8443/me/documents.git").unwrap();
+        let url = RemoteUrl::parse("ssh://somename@git.example.org:8443/me/documents.git").unwrap();
         for shown in [format!("{url}"), format!("{url:?}"), url.as_str().to_owned()] {
-            assert!(!shown.contains("sometoken"), "{shown}");
-            assert!(shown.contains("https://git.example.org:8443/me/documents.git"), "{shown}");
+            assert!(!shown.contains("somename"), "{shown}");
+            assert!(shown.contains("ssh://git.example.org:8443/me/documents.git"), "{shown}");
         }
-        let RemoteUrl::Http(parts) = url else { panic!() };
-        assert_eq!(parts.user.as_deref(), Some("sometoken"));
+        let RemoteUrl::Ssh(parts) = url else { panic!() };
+        assert_eq!(parts.user.as_deref(), Some("somename"));
         assert_eq!(
             (parts.host.as_str(), parts.port, parts.path.as_str()),
             ("git.example.org", Some(8443), "/me/documents.git")
         );
-        assert!(!format!("{parts:?}").contains("sometoken"));
+        assert!(!format!("{parts:?}").contains("somename"));
     }
 
     #[test]
@@ -208,6 +214,8 @@ mod tests {
         assert!(message.contains("credentials.password_file"), "{message}");
         assert!(!message.contains("hunter2"));
         assert!(RemoteUrl::parse("ssh://bot:hunter2@nas/x").is_err());
+        let message = RemoteUrl::parse("https://some-token@git.example.org/x").unwrap_err();
+        assert!(message.contains("credentials.token_file") && !message.contains("some-token"), "{message}");
     }
 
     #[test]

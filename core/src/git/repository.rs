@@ -19,6 +19,11 @@ use crate::path::lossy;
 /// Temporary directories of repositories in the making end so; a start sweeps them.
 const UNFINISHED_SUFFIX: &str = ".unfinished";
 
+/// How much of a pack libgit2 maps at a time.
+const MAPPED_AT_ONCE: usize = 16 * 1024 * 1024;
+/// How much of all packs together it keeps mapped when nobody reads there.
+const MAPPED_BYTES: usize = 64 * 1024 * 1024;
+
 static SETTINGS: Once = Once::new();
 /// Two parts of this process may want to make the same repository: one after the other.
 static MAKING: Mutex<()> = Mutex::new(());
@@ -36,6 +41,10 @@ fn settle_library() {
         // SAFETY: as above. A NAS export or a volume often belongs to another user; nothing of a repository's
         // configuration is executed here, which is what the ownership check is there to prevent.
         let _ = unsafe { git2::opts::set_verify_owner_validation(false) };
+        // It maps packs and keeps them mapped, up to gigabytes after some days, all of which count as this process's
+        // memory. SAFETY: as above.
+        let _ = unsafe { git2::opts::set_mwindow_size(MAPPED_AT_ONCE) };
+        let _ = unsafe { git2::opts::set_mwindow_mapped_limit(MAPPED_BYTES) };
         // libgit2's own limit on open packs stays off: closing one that another thread reads has crashed it
         // (1.9). Packs are kept few instead, by merging them: see `limits::packs_piled_up`.
     });

@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::*;
-use crate::config::RemoteUrl;
+use crate::config::{RemoteUrl, Timeouts};
 use crate::git::health::tests::{BRANCH, pack_of, rewrite, with_history};
 use crate::git::health::{Expected, Health};
 
@@ -33,7 +33,7 @@ impl World {
             bandwidth: None,
             ca_file: None,
             proxy: None,
-            timeouts: Default::default(),
+            timeouts: Timeouts::default(),
         };
         Self { scratch, remotes: vec![remote], commits }
     }

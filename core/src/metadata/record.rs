@@ -80,6 +80,8 @@ pub struct Record {
     pub hard_link: Option<String>,
     /// Major and minor number; devices only.
     pub device: Option<(u32, u32)>,
+    /// A file system was mounted on it; directories only.
+    pub is_mount: bool,
 }
 
 /// The line's fields, in the order in which they are written.
@@ -112,6 +114,8 @@ struct Line<'a> {
     hard_link: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     device: Option<(u32, u32)>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    mount: bool,
 }
 
 /// Only the name: what a writer needs of the lines that it carries over.
@@ -168,6 +172,7 @@ impl Record {
             xattrs_omitted: !with_xattrs,
             hard_link: self.hard_link.as_deref().map(Cow::Borrowed),
             device: self.device,
+            mount: self.is_mount,
         };
         serde_json::to_vec(&line).map_err(|e| e.to_string())
     }
@@ -198,6 +203,7 @@ impl Record {
             xattrs_omitted: line.xattrs_omitted,
             hard_link: line.hard_link.map(Cow::into_owned),
             device: line.device,
+            is_mount: line.mount,
         };
         record.check()?;
         Ok(record)
@@ -215,6 +221,8 @@ impl Record {
             "a checksum of something that is no file"
         } else if self.device.is_some() != self.kind.is_device() {
             "device numbers belong to devices"
+        } else if self.is_mount && self.kind != EntryKind::Directory {
+            "a mount on something that is no directory"
         } else if self.xattrs_omitted && !self.xattrs.is_empty() {
             "extended attributes that are there and left out"
         } else if self.xattrs.keys().any(|name| name.is_empty() || name.contains(&0)) {

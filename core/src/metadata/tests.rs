@@ -34,6 +34,7 @@ pub(super) fn record(name: &[u8], kind: EntryKind, size: u64) -> Record {
         blake3: is_file.then(|| *blake3::hash(&size.to_le_bytes()).as_bytes()),
         xattrs: BTreeMap::new(),
         xattrs_omitted: false,
+        is_mount: false,
         hard_link: None,
         device: None,
     }

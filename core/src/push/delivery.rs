@@ -9,17 +9,20 @@ use git2::{Oid, Sort};
 use super::{HaltReason, Outcome, Request, push};
 use crate::clock;
 use crate::config as model;
-use crate::error::{Error, Fate, Result};
+use crate::error::{Error, Fate, Kind, Result};
 use crate::fault;
 use crate::git::repository::{Repository, git_error};
 use crate::progress::Progress;
 use crate::snapshot::{oid, raw};
 use crate::store::RemoteStore;
 use crate::store::remotes::{Halt, PushRecord, RemoteRecord};
-use crate::transport::{self, Sent};
+use crate::transport::{self, Notes, Sent};
 
 /// Commits looked at, at most, to find the oldest one that a remote lacks.
 const LOOK_BACK: usize = 10_000;
+
+/// The longest pause between two looks at a remote that refuses.
+const LONGEST_REFUSAL_PAUSE: Duration = Duration::from_secs(3600);
 
 /// What is wanted, decided by the caller.
 pub struct Wanted<'w> {
@@ -59,7 +62,9 @@ pub struct Delivery {
     /// When to try again; `None`: when there is a new commit.
     pub next_try_ms: Option<i64>,
     /// What kind of trouble the attempt had.
-    pub trouble: Option<crate::error::Kind>,
+    pub trouble: Option<Kind>,
+    /// What was noticed on the way.
+    pub notes: Notes,
 }
 
 /// Tries, if it is time, and records what came of it. `on_push` is called when the remote is about to be
@@ -85,6 +90,7 @@ pub fn deliver(
             unprotected_since_ms: None,
             next_try_ms: None,
             trouble: None,
+            notes: Notes::default(),
         });
     }
     let repository = Repository::open(wanted.repository)?;
@@ -95,16 +101,17 @@ pub fn deliver(
         return stand(&repository, record, None, Attempt::None);
     };
     let is_up_to_date = record.halted.is_none() && record.failures == 0 && record.confirmed == Some(raw(tip));
-    let left = clock::left_until(record.retry_at_ms, wanted.now_ms, wanted.retry.max);
+    let left = clock::left_until(record.retry_at_ms, wanted.now_ms, longest_pause(wanted.retry));
     let is_time = wanted.eager || wanted.resume || left.is_zero();
     if !is_time || (is_up_to_date && !wanted.eager) {
         return stand(&repository, record, Some(tip), Attempt::None);
     }
     on_push();
-    let outcome = attempt(wanted, &repository, &record, tip, progress);
+    let mut notes = Notes::default();
+    let outcome = attempt(wanted, &repository, &record, tip, &mut notes, progress);
     fault::point("push:before-record");
     if let Err(error) = &outcome
-        && error.kind() == crate::error::Kind::Cancelled
+        && error.kind() == Kind::Cancelled
     {
         return stand(&repository, record, Some(tip), Attempt::InVain);
     }
@@ -132,7 +139,7 @@ pub fn deliver(
     fault::point("push:recorded");
     let came_to = sent.map_or(Attempt::InVain, Attempt::Verified);
     let delivery = stand(&repository, record, Some(tip), came_to)?;
-    Ok(Delivery { trouble, ..delivery })
+    Ok(Delivery { trouble, notes, ..delivery })
 }
 
 /// What the store knows of the remote, unless that was learnt at another address under the same name.
@@ -152,6 +159,7 @@ fn attempt(
     repository: &Repository,
     record: &RemoteRecord,
     tip: Oid,
+    notes: &mut Notes,
     progress: &Progress,
 ) -> Result<Outcome> {
     if let model::RemoteUrl::Local(path) = &wanted.remote.url
@@ -163,9 +171,9 @@ fn attempt(
             "{} was there and is gone: is its disk mounted? If it was removed on purpose, make it with `git init --bare`",
             crate::path::lossy(path.as_os_str().as_encoded_bytes())
         );
-        return Err(Error::new(crate::error::Kind::RemoteUnreachable, text));
+        return Err(Error::new(Kind::RemoteUnreachable, text));
     }
-    let (mut transport, _) = transport::connect(&wanted.remote.url, wanted.branch, wanted.repository)?;
+    let mut transport = transport::connect(wanted.remote, wanted.branch, wanted.repository, progress)?;
     let new_rescue_branch = rescue_branch(wanted.instance, wanted.now_ms);
     let rescue_branch = record.halted.as_ref().map(|halt| halt.rescue_branch.as_str());
     let request = Request {
@@ -175,7 +183,9 @@ fn attempt(
         rescue_branch: rescue_branch.filter(|name| !name.is_empty()),
         new_rescue_branch: &new_rescue_branch,
     };
-    push(repository, transport.as_mut(), &request, progress)
+    let outcome = push(repository, transport.as_mut(), &request, progress);
+    *notes = transport.notes();
+    outcome
 }
 
 /// Turns what happened into what is known. Returns what reached the branch.
@@ -215,9 +225,10 @@ fn learn(record: &mut RemoteRecord, outcome: Result<Outcome>, wanted: &Wanted<'_
         }
         Err(error) if error.fate() == Fate::Halt => {
             fail(record, &error, wanted);
-            record.retry_at_ms = wanted.now_ms.saturating_add(milliseconds(wanted.retry.max));
+            record.retry_at_ms =
+                wanted.now_ms.saturating_add(milliseconds(refusal_pause(wanted.retry, record.failures)));
             record.halted = Some(Halt {
-                reason: "refused".to_owned(),
+                reason: reason_of(error.kind()).to_owned(),
                 message: error.to_string(),
                 since_ms: record.halted.as_ref().map_or(wanted.now_ms, |halt| halt.since_ms),
                 rescue_branch: String::new(),
@@ -226,8 +237,9 @@ fn learn(record: &mut RemoteRecord, outcome: Result<Outcome>, wanted: &Wanted<'_
             None
         }
         Err(error) => {
-            // A refusal that has given way to ordinary trouble is no longer a refusal.
-            record.halted = record.halted.take().filter(|halt| halt.reason != "refused");
+            // A refusal that has given way to ordinary trouble is no longer a refusal; a branch that is not ours to
+            // write stays one while nobody can look.
+            record.halted = record.halted.take().filter(|halt| !halt.rescue_branch.is_empty());
             fail(record, &error, wanted);
             None
         }
@@ -237,7 +249,9 @@ fn learn(record: &mut RemoteRecord, outcome: Result<Outcome>, wanted: &Wanted<'_
 fn fail(record: &mut RemoteRecord, error: &Error, wanted: &Wanted<'_>) {
     record.failures = record.failures.saturating_add(1);
     record.last_error = Some(error.to_string());
-    let delay = retry_delay(wanted.retry, record.failures, random_share());
+    // Who asks to be left alone for longer than the law says is.
+    let delay = retry_delay(wanted.retry, record.failures, random_share())
+        .max(error.retry_after().unwrap_or_default());
     record.retry_at_ms = wanted.now_ms.saturating_add(milliseconds(delay));
 }
 
@@ -266,6 +280,27 @@ pub fn retry_delay(retry: &model::Retry, failures: u32, random: f64) -> Duration
     let seconds = retry.first.as_secs_f64() * retry.factor.powi(exponent);
     let capped = seconds.min(retry.max.as_secs_f64());
     Duration::from_secs_f64(capped * (0.5 + 0.5 * random.clamp(0.0, 1.0)))
+}
+
+/// No pause is longer, so a time further away was written under another clock.
+pub fn longest_pause(retry: &model::Retry) -> Duration {
+    retry.max.max(LONGEST_REFUSAL_PAUSE)
+}
+
+/// The pause after a refusal, which hardly goes away by itself: from the longest of the law up to an hour. A wrong
+/// password every few minutes would lock the account.
+fn refusal_pause(retry: &model::Retry, failures: u32) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    retry.max.saturating_mul(1 << doublings).min(LONGEST_REFUSAL_PAUSE).max(retry.max)
+}
+
+/// The word for a refusal, as status and metrics have it.
+fn reason_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::RemoteRefused => "rejected",
+        Kind::Config => "refused",
+        kind => kind.as_str(),
+    }
 }
 
 fn random_share() -> f64 {
@@ -320,6 +355,7 @@ fn stand(
         unprotected_since_ms,
         next_try_ms,
         trouble,
+        notes: Notes::default(),
         record,
     })
 }

@@ -9,13 +9,16 @@
 //! ([`crate::git::reachable`]), and what the remote should have of these and has lost.
 
 pub mod delivery;
+pub mod probe;
+mod slices;
 #[cfg(test)]
 mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use git2::Oid;
 
 use crate::error::{Error, Kind, Result};
-use crate::git::reachable::new_objects;
 use crate::git::repository::Repository;
 use crate::progress::Progress;
 use crate::transport::{ReferenceUpdate, Sent, Transport};
@@ -82,6 +85,7 @@ pub fn push(
     progress: &Progress,
 ) -> Result<Outcome> {
     let advertised = transport.advertise()?;
+    check_name(&advertised.references, request.branch)?;
     let remote_tip = advertised.references.get(request.branch).copied();
     let halt = match remote_tip {
         Some(tip) if !source.is_ancestor(tip, request.commit)? => {
@@ -97,8 +101,9 @@ pub fn push(
         }
         _ => None,
     };
-    let tips: Vec<Oid> =
-        advertised.references.values().copied().filter(|tip| source.has_commit(*tip)).collect();
+    let there = advertised.references.values().chain(&advertised.haves).copied();
+    let tips: BTreeSet<Oid> = there.filter(|tip| source.has_commit(*tip)).collect();
+    let tips: Vec<Oid> = tips.into_iter().collect();
     let lost = transport.lost(source, &tips, progress)?;
     let sending = Sending { source, commit: request.commit, tips: &tips, lost: &lost };
     if let Some(reason) = halt {
@@ -128,7 +133,7 @@ fn went_back(source: &Repository, confirmed: Option<Oid>, tip: Oid) -> Result<bo
 /// the date went back.
 fn stands_on_another(
     source: &Repository,
-    advertised: &std::collections::BTreeMap<String, Oid>,
+    advertised: &BTreeMap<String, Oid>,
     request: &Request<'_>,
 ) -> Result<bool> {
     let Some(confirmed) = request.confirmed else { return Ok(false) };
@@ -168,10 +173,8 @@ impl Sending<'_> {
         }
         let mut sent = Sent::default();
         if !updates.is_empty() || !self.lost.is_empty() {
-            let mut objects = new_objects(self.source, self.commit, self.tips, progress)?;
-            // None of them is among the new ones: they are reachable from what the remote has.
-            objects.extend_from_slice(self.lost);
-            sent = transport.push(self.source, &objects, &updates, progress)?;
+            let stands = update.is_some().then_some(name);
+            sent = slices::send(self, transport, stands, updates, progress)?;
             sent.restored = self.lost.len() as u64;
         }
         let seen = transport.advertise()?.references.get(name).copied();
@@ -186,10 +189,28 @@ impl Sending<'_> {
     }
 }
 
+/// Git keeps references in directories: one called `a` and one called `a/b` cannot both be.
+fn check_name(references: &BTreeMap<String, Oid>, branch: &str) -> Result<()> {
+    let below = format!("{branch}/");
+    let in_it = references
+        .range(below.clone()..)
+        .next()
+        .map(|(name, _)| name)
+        .filter(|name| name.starts_with(&below));
+    let above = branch.match_indices('/').map(|(at, _)| &branch[..at]);
+    let is_one = above.filter(|name| references.contains_key(*name)).last();
+    let Some(other) = in_it.map(String::as_str).or(is_one) else { return Ok(()) };
+    let text = format!(
+        "the remote has {}, beside which there can be no {branch}: delete it there, or configure another branch",
+        crate::path::lossy(other.as_bytes())
+    );
+    Err(Error::new(Kind::RemoteRefused, text))
+}
+
 /// Our tags in the pushed history that the remote does not have.
 fn missing_tags(
     source: &Repository,
-    advertised: &std::collections::BTreeMap<String, Oid>,
+    advertised: &BTreeMap<String, Oid>,
     commit: Oid,
 ) -> Result<Vec<ReferenceUpdate>> {
     let mut missing = Vec::new();

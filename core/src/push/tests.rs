@@ -187,7 +187,8 @@ fn a_lost_state_continues_its_own_history_and_nobody_elses() {
     let target = target(&bench, "remote.git");
     run(&bench, &target, false, false, 1);
     let roots = [RootName::new("folder").unwrap()];
-    let (mut transport, _) = transport::connect(&target.remote.url, BRANCH, bench.repository.path()).unwrap();
+    let mut transport =
+        transport::connect(&target.remote, BRANCH, bench.repository.path(), &Progress::new()).unwrap();
     let ask = |transport: &mut dyn Transport, instance: &str, roots: &[RootName]| {
         adopt::ask(&target.remote.name, transport, BRANCH, instance, roots).unwrap().unwrap()
     };

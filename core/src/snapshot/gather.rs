@@ -192,12 +192,11 @@ impl Gatherer<'_, '_> {
                 }
                 self.changed(path, look, recorded);
             }
-            Err(Unseen::Gone) => match recorded {
-                Some(_) if self.ground().went_with_its_mount(path)? => {
-                    self.skip(path, SkipReason::Unmounted, scan::UNMOUNTED.to_owned());
-                }
-                recorded => self.findings.extend(recorded.map(|record| gone(path, record.look.kind))),
-            },
+            Err(Unseen::Gone) => {
+                let Some(record) = recorded else { return Ok(Some(RowVerdict::Done)) };
+                let findings = self.ground().vanished_alone(path, Some(record.look.kind))?;
+                self.findings.extend(findings);
+            }
             Err(Unseen::Unreadable(message)) => self.skip(path, SkipReason::Unreadable, message),
         }
         Ok(Some(RowVerdict::Done))
@@ -224,12 +223,8 @@ impl Gatherer<'_, '_> {
         let Ok(names) = listed else { return Ok(()) };
         for (name, record) in self.batch.files.children(&self.watched.name, directory)? {
             if names.binary_search_by(|listed| listed.as_bytes().cmp(&name)).is_err() {
-                let path = directory.join(&name);
-                if record.look.is_mount && self.ground().is_lost_mount(&path)? {
-                    self.skip(&path, SkipReason::Unmounted, scan::UNMOUNTED.to_owned());
-                } else {
-                    self.findings.push(gone(&path, record.look.kind));
-                }
+                let findings = self.ground().vanished(&directory.join(&name), record.look.kind)?;
+                self.findings.extend(findings);
             }
         }
         Ok(())
@@ -304,19 +299,28 @@ impl Gatherer<'_, '_> {
                 Finding::Skipped { .. } => {}
             }
         }
-        for path in parents.difference(&seen) {
-            let Ok(look) = self.directory.look_at(path) else { continue };
-            if look.kind != EntryKind::Directory {
+        while let Some(path) = parents.pop_last() {
+            if seen.contains(&path) {
                 continue;
             }
-            let recorded = self.batch.files.get(&self.watched.name, path)?;
+            let look = match self.directory.look_at(&path) {
+                Ok(look) if look.kind == EntryKind::Directory => look,
+                // It went too: so did the entry that it was.
+                Err(Unseen::Gone) => {
+                    parents.extend(path.parent());
+                    continue;
+                }
+                _ => continue,
+            };
+            seen.insert(path.clone());
+            let recorded = self.batch.files.get(&self.watched.name, &path)?;
             // A directory that is not recorded yet has a row of its own that walks it.
             let stale = recorded.as_ref().is_some_and(|record| {
                 record.look.kind == EntryKind::Directory && !record.proves_unchanged(&look, now_ns())
             });
             if stale {
                 let recorded = recorded.map(Box::new);
-                self.findings.push(Finding::Changed { path: path.clone(), look, recorded });
+                self.findings.push(Finding::Changed { path, look, recorded });
             }
         }
         Ok(())

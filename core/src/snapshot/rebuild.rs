@@ -77,7 +77,8 @@ fn file_record(record: &Record, stored: Option<Oid>) -> FileRecord {
         device: 0,
         links: 0,
         special: 0,
-        is_mount: false,
+        // What was mounted there and is not any more must not be taken for deleted.
+        is_mount: record.is_mount,
     };
     FileRecord {
         look,

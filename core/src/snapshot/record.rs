@@ -219,6 +219,7 @@ impl Collector<'_> {
             xattrs_omitted: false,
             hard_link,
             device: look.device_numbers(),
+            is_mount: look.is_mount,
         }
     }
 

@@ -11,14 +11,18 @@
 //! become one deep row: coarser, never dropped.
 
 mod rows;
+mod take;
+mod view;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use redb::{ReadableTable, ReadableTableMetadata};
+use redb::ReadableTable;
 use serde::{Deserialize, Serialize};
 
 use self::rows::{RowMark, Tables};
+pub use self::take::Waiting;
+pub use self::view::Skipped;
 use super::checkpoints::{Settlement, StagedCommit};
 use super::{CHANGES, CHECKPOINTS, FILES, ORDER, PAUSED, STAGED, Store, StoreReader, decode, encode, files};
 use crate::clock::left_until;
@@ -166,32 +170,6 @@ pub struct TakenRow {
     pub row: ChangeRow,
 }
 
-/// What waits in a repository's queue, as far as a committer needs to know.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Waiting {
-    /// Rows that may be taken now, counted up to the asked-for number.
-    pub ready: usize,
-    /// Whether one of them is deep.
-    pub deep: bool,
-    /// Rows in the repository's queue altogether.
-    pub rows: usize,
-    /// Since when the oldest of them waits, Unix milliseconds.
-    pub oldest_since_ms: Option<i64>,
-    /// When the next postponed row may be taken, Unix milliseconds.
-    pub next_ready_ms: Option<i64>,
-}
-
-/// A path that is not in the latest commit as it is on disk, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Skipped {
-    /// Its root.
-    pub root: RootName,
-    /// Its path.
-    pub path: RelPath,
-    /// Why.
-    pub failure: Failure,
-}
-
 #[derive(Debug, Default)]
 struct RootRows {
     rows: usize,
@@ -212,33 +190,6 @@ impl RootRows {
             above = path.parent();
         }
         false
-    }
-}
-
-/// The deep rows of one batch. One within another waits for the next batch: it would find the same again.
-#[derive(Default)]
-struct Walks {
-    number: usize,
-    tops: BTreeMap<RootName, BTreeSet<RelPath>>,
-}
-
-impl Walks {
-    /// Whether the row may be walked too.
-    fn take(&mut self, root: &RootName, path: &RelPath) -> bool {
-        let tops = self.tops.entry(root.clone()).or_default();
-        let mut above = Some(path.clone());
-        while let Some(top) = above {
-            if tops.contains(&top) {
-                return false;
-            }
-            above = top.parent();
-        }
-        // No name begins with a NUL, so whatever lies below comes at once after this.
-        if tops.range(path.join(b"\0")..).next().is_some_and(|top| top.is_within(path)) {
-            return false;
-        }
-        self.number += 1;
-        tops.insert(path.clone())
     }
 }
 
@@ -321,78 +272,6 @@ impl QueueStore {
         }
         self.roots.insert(key, rows);
         outcome.map(|()| self.highest_seq())
-    }
-
-    /// Looks at what could be taken now, counting at most `up_to` rows.
-    pub fn waiting(&self, repository: &RepositoryName, now_ms: i64, up_to: usize) -> Result<Waiting> {
-        self.store.read(|transaction| {
-            let changes = transaction.open_table(CHANGES)?;
-            let order = transaction.open_table(ORDER)?;
-            let mut waiting = Waiting { rows: self.row_count(repository), ..Waiting::default() };
-            for entry in order.range((repository.as_str(), 0)..=(repository.as_str(), u64::MAX))? {
-                let (_, place) = entry?;
-                let (root, path) = place.value();
-                let Some(value) = changes.get((repository.as_str(), root, path))? else { continue };
-                let row: ChangeRow = decode(value.value())?;
-                if row.is_postponed(now_ms) {
-                    let earliest =
-                        waiting.next_ready_ms.map_or(row.not_before_ms, |at| at.min(row.not_before_ms));
-                    waiting.next_ready_ms = Some(earliest);
-                    continue;
-                }
-                waiting.ready += 1;
-                waiting.deep |= matches!(row.scope, Scope::Deep { .. });
-                waiting.oldest_since_ms =
-                    Some(waiting.oldest_since_ms.map_or(row.since_ms, |since| since.min(row.since_ms)));
-                if waiting.ready >= up_to {
-                    break;
-                }
-            }
-            Ok(waiting)
-        })
-    }
-
-    /// Takes the rows that have waited longest: at most `most` exact ones and as many deep ones, none of which lies in
-    /// another. `eager` takes postponed rows too. Nothing is written: a row leaves the queue only by [`QueueStore::settle`].
-    pub fn take(
-        &mut self,
-        repository: &RepositoryName,
-        now_ms: i64,
-        most: usize,
-        eager: bool,
-    ) -> Result<Vec<TakenRow>> {
-        let taken = self.store.read(|transaction| {
-            let changes = transaction.open_table(CHANGES)?;
-            let order = transaction.open_table(ORDER)?;
-            let mut taken = Vec::new();
-            let (mut exact, mut walks) = (0, Walks::default());
-            for entry in order.range((repository.as_str(), 0)..=(repository.as_str(), u64::MAX))? {
-                let (_, place) = entry?;
-                let (root, path) = place.value();
-                let Some(value) = changes.get((repository.as_str(), root, path))? else { continue };
-                let row: ChangeRow = decode(value.value())?;
-                if row.is_postponed(now_ms) && !eager {
-                    continue;
-                }
-                match row.scope {
-                    Scope::Exact if exact < most => exact += 1,
-                    Scope::Deep { .. } if walks.number < most => {}
-                    _ => continue,
-                }
-                let (Ok(root), Ok(path)) = (RootName::new(root), RelPath::new(path)) else { continue };
-                if matches!(row.scope, Scope::Deep { .. }) && !walks.take(&root, &path) {
-                    continue;
-                }
-                taken.push(TakenRow { root, path, row });
-            }
-            Ok(taken)
-        })?;
-        for row in taken.iter().filter(|row| matches!(row.row.scope, Scope::Deep { .. })) {
-            if let Some(rows) = self.roots.get_mut(&(repository.clone(), row.root.clone())) {
-                rows.deep.insert(row.path.clone(), false);
-            }
-        }
-        Ok(taken)
     }
 
     /// Records the commit that is about to happen. Its pack must be synced already.
@@ -490,95 +369,9 @@ impl QueueStore {
         self.roots.iter().filter(|((name, _), _)| name == repository).map(|(_, rows)| rows.rows).sum()
     }
 
-    /// Rows of changes up to `seq` that have been neither settled nor found unreadable: 0 means that every
-    /// change queued up to then is in a commit or is listed as skipped.
-    pub fn unsettled_up_to(&self, repository: &RepositoryName, seq: u64) -> Result<usize> {
-        self.store.read(|transaction| {
-            let changes = transaction.open_table(CHANGES)?;
-            let order = transaction.open_table(ORDER)?;
-            let mut count = 0;
-            for entry in order.range((repository.as_str(), 0)..=(repository.as_str(), u64::MAX))? {
-                let (_, place) = entry?;
-                let (root, path) = place.value();
-                let Some(value) = changes.get((repository.as_str(), root, path))? else { continue };
-                let row: ChangeRow = decode(value.value())?;
-                // A row that changed while its batch was out stands at a later place, for the same change.
-                let is_covered = row.order <= seq || row.seq <= seq;
-                count += usize::from(is_covered && row.failure.is_none());
-            }
-            Ok(count)
-        })
-    }
-
     /// What everybody may read.
     pub fn reader(&self) -> StoreReader {
         self.store.reader()
-    }
-}
-
-impl StoreReader {
-    /// The row of one path.
-    pub fn change(
-        &self,
-        repository: &RepositoryName,
-        root: &RootName,
-        path: &RelPath,
-    ) -> Result<Option<ChangeRow>> {
-        self.store().read(|transaction| {
-            let found = transaction.open_table(CHANGES)?.get((
-                repository.as_str(),
-                root.as_str(),
-                path.as_bytes(),
-            ))?;
-            found.map(|value| decode(value.value())).transpose()
-        })
-    }
-
-    /// The paths that could not be stored for now: how many, and the first `most` of them.
-    pub fn skipped(&self, repository: &RepositoryName, most: usize) -> Result<(usize, Vec<Skipped>)> {
-        self.store().read(|transaction| {
-            let changes = transaction.open_table(CHANGES)?;
-            let order = transaction.open_table(ORDER)?;
-            let (mut count, mut listed) = (0, Vec::new());
-            for entry in order.range((repository.as_str(), 0)..=(repository.as_str(), u64::MAX))? {
-                let (_, place) = entry?;
-                let (root, path) = place.value();
-                let Some(value) = changes.get((repository.as_str(), root, path))? else { continue };
-                let row: ChangeRow = decode(value.value())?;
-                let Some(failure) = row.failure else { continue };
-                count += 1;
-                if listed.len() < most
-                    && let (Ok(root), Ok(path)) = (RootName::new(root), RelPath::new(path))
-                {
-                    listed.push(Skipped { root, path, failure });
-                }
-            }
-            Ok((count, listed))
-        })
-    }
-
-    /// When the oldest change was queued that is not in a commit and could be, Unix milliseconds.
-    pub fn oldest_change_ms(&self, repository: &RepositoryName) -> Result<Option<i64>> {
-        self.store().read(|transaction| {
-            let changes = transaction.open_table(CHANGES)?;
-            let order = transaction.open_table(ORDER)?;
-            let mut oldest: Option<i64> = None;
-            for entry in order.range((repository.as_str(), 0)..=(repository.as_str(), u64::MAX))? {
-                let (_, place) = entry?;
-                let (root, path) = place.value();
-                let Some(value) = changes.get((repository.as_str(), root, path))? else { continue };
-                let row: ChangeRow = decode(value.value())?;
-                if row.failure.is_none() {
-                    oldest = Some(oldest.map_or(row.since_ms, |since| since.min(row.since_ms)));
-                }
-            }
-            Ok(oldest)
-        })
-    }
-
-    /// Rows in all queues together.
-    pub fn total_rows(&self) -> Result<u64> {
-        self.store().read(|transaction| Ok(transaction.open_table(CHANGES)?.len()?))
     }
 }
 

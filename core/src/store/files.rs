@@ -256,6 +256,29 @@ impl FilesView {
         self.store.guard(look)
     }
 
+    /// The directories below `path`, at whatever depth, that something was mounted on when they were recorded.
+    pub fn mounts_below(&self, root: &RootName, path: &RelPath) -> Result<Vec<RelPath>> {
+        let own = prefix(&self.repository, root);
+        let look = || -> Outcome<Vec<RelPath>> {
+            let mut mounts = Vec::new();
+            for separator in [0u8, b'/'] {
+                let mut from = own.clone();
+                from.extend_from_slice(path.as_bytes());
+                from.push(separator);
+                let to = after(from.clone());
+                for row in self.table.range(from.as_slice()..to.as_slice())? {
+                    let (key, value) = row?;
+                    let record: FileRecord = decode(value.value())?;
+                    if record.look.is_mount {
+                        mounts.extend(path_of(&key.value()[own.len()..]));
+                    }
+                }
+            }
+            Ok(mounts)
+        };
+        self.store.guard(look)
+    }
+
     /// The recorded names of the files with these device and inode numbers. Goes through the whole root.
     pub fn names_of(&self, root: &RootName, inodes: &HashSet<(u64, u64)>) -> Result<Vec<RelPath>> {
         let from = prefix(&self.repository, root);

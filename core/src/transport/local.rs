@@ -122,7 +122,7 @@ impl Drop for Workshop {
 
 impl Transport for LocalTransport {
     fn advertise(&mut self) -> Result<Advertisement> {
-        Ok(Advertisement { references: self.remote.references()?.into_iter().collect() })
+        Ok(Advertisement { references: self.remote.references()?.into_iter().collect(), haves: Vec::new() })
     }
 
     fn push(

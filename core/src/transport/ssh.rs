@@ -29,6 +29,7 @@ use self::known_hosts::KnownHosts;
 pub use self::known_hosts::{Recorded, Standing};
 use self::login::{Login, Means, Outcome};
 use self::site::Site;
+use super::Notes;
 use super::pace::Throttle;
 use super::runtime::run;
 use super::wire::{Conversation, Limits, Service, Wire};
@@ -154,6 +155,10 @@ impl Wire for SshWire {
         let conversation =
             SshConversation::new(channel, connection, throttle, site, progress, *limits, service);
         Ok(Box::new(conversation))
+    }
+
+    fn notes(&mut self) -> Notes {
+        Notes { warnings: std::mem::take(&mut self.warnings), ..Notes::default() }
     }
 }
 

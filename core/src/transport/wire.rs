@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use super::Notes;
 use crate::error::Result;
 
 /// A program at the other end.
@@ -71,6 +72,9 @@ pub trait Conversation {
     /// the request was taken whole, such as a refusal of its size, counts more than that it was not.
     fn ask(&mut self, length: Option<u64>, body: Body<'_>) -> Result<Box<dyn Incoming + '_>>;
 
+    /// Whether the other end says its advertisement in any case, so that it has to be read before anything is asked.
+    fn has_to_be_read_first(&self) -> bool;
+
     /// What the other end has said beside its answer so far: an SSH server's stderr. Not clean in any way.
     fn aside(&self) -> Vec<u8> {
         Vec::new()
@@ -84,4 +88,14 @@ pub trait Conversation {
 pub trait Wire: Send {
     /// Starts a service.
     fn open(&mut self, service: Service) -> Result<Box<dyn Conversation + '_>>;
+
+    /// Whether the other end has a Git LFS server for this repository; `None` where that is not known.
+    fn has_lfs(&mut self) -> Result<Option<bool>> {
+        Ok(None)
+    }
+
+    /// What was noticed on the way since the last call.
+    fn notes(&mut self) -> Notes {
+        Notes::default()
+    }
 }

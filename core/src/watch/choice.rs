@@ -62,7 +62,9 @@ pub fn polled_kind(root: &Path) -> Option<String> {
 
 #[cfg(target_os = "linux")]
 fn automatic(wanted: &Wanted<'_>) -> Result<Box<dyn Backend>> {
-    Ok(Box::new(super::composed::ComposedBackend::new(wanted)?))
+    use super::composed::ComposedBackend;
+    use super::inotify::left::ByInotify;
+    Ok(Box::new(ComposedBackend::new(wanted, ByInotify::new(wanted))?))
 }
 
 #[cfg(target_os = "linux")]
@@ -72,7 +74,7 @@ fn inotify(wanted: &Wanted<'_>) -> Result<Box<dyn Backend>> {
     let mut backend = InotifyBackend::new(wanted.root, rules, wanted.own_directory, one_file_system)?;
     let doubt = match polled_kind(wanted.root) {
         Some(kind) => Some(format!("{kind} does not tell of changes that are made elsewhere")),
-        None => backend.self_test(super::composed::SELF_TEST).err().map(|error| error.to_string()),
+        None => backend.self_test(super::inotify::left::SELF_TEST).err().map(|error| error.to_string()),
     };
     backend.set_warning(doubt.map(|doubt| {
         format!(
@@ -90,7 +92,10 @@ fn kqueue(_: &Wanted<'_>) -> Result<Box<dyn Backend>> {
 
 #[cfg(not(target_os = "linux"))]
 fn automatic(wanted: &Wanted<'_>) -> Result<Box<dyn Backend>> {
-    kqueue(wanted)
+    use super::composed::ComposedBackend;
+    use super::kqueue::left::ByKqueue;
+    super::kqueue::raise_limit();
+    Ok(Box::new(ComposedBackend::new(wanted, ByKqueue::new(wanted))?))
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -1,46 +1,39 @@
-//! Watching by inotify where events come, and by polling where they do not.
+//! Watching by what the kernel tells where it tells, and by polling where it does not.
 //!
-//! All of a root is polled if its kind of file system does not tell of every change, if a test of inotify in a
-//! directory of our own fails, or if there is no instance or not one watch to be had. Otherwise inotify watches,
-//! and what it leaves (`inotify::left`) is polled: directories beyond the limit on watches, and mounts of a
-//! kind that does not tell. A resync tries again what could not be had.
+//! All of a root is polled if its kind of file system does not tell of every change, or if what would tell cannot
+//! be had or fails its test. Otherwise that watches, and what it leaves ([`Told::take_left`]) is polled: directories
+//! beyond its limits, and those of which it is not told. A resync tries again what could not be had.
 //!
 //! One thread serves both: it reads events, looks at polled directories for a moment, and reads events again.
 //! What goes from one to the other is hinted as a whole when the other has it in hand, so nothing falls between
-//! them. A barrier passes inotify first, where it may learn of more to poll, and then a complete pass.
+//! them. A barrier passes what is told first, where more to poll may be learnt of, and then a complete pass.
+//! What tells is inotify or kqueue (`inotify::left`, `kqueue::left`); nothing here knows which.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::choice::Wanted;
-use super::inotify::InotifyBackend;
-use super::inotify::left::Why;
-use super::inotify::limits;
-use super::kinds;
-use super::poll::{PollBackend, SLICE};
+use super::poll::{Counted, PollBackend, SLICE};
 use super::{Backend, Control, Hint, WatchStats};
 use crate::error::{Error, Kind, Result};
-use crate::ignore::IgnoreRules;
 use crate::path::RelPath;
 use crate::progress::Progress;
 
 #[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests;
+mod told;
 
-/// How long a change of our own may take to be told. It takes microseconds where it works at all.
-pub(super) const SELF_TEST: Duration = Duration::from_secs(2);
+pub(super) use told::{Made, Means, Told, Tops, Why};
+
 /// Places named in a sentence.
 const NAMED: usize = 3;
 
 /// Watches one root by whatever means there are.
-pub struct ComposedBackend {
-    root: PathBuf,
-    rules: Arc<IgnoreRules>,
-    own_directory: PathBuf,
-    one_file_system: bool,
-    inotify: Option<InotifyBackend>,
-    /// Why all of the root is polled, while there is no inotify.
+pub(super) struct ComposedBackend<M: Means> {
+    means: M,
+    told: Option<M::Told>,
+    /// Why all of the root is polled, while nothing tells.
     whole: Whole,
     poll: PollBackend,
     /// Hints of a resync, for the next wait.
@@ -58,26 +51,17 @@ enum Whole {
     Silent(String),
     /// There is not one watch to be had.
     NoWatch,
-    /// inotify does not work here, or there is no instance to be had.
+    /// What would tell does not work here, or is not to be had.
     Unusable(String),
 }
 
-impl Whole {
-    fn of(error: &Error) -> Self {
-        if limits::is_want_of_watches(error) { Self::NoWatch } else { Self::Unusable(error.to_string()) }
-    }
-}
-
-impl ComposedBackend {
-    /// Prepares to watch; `wanted.choice` is not looked at.
-    pub fn new(wanted: &Wanted<'_>) -> Result<Self> {
+impl<M: Means> ComposedBackend<M> {
+    /// Prepares to watch by `means`; `wanted.choice` is not looked at.
+    pub fn new(wanted: &Wanted<'_>, means: M) -> Result<Self> {
         let poll = PollBackend::new(wanted.root, wanted.rules.clone(), wanted.one_file_system)?;
         let mut composed = Self {
-            root: wanted.root.to_owned(),
-            rules: wanted.rules.clone(),
-            own_directory: wanted.own_directory.to_owned(),
-            one_file_system: wanted.one_file_system,
-            inotify: None,
+            means,
+            told: None,
             whole: Whole::NoWatch,
             poll,
             pending: Vec::new(),
@@ -85,39 +69,29 @@ impl ComposedBackend {
             reason: None,
             reason_of_pass: 0,
         };
-        composed.prepare_inotify()?;
+        composed.prepare_told()?;
         Ok(composed)
     }
 
-    /// Makes an instance and tests it, if this root can be watched at all.
-    fn prepare_inotify(&mut self) -> Result<()> {
-        if let Ok(Some(kind)) = kinds::silent_at(&self.root) {
-            self.whole = Whole::Silent(kind);
-            return Ok(());
-        }
-        let made =
-            InotifyBackend::new(&self.root, self.rules.clone(), &self.own_directory, self.one_file_system);
-        let tested = made.and_then(|mut inotify| {
-            inotify.leave_what_is_not_watched();
-            inotify.self_test(SELF_TEST)?;
-            Ok(inotify)
-        });
-        match tested {
-            Ok(inotify) => self.inotify = Some(inotify),
+    /// Makes what tells, if this root can be watched at all.
+    fn prepare_told(&mut self) -> Result<()> {
+        match self.means.make() {
+            Ok(Made::Told(told)) => self.told = Some(told),
+            Ok(Made::Silent(kind)) => self.whole = Whole::Silent(kind),
             Err(error) => self.poll_all_because(error)?,
         }
         Ok(())
     }
 
-    /// Has inotify watch the tree; if it cannot, all of it is polled.
-    fn start_inotify(&mut self, progress: &Progress) -> Result<()> {
-        if let Some(inotify) = &mut self.inotify
-            && let Err(error) = inotify.start(progress)
+    /// Has the tree watched; if that cannot be, all of it is polled.
+    fn start_told(&mut self, progress: &Progress) -> Result<()> {
+        if let Some(told) = &mut self.told
+            && let Err(error) = told.start(progress)
         {
-            self.inotify = None;
+            self.told = None;
             self.poll_all_because(error)?;
         }
-        let control = self.inotify.as_ref().map(|inotify| inotify.control());
+        let control = self.told.as_ref().map(|told| told.control());
         self.poll.bell.set_companion(control);
         Ok(())
     }
@@ -126,15 +100,16 @@ impl ComposedBackend {
         if matches!(error.kind(), Kind::RootUnavailable | Kind::Cancelled) {
             return Err(error);
         }
-        self.whole = Whole::of(&error);
+        let is_want = self.means.is_want_of_watches(&error);
+        self.whole = if is_want { Whole::NoWatch } else { Whole::Unusable(error.to_string()) };
         Ok(())
     }
 
     /// Has polled what is to be polled now. What no longer is has watches, or is gone: it is hinted, because
     /// nobody looked at it between its last pass and its watches.
     fn hand_over(&mut self, hints: &mut Vec<Hint>) {
-        let Some(inotify) = &mut self.inotify else { return };
-        let Some(left) = inotify.take_left() else { return };
+        let Some(told) = &mut self.told else { return };
+        let Some(left) = told.take_left() else { return };
         let dropped = self.poll.poller.set_tops(left.keys());
         hints.extend(dropped.into_iter().map(Hint::Deep));
         self.explain();
@@ -143,56 +118,57 @@ impl ComposedBackend {
     /// Puts into words what is polled and why.
     fn explain(&mut self) {
         self.reason_of_pass = self.poll.poller.passes();
-        let poller = &self.poll.poller;
-        let Some(left) = self.inotify.as_ref().and_then(InotifyBackend::left) else {
-            self.reason = Some(match &self.whole {
-                Whole::Silent(kind) => format!(
-                    "all of it is polled every 5 to 30 seconds: {kind} does not tell of changes that are made \
-                     elsewhere"
-                ),
-                Whole::NoWatch => {
-                    limits::polled_for_want_of_watches(poller.directories(&RelPath::root()).max(1))
-                }
-                Whole::Unusable(why) => format!("all of it is polled every 5 to 30 seconds: {why}"),
-            });
-            return;
+        self.reason = match &self.told {
+            None => Some(self.why_all()),
+            Some(told) => self.why_left(told),
         };
-        let mut sentences = Vec::new();
-        let unwatched = left.iter().filter(|(_, why)| **why == Why::NoWatch);
-        // One that was not looked at yet counts as itself.
-        let unwatched: usize = unwatched.map(|(top, _)| poller.directories(top).max(1)).sum();
-        if unwatched > 0 {
-            sentences.push(limits::polled_for_want_of_watches(unwatched));
+    }
+
+    fn why_all(&self) -> String {
+        match &self.whole {
+            Whole::Silent(kind) => format!(
+                "all of it is polled every 5 to 30 seconds: {kind} does not tell of changes that are made elsewhere"
+            ),
+            Whole::NoWatch => {
+                let all = self.poll.poller.counted(&RelPath::root());
+                self.means.polled_for_want_of_watches(at_least_one(all), None)
+            }
+            Whole::Unusable(why) => format!("all of it is polled every 5 to 30 seconds: {why}"),
         }
-        let silent: Vec<String> = left
-            .iter()
-            .filter_map(|(top, why)| match why {
-                Why::Silent(kind) => Some(format!("{top} ({kind})")),
-                Why::NoWatch => None,
-            })
-            .collect();
+    }
+
+    fn why_left(&self, told: &M::Told) -> Option<String> {
+        let mut sentences = Vec::new();
+        let mut unwatched = Counted::default();
+        let mut silent = Vec::new();
+        for (top, why) in told.left() {
+            match why {
+                Why::NoWatch => unwatched += at_least_one(self.poll.poller.counted(top)),
+                Why::Silent(kind) => silent.push(format!("{top} ({kind})")),
+            }
+        }
+        if unwatched.directories > 0 {
+            sentences.push(self.means.polled_for_want_of_watches(unwatched, Some(told)));
+        }
         if !silent.is_empty() {
             let more = silent.len().saturating_sub(NAMED);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             let named = silent.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-            sentences.push(format!(
-                "polled every 5 to 30 seconds, because such file systems do not tell of changes that are made \
-                 elsewhere: {named}{more}"
-            ));
+            sentences.push(format!("polled every 5 to 30 seconds, because {}: {named}{more}", M::SILENCE));
         }
-        self.reason = (!sentences.is_empty()).then(|| sentences.join("; "));
+        (!sentences.is_empty()).then(|| sentences.join("; "))
     }
 
-    /// Hands barriers to inotify. One that cannot be marked, on a full disk, is passed by looking at everything.
-    fn ask_inotify(inotify: &InotifyBackend, tokens: Vec<u64>, hints: &mut Vec<Hint>) {
+    /// Hands barriers to what tells. One that cannot be marked, on a full disk, is passed by looking at everything.
+    fn ask_told(told: &M::Told, tokens: Vec<u64>, hints: &mut Vec<Hint>) {
         for token in tokens {
-            if inotify.control().barrier(token).is_err() {
+            if told.control().barrier(token).is_err() {
                 hints.extend([Hint::Overflow, Hint::Barrier(token)]);
             }
         }
     }
 
-    /// Hands on what inotify told. Barriers still have to pass what is polled.
+    /// Hands on what was told. Barriers still have to pass what is polled.
     fn take_events(&mut self, hints: &mut Vec<Hint>) {
         let mut events = std::mem::take(&mut self.events);
         self.hand_over(hints);
@@ -210,20 +186,25 @@ impl ComposedBackend {
     }
 }
 
-impl Backend for ComposedBackend {
+/// One that was not looked at yet counts as itself.
+fn at_least_one(counted: Counted) -> Counted {
+    Counted { directories: counted.directories.max(1), ..counted }
+}
+
+impl<M: Means> Backend for ComposedBackend<M> {
     fn name(&self) -> &'static str {
-        match &self.inotify {
+        match &self.told {
             None => "poll",
-            Some(_) if self.poll.poller.is_idle() => "inotify",
-            Some(_) => "inotify+poll",
+            Some(_) if self.poll.poller.is_idle() => M::ALONE,
+            Some(_) => M::WITH_POLLING,
         }
     }
 
     fn start(&mut self, progress: &Progress) -> Result<()> {
-        self.start_inotify(progress)?;
+        self.start_told(progress)?;
         // What is handed over here is for the scan that follows.
         self.hand_over(&mut Vec::new());
-        if self.inotify.is_some() && self.poll.poller.polls(&RelPath::root()) {
+        if self.told.is_some() && self.poll.poller.polls(&RelPath::root()) {
             self.poll.poller.set_tops([]);
         }
         self.poll.start(progress)?;
@@ -233,12 +214,12 @@ impl Backend for ComposedBackend {
 
     fn resync(&mut self, progress: &Progress) -> Result<()> {
         let mut hints = Vec::new();
-        if let Some(inotify) = &mut self.inotify {
-            inotify.resync(progress)?;
+        if let Some(told) = &mut self.told {
+            told.resync(progress)?;
         } else {
-            self.prepare_inotify()?;
-            self.start_inotify(progress)?;
-            if self.inotify.is_some() {
+            self.prepare_told()?;
+            self.start_told(progress)?;
+            if self.told.is_some() {
                 hints.extend(self.poll.poller.set_tops([]).into_iter().map(Hint::Deep));
             }
         }
@@ -256,21 +237,21 @@ impl Backend for ComposedBackend {
         loop {
             let now = Instant::now();
             let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(now));
-            let Some(inotify) = &mut self.inotify else {
+            let Some(told) = &mut self.told else {
                 let waited = self.poll.wait(if hints.len() > from { Duration::ZERO } else { left }, hints);
                 if self.reason_of_pass != self.poll.poller.passes() {
                     self.explain();
                 }
                 return waited;
             };
-            Self::ask_inotify(inotify, self.poll.bell.take_tokens(), hints);
+            Self::ask_told(told, self.poll.bell.take_tokens(), hints);
             let until_pass = if self.poll.poller.is_idle() || self.poll.is_gone() {
                 left
             } else {
                 self.poll.poller.next_work().saturating_duration_since(now)
             };
             let pause = if hints.len() > from { Duration::ZERO } else { left.min(until_pass) };
-            let waited = inotify.wait(pause, &mut self.events);
+            let waited = told.wait(pause, &mut self.events);
             self.take_events(hints);
             waited?;
             self.poll.look(Instant::now() + SLICE, hints)?;
@@ -286,12 +267,13 @@ impl Backend for ComposedBackend {
 
     fn stats(&self) -> WatchStats {
         let polled = self.poll.stats();
-        let watched = self.inotify.as_ref().map(Backend::stats).unwrap_or_default();
+        let told = self.told.as_ref().map(Backend::stats).unwrap_or_default();
         WatchStats {
-            watches: watched.watches + polled.watches,
-            unwatched: watched.unwatched,
-            overflows: watched.overflows,
-            limited: self.reason.clone(),
+            watches: told.watches + polled.watches,
+            unwatched: told.unwatched,
+            overflows: told.overflows,
+            // Where something is polled for want of watches, that sentence tells of everything that is wanting.
+            limited: self.reason.clone().or(told.limited),
         }
     }
 

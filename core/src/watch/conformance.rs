@@ -1,4 +1,4 @@
-//! What every backend that is told by the kernel keeps to: one suite, run against each.
+//! What every backend keeps to, told by the kernel or polling: one suite, run against each.
 //!
 //! A scenario is a function over a [`Suite`], which makes the backend; `scenarios!` makes a test of each scenario
 //! for each backend, so a failure names both. Hints may repeat and may be coarser than need be, so scenarios ask
@@ -35,21 +35,45 @@ struct Suite {
     repeats: bool,
 }
 
+/// Runs a scenario, which must hold, or must not if it is excepted.
+fn try_out(scenario: &str, exceptions: &[(&str, &str)], run: impl FnOnce()) {
+    let Some((_, why)) = exceptions.iter().find(|(excepted, _)| *excepted == scenario) else {
+        run();
+        return;
+    };
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+    assert!(outcome.is_err(), "it holds, although it is said that it cannot: {why}");
+    eprintln!("it fails, as it is said that it cannot hold: {why}");
+}
+
+/// Names every scenario. A backend for which one cannot hold says so, with the reason, where it is listed below:
+/// there the scenario is run too, and has to fail.
 macro_rules! scenarios {
-    ($make:path, $repeats:literal: $($area:ident { $($scenario:ident)* })*) => {
+    (@each $make:path, $repeats:literal, $exceptions:expr, $($area:ident { $($scenario:ident)* })*) => {
+        /// What cannot hold, and why.
+        const EXCEPTIONS: &[(&str, &str)] = $exceptions;
+
         $($(
             #[test]
             fn $scenario() {
                 let test = concat!(module_path!(), "::", stringify!($scenario));
-                super::$area::$scenario(&super::Suite { make: $make, test, repeats: $repeats });
+                let suite = super::Suite { make: $make, test, repeats: $repeats };
+                super::try_out(stringify!($scenario), EXCEPTIONS, || super::$area::$scenario(&suite));
             }
         )*)*
+
+        #[test]
+        fn what_is_excepted_is_a_scenario() {
+            let all = [$($(stringify!($scenario)),*),*];
+            assert!(EXCEPTIONS.iter().all(|(scenario, _)| all.contains(scenario)));
+        }
     };
-    ($make:path, $repeats:literal) => {
-        scenarios! { $make, $repeats:
+    ($make:path, repeats: $repeats:literal $(, except: $($scenario:ident because $why:literal),+)?) => {
+        scenarios! { @each $make, $repeats, &[$($((stringify!($scenario), $why)),+)?],
             entries {
                 every_kind_of_change_of_a_file_is_hinted_and_nothing_else
                 a_file_held_open_is_hinted_while_it_is_written
+                what_is_undone_before_anybody_looks_is_hinted_by_its_directory_at_least
                 names_of_all_bytes_and_the_longest_come_through
                 nothing_of_a_tree_made_at_one_go_is_missed
                 a_tree_being_made_by_another_thread_is_hinted_whole
@@ -107,20 +131,44 @@ mod inotify {
         Box::new(InotifyBackend::new(root, rules, own, one_file_system).unwrap())
     }
 
-    scenarios! { make, false }
+    scenarios! { make, repeats: false }
 }
 
 mod kqueue {
     use crate::watch::kqueue::tests::make;
 
-    scenarios! { make, true }
+    scenarios! { make, repeats: true }
 }
 
 /// The same without descriptors for files: they are compared, which at a barrier must do as well.
 mod kqueue_without_descriptors_for_files {
     use crate::watch::kqueue::tests::make_without_files as make;
 
-    scenarios! { make, true }
+    scenarios! { make, repeats: true }
+}
+
+/// With three descriptors: all the rest is polled.
+mod kqueue_with_polling {
+    use crate::watch::kqueue::left::tests::make;
+
+    scenarios! { make, repeats: true, except:
+    a_resync_finds_what_is_there_and_keeps_what_is_watched because "as for polling" }
+}
+
+mod poll {
+    fn make(
+        root: &std::path::Path,
+        rules: std::sync::Arc<crate::ignore::IgnoreRules>,
+        _: &std::path::Path,
+        one_file_system: bool,
+    ) -> Box<dyn crate::watch::Backend> {
+        use crate::watch::poll::PollBackend;
+        Box::new(PollBackend::new(root, rules, one_file_system).unwrap())
+    }
+
+    scenarios! { make, repeats: true, except:
+    a_resync_finds_what_is_there_and_keeps_what_is_watched
+        because "nothing can be missed that a resync would have to find: the next pass finds it" }
 }
 
 struct Fixture {
@@ -200,7 +248,10 @@ impl Fixture {
             if *hint == Hint::Changed(hinted.clone()) && self.root().join(hinted.as_os_path()).is_dir() {
                 continue;
             }
-            if self.repeats && *hint == Hint::Changed(hinted.clone()) && self.is_young(hinted) {
+            // An ignore file is repeated as all that it decides on.
+            let is_deep = *hint == Hint::Deep(hinted.clone());
+            let repeated = if is_deep { hinted.join(b".backupbotignore") } else { hinted.clone() };
+            if self.repeats && self.is_young(&repeated) {
                 continue;
             }
             assert!(paths.contains(&hinted.to_string().as_str()), "{hint:?} beside {paths:?}");
@@ -247,6 +298,17 @@ fn covers(hint: &Hint, wanted: &RelPath) -> bool {
         Hint::Deep(path) => wanted.is_within(path),
         Hint::Overflow => true,
         Hint::RootGone | Hint::Barrier(_) => false,
+    }
+}
+
+/// Whether whoever obeys `hint` knows of `wanted`: where no directory is any more, all below it is gone with it.
+fn accounts_for(root: &Path, hint: &Hint, wanted: &RelPath) -> bool {
+    match hint {
+        Hint::Changed(above) if wanted.is_within(above) => {
+            let found = fs::symlink_metadata(root.join(above.as_os_path()));
+            above == wanted || !found.is_ok_and(|found| found.is_dir())
+        }
+        other => covers(other, wanted),
     }
 }
 

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use inotify::{Inotify, WatchMask};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use super::place::RootPlace;
+use super::place::{ROOT_CHECK, RootPlace};
 use super::{Backend, Control, Hint, WatchStats};
 use crate::error::{Error, Kind, Result};
 use crate::ignore::{IgnoreRules, Scope};
@@ -36,14 +36,14 @@ use crate::progress::Progress;
 
 mod events;
 pub(super) mod left;
-pub(super) mod limits;
+mod limits;
 mod sentinel;
 mod table;
 #[cfg(test)]
 mod tests;
 mod walk;
 
-use left::{Devices, Left, Tops};
+use left::{Devices, Left};
 use sentinel::Sentinel;
 use table::{Table, Watch};
 
@@ -51,9 +51,6 @@ use table::{Table, Watch};
 const BUFFER_BYTES: usize = 128 * 1024;
 /// How long the second event of a rename may lag behind the first: the kernel queues them one after the other.
 const RENAME_GAP: Duration = Duration::from_millis(20);
-/// How often to look whether the root's path still leads to the watched directory: a mount over it, or a
-/// removal while somebody holds it open, makes no event.
-const ROOT_CHECK: Duration = Duration::from_secs(2);
 /// How long to leave alone what failed, such as a walk for which there were no descriptors.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -90,8 +87,6 @@ pub struct InotifyBackend {
     /// Why events may not come at all.
     warning: Option<String>,
     overflows: u64,
-    gone: bool,
-    checked_root: Instant,
     /// Where the last event happened: most come in rows from one directory.
     here: Option<(Watch, Scope)>,
     buffer: Vec<u8>,
@@ -131,30 +126,11 @@ impl InotifyBackend {
             silent: BTreeSet::new(),
             warning: None,
             overflows: 0,
-            gone: false,
-            checked_root: Instant::now(),
             here: None,
             buffer: vec![0; BUFFER_BYTES],
         };
         backend.watch_sentinel()?;
         Ok(backend)
-    }
-
-    /// From now on somebody else polls what has no watch or does not tell of every change; [`Self::left`] says
-    /// which directories these are.
-    pub(super) fn leave_what_is_not_watched(&mut self) {
-        self.left = Some(Left::default());
-    }
-
-    /// The topmost directories that somebody else has to poll, if these changed since the last call.
-    pub(super) fn take_left(&mut self) -> Option<&Tops> {
-        let left = self.left.as_mut().filter(|_| !self.resync_needed)?;
-        left.take_news().then(|| left.tops())
-    }
-
-    /// The topmost directories that somebody else has to poll.
-    pub(super) fn left(&self) -> Option<&Tops> {
-        self.left.as_ref().map(Left::tops)
     }
 
     /// A sentence for [`WatchStats::limited`]: why events may not come at all.
@@ -256,7 +232,7 @@ impl InotifyBackend {
 
     /// What reads left to do: watches to adjust, directories that did not arrive anywhere.
     fn settle(&mut self, hints: &mut Vec<Hint>) -> Result<()> {
-        if self.gone || Instant::now() < self.retry_at {
+        if self.place.is_gone() || Instant::now() < self.retry_at {
             return Ok(());
         }
         let outcome = self.settle_now(hints);
@@ -291,34 +267,6 @@ impl InotifyBackend {
                 let removed = self.table.remove(watch);
                 self.unwatch(removed);
             }
-        }
-    }
-
-    /// Whether the root's path still leads to the directory that is watched; seldom looks.
-    fn check_root(&mut self, hints: &mut Vec<Hint>) {
-        if !self.gone && self.checked_root.elapsed() >= ROOT_CHECK {
-            self.checked_root = Instant::now();
-            if !self.place.is_there() {
-                self.lose_root(hints);
-            }
-        }
-    }
-
-    /// A failure because the root is gone is no failure but a hint.
-    fn unless_lost(&mut self, outcome: Result<()>, hints: &mut Vec<Hint>) -> Result<()> {
-        match outcome {
-            Err(error) if error.kind() == Kind::RootUnavailable && (self.gone || !self.place.is_there()) => {
-                self.lose_root(hints);
-                Ok(())
-            }
-            other => other,
-        }
-    }
-
-    fn lose_root(&mut self, hints: &mut Vec<Hint>) {
-        if !self.gone {
-            self.gone = true;
-            hints.push(Hint::RootGone);
         }
     }
 }
@@ -364,9 +312,9 @@ impl Backend for InotifyBackend {
         let from = hints.len();
         let end = Instant::now().checked_add(timeout);
         loop {
-            self.check_root(hints);
+            self.place.check(hints);
             let settled = self.settle(hints);
-            self.unless_lost(settled, hints)?;
+            self.place.unless_lost(settled, hints)?;
             let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
             let slice = if self.leaving.is_empty() { ROOT_CHECK } else { RENAME_GAP };
             let ready = self
@@ -374,10 +322,10 @@ impl Backend for InotifyBackend {
                 .map_err(|error| Error::io("wait for events of", self.place.path(), error))?;
             if ready.events {
                 let read = self.read(hints);
-                let read = self.unless_lost(read, hints);
+                let read = self.place.unless_lost(read, hints);
                 self.drop_departed(self.round);
                 let settled = self.settle(hints);
-                read.and(self.unless_lost(settled, hints))?;
+                read.and(self.place.unless_lost(settled, hints))?;
             } else if left >= slice && !self.leaving.is_empty() && !ready.woken {
                 self.drop_departed(u64::MAX);
             }

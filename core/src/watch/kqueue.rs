@@ -14,8 +14,9 @@
 //!   listed. What was moved within the tree is found there as new.
 //! - An ignore file changes: everything at and below its directory is hinted and listed again.
 //! - What has no descriptor, because there is none left, it cannot be opened, or it is a link, a pipe, a socket
-//!   or a device, is compared by its stat every now and then, and at each barrier. So only directories beyond
-//!   the budget, which come first in taking descriptors, depend on rescans, and [`WatchStats`] says so.
+//!   or a device, is compared by its stat every now and then, and at each barrier. Directories come first in taking
+//!   descriptors; what is below one that gets none is polled by somebody else (`left`), or depends on rescans, and
+//!   [`WatchStats`] says so.
 //!
 //! A record may be older than the disk: a path that leads to another directory than the recorded one ends that
 //! record, up to the root, whose loss ends the backend. Nothing is told of what is written through a memory map,
@@ -32,7 +33,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 
-use super::place::RootPlace;
+use super::composed::Tops;
+use super::place::{ROOT_CHECK, RootPlace};
 use super::{Backend, Control, Hint, WatchStats};
 use crate::error::{Error, Kind, Result};
 use crate::ignore::IgnoreRules;
@@ -45,6 +47,7 @@ mod control;
 mod descriptors;
 mod events;
 mod kernel;
+pub(super) mod left;
 #[cfg(all(test, target_os = "linux"))]
 mod simulated;
 mod sweep;
@@ -60,7 +63,7 @@ mod system;
 pub(super) mod tests;
 mod tree;
 
-use budget::{Budget, Pool};
+use budget::{Budget, Pool, Wanting};
 use control::Asker;
 use kernel::{Event, Kernel};
 use sweep::Sweep;
@@ -68,8 +71,6 @@ use tree::{DirectoryId, Reason, State, Taken, Tree};
 
 pub use budget::raise_limit;
 
-/// How often to look whether the root's path still leads to the watched directory.
-const ROOT_CHECK: Duration = Duration::from_secs(2);
 /// How long to leave alone what failed, such as a listing for which there was no descriptor.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -94,11 +95,11 @@ pub struct KqueueBackend {
     round: u64,
     /// Listings so far.
     listing: u64,
+    /// What somebody else polls; none if nobody does.
+    left: Option<Tops>,
     /// The round in which what is beyond the budget was counted last, and until when to go on counting.
     counting: (u64, Instant),
     sweep: Sweep,
-    gone: bool,
-    checked_root: Instant,
     events: Vec<Event>,
 }
 
@@ -140,26 +141,11 @@ impl KqueueBackend {
             closed: BTreeSet::new(),
             round: 0,
             listing: 0,
+            left: None,
             counting: (0, Instant::now()),
             sweep: Sweep::new(),
-            gone: false,
-            checked_root: Instant::now(),
             events: Vec::new(),
         })
-    }
-
-    /// The directories beyond the budget, each with all that is below it; nothing there is told or compared.
-    pub fn unwatched_subtrees(&self) -> Vec<RelPath> {
-        let mut found = Vec::new();
-        for id in self.tree.with_compared() {
-            let Some(path) = self.tree.path(id) else { continue };
-            let beyond = self.tree.entries(id, |_, entry| {
-                let is_beyond = matches!(entry.state, State::Compared(_, Reason::Beyond { .. }));
-                is_beyond && entry.listed.kind == rustix::fs::FileType::Directory
-            });
-            found.extend(beyond.into_iter().map(|(name, _)| path.join(&name)));
-        }
-        found
     }
 
     /// Lists everything and gives descriptors to what has none, as far as they go.
@@ -176,7 +162,8 @@ impl KqueueBackend {
             let retried = self.tree.entries(id, |_, entry| {
                 matches!(
                     entry.state,
-                    State::Foreign | State::Compared(_, Reason::Refused | Reason::Beyond { .. })
+                    State::Foreign
+                        | State::Compared(_, Reason::Closed | Reason::Refused | Reason::Beyond { .. })
                 )
             });
             for (name, _) in retried {
@@ -206,34 +193,6 @@ impl KqueueBackend {
     fn open_below(&self, path: &RelPath, flags: OFlags) -> Result<rustix::io::Result<OwnedFd>> {
         let root = self.place.open()?;
         Ok(crate::beneath::open::open(root.as_fd(), path, flags))
-    }
-
-    /// Whether the root's path still leads to the directory that is watched; seldom looks.
-    fn check_root(&mut self, hints: &mut Vec<Hint>) {
-        if !self.gone && self.checked_root.elapsed() >= ROOT_CHECK {
-            self.checked_root = Instant::now();
-            if !self.place.is_there() {
-                self.lose_root(hints);
-            }
-        }
-    }
-
-    /// A failure because the root is gone is no failure but a hint.
-    fn unless_lost(&mut self, outcome: Result<()>, hints: &mut Vec<Hint>) -> Result<()> {
-        match outcome {
-            Err(error) if error.kind() == Kind::RootUnavailable && (self.gone || !self.place.is_there()) => {
-                self.lose_root(hints);
-                Ok(())
-            }
-            other => other,
-        }
-    }
-
-    fn lose_root(&mut self, hints: &mut Vec<Hint>) {
-        if !self.gone {
-            self.gone = true;
-            hints.push(Hint::RootGone);
-        }
     }
 
     /// How long nothing is due.
@@ -272,7 +231,7 @@ impl Backend for KqueueBackend {
         let end = Instant::now().checked_add(timeout);
         loop {
             self.round += 1;
-            self.check_root(hints);
+            self.place.check(hints);
             // Taken before the events are read: what happened before the asking is pending by now.
             let barriers = self.asker.take();
             let now = Instant::now();
@@ -294,7 +253,7 @@ impl Backend for KqueueBackend {
             };
             let settled = self.bring_up_to_date(!barriers.is_empty(), hints);
             hints.extend(barriers.into_iter().map(Hint::Barrier));
-            self.unless_lost(settled, hints)?;
+            self.place.unless_lost(settled, hints)?;
             if woken || hints.len() > from || left.is_zero() {
                 return Ok(());
             }
@@ -302,16 +261,24 @@ impl Backend for KqueueBackend {
     }
 
     fn stats(&self) -> WatchStats {
-        let missing = self.tree.missing();
+        let mut missing = self.tree.missing();
+        if self.left.is_some() {
+            (missing.refused_directories, missing.directories, missing.files_below) = (0, 0, 0);
+        }
         let closed = self.closed.iter().filter(|id| self.tree.get(**id).is_some()).count();
-        let unwatched = usize::try_from(missing.refused_directories + missing.directories);
-        let is_limited = missing.directories + missing.files > 0;
+        let unwatched =
+            usize::try_from(missing.closed_directories + missing.refused_directories + missing.directories);
+        let wanting = Wanting {
+            directories: missing.directories,
+            files_below: missing.files_below,
+            files: missing.files,
+            are_polled: false,
+        };
         WatchStats {
             watches: self.tree.len(),
             unwatched: unwatched.unwrap_or(usize::MAX).saturating_add(closed),
             overflows: 0,
-            limited: is_limited
-                .then(|| self.budget.sentence(missing.directories, missing.files_below, missing.files)),
+            limited: wanting.is_anything().then(|| self.budget.pool().sentence(&wanting)),
         }
     }
 

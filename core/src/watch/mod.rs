@@ -12,8 +12,7 @@ use crate::path::RelPath;
 use crate::progress::Progress;
 
 mod choice;
-#[cfg(target_os = "linux")]
-pub mod composed;
+mod composed;
 #[cfg(test)]
 mod conformance;
 pub mod debounce;

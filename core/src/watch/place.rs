@@ -2,16 +2,23 @@
 //!
 //! A root is known by its path, and by device and inode as they were at the first look. No descriptor of it is
 //! kept: a directory that is held open does not tell its watches that it was deleted, and cannot be unmounted.
+//! Once it is found gone it is gone for good, and [`Hint::RootGone`] is given once.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
 use crate::beneath::{open, retry};
 use crate::error::{Error, Kind, Result};
 use crate::path::lossy;
+use crate::watch::Hint;
+
+/// How often to look whether the root's path still leads to the watched directory: a mount over it, or a
+/// removal while somebody holds it open, is told by no kernel.
+pub(super) const ROOT_CHECK: Duration = Duration::from_secs(2);
 
 /// The place of one root.
 #[derive(Debug)]
@@ -19,13 +26,15 @@ pub(super) struct RootPlace {
     path: PathBuf,
     /// Device and inode.
     identity: (u64, u64),
+    gone: bool,
+    checked: Instant,
 }
 
 impl RootPlace {
     /// Remembers what stands at `path` now, which must be a directory.
     pub fn new(path: &Path) -> Result<Self> {
         let identity = identity_of(path).map_err(|errno| unavailable(path, errno.into()))?;
-        Ok(Self { path: path.to_owned(), identity })
+        Ok(Self { path: path.to_owned(), identity, gone: false, checked: Instant::now() })
     }
 
     /// The path, as the operator named it.
@@ -41,6 +50,40 @@ impl RootPlace {
     /// Whether the path still leads to the same directory.
     pub fn is_there(&self) -> bool {
         identity_of(&self.path).ok() == Some(self.identity)
+    }
+
+    /// Whether it was found gone.
+    pub fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// Looks whether the root is still there, if that was not done for [`ROOT_CHECK`].
+    pub fn check(&mut self, hints: &mut Vec<Hint>) {
+        if !self.gone && self.checked.elapsed() >= ROOT_CHECK {
+            self.checked = Instant::now();
+            if !self.is_there() {
+                self.lose(hints);
+            }
+        }
+    }
+
+    /// The root is gone.
+    pub fn lose(&mut self, hints: &mut Vec<Hint>) {
+        if !self.gone {
+            self.gone = true;
+            hints.push(Hint::RootGone);
+        }
+    }
+
+    /// A failure because the root is gone is no failure but a hint.
+    pub fn unless_lost(&mut self, outcome: Result<()>, hints: &mut Vec<Hint>) -> Result<()> {
+        match outcome {
+            Err(error) if error.kind() == Kind::RootUnavailable && (self.gone || !self.is_there()) => {
+                self.lose(hints);
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     /// Opens the root to look below it, to be held only briefly.

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::place::ROOT_CHECK;
 use super::{Backend, Control, Hint, WatchStats};
 use crate::error::{Kind, Result};
 use crate::ignore::IgnoreRules;
@@ -17,25 +18,24 @@ use crate::path::RelPath;
 use crate::progress::Progress;
 
 mod listing;
+mod look;
 mod pass;
 mod poller;
 #[cfg(test)]
 mod tests;
 
+pub(super) use poller::Counted;
 use poller::Poller;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 pub(super) use tests::covered;
 
 /// How long to look at directories before looking around: other threads' wishes, events of a companion.
 pub(super) const SLICE: Duration = Duration::from_millis(20);
-/// How often to look, between passes, whether the root is still there.
-const ROOT_CHECK: Duration = Duration::from_secs(2);
 
 /// Watches one root by polling all of it.
 pub struct PollBackend {
     pub(super) poller: Poller,
     pub(super) bell: Arc<Bell>,
-    gone: bool,
 }
 
 impl PollBackend {
@@ -44,12 +44,12 @@ impl PollBackend {
     pub fn new(root: &Path, rules: Arc<IgnoreRules>, one_file_system: bool) -> Result<Self> {
         let mut poller = Poller::new(root, rules, one_file_system)?;
         poller.set_tops([&RelPath::root()]);
-        Ok(Self { poller, bell: Arc::default(), gone: false })
+        Ok(Self { poller, bell: Arc::default() })
     }
 
     /// Goes on with a pass if it is time, for a moment. That the root is gone is no failure but a hint.
     pub(super) fn look(&mut self, until: Instant, hints: &mut Vec<Hint>) -> Result<()> {
-        if self.gone || self.poller.is_idle() || self.poller.next_work() > Instant::now() {
+        if self.is_gone() || self.poller.is_idle() || self.poller.next_work() > Instant::now() {
             return Ok(());
         }
         let bell = Arc::clone(&self.bell);
@@ -63,17 +63,13 @@ impl PollBackend {
     }
 
     /// Whether the root is lost.
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "for a companion"))]
     pub(super) fn is_gone(&self) -> bool {
-        self.gone
+        self.poller.place().is_gone()
     }
 
     /// Everything that was asked for passes: there is nothing left to look at.
     pub(super) fn lose_root(&mut self, hints: &mut Vec<Hint>) {
-        if !self.gone {
-            self.gone = true;
-            hints.push(Hint::RootGone);
-        }
+        self.poller.place_mut().lose(hints);
         hints.extend(self.poller.take_asked().into_iter().map(Hint::Barrier));
     }
 }
@@ -99,7 +95,7 @@ impl Backend for PollBackend {
             for token in self.bell.take_tokens() {
                 self.poller.ask(token);
             }
-            if self.gone || !self.poller.place().is_there() {
+            if self.is_gone() || !self.poller.place().is_there() {
                 self.lose_root(hints);
             }
             let now = Instant::now();
@@ -109,7 +105,7 @@ impl Backend for PollBackend {
                 return Ok(());
             }
             let next =
-                if self.gone { now + ROOT_CHECK } else { self.poller.next_work().min(now + ROOT_CHECK) };
+                if self.is_gone() { now + ROOT_CHECK } else { self.poller.next_work().min(now + ROOT_CHECK) };
             self.bell.wait_until(end.map_or(next, |end| end.min(next)));
         }
     }
@@ -140,7 +136,6 @@ struct Wishes {
 
 impl Bell {
     /// Has wishes wake `companion` too.
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "for a companion"))]
     pub fn set_companion(&self, companion: Option<Arc<dyn Control>>) {
         self.wishes().companion = companion;
     }

@@ -18,7 +18,9 @@ mod header;
 pub mod index;
 pub mod install;
 pub mod object;
+pub mod outgoing;
 pub mod reader;
+pub mod seek;
 pub mod set;
 mod sha1;
 pub mod writer;
@@ -29,13 +31,15 @@ mod tests;
 pub use index::{IndexEntry, PackIndex};
 pub use install::{
     FinishedPack, InstalledPack, TEMPORARY_PREFIX, copy_whole_pack, install_by_name, install_from,
-    remove_by_name, remove_temporary, sweep_foreign, sweep_temporary, waiting_in,
+    place_indexed, remove_by_name, remove_temporary, sweep_foreign, sweep_temporary, waiting_in,
 };
 pub(in crate::git) use install::{
     SIGNS_TO_LEAVE_ALONE, is_pack_name, remove_files, sync_directory, whole_packs,
 };
 pub use object::{Compressor, ObjectHasher, ObjectKind, Prepared, hash_object, prepare, prepare_hashed};
+pub use outgoing::{OutgoingPack, stored_bytes};
 pub use reader::{EntryKind, PackReader, RawEntry};
+pub use seek::CommitSeeker;
 pub use set::PackSet;
 pub use writer::{Copied, PackWriter, Streamed, Sync};
 

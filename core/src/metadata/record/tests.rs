@@ -24,6 +24,12 @@ fn a_record_line_reads_as_the_format_says() {
     let expected = r#"{"name_b64":"/w==","kind":"block","mode":"0644","uid":1000,"gid":100,"user":"anna","mtime":"1764000000.123456789","device":[8,1]}"#;
     assert_eq!(String::from_utf8(line.clone()).unwrap(), expected);
     assert_eq!(Record::from_line(&line).unwrap(), device);
+
+    let mount = Record { is_mount: true, ..record(b".", EntryKind::Directory, 0) };
+    let (line, _) = mount.to_line().unwrap();
+    let expected = r#"{"name":".","kind":"dir","mode":"0644","uid":1000,"gid":100,"user":"anna","mtime":"1764000000.123456789","mount":true}"#;
+    assert_eq!(String::from_utf8(line.clone()).unwrap(), expected);
+    assert_eq!(Record::from_line(&line).unwrap(), mount);
 }
 
 #[test]
@@ -47,6 +53,7 @@ fn unknown_fields_are_passed_over_and_everything_else_is_refused() {
         r#","name":"a","blake3":"00""#,
         r#","name":"a","device":[1,2]"#,
         r#","name":"a","size":-1"#,
+        r#","name":"a","mount":true"#,
         r#","name":"a","xattrs":{"":"eA=="}"#,
         r#","name":"a","xattrs":{"user.x":"not base64!"}"#,
         r#","name":"a","xattrs_omitted":true,"xattrs":{"user.x":"eA=="}"#,

@@ -253,6 +253,31 @@ fn a_deep_row_of_an_earlier_run_absorbs_nothing() {
 }
 
 #[test]
+fn what_fails_again_and_again_stands_in_nobodys_way_when_everything_is_taken() {
+    let mut bench = bench();
+    let failure = Failure { reason: SkipReason::Unmounted, message: "not mounted".to_owned() };
+    bench.add("disk", Reach::Deep);
+    bench.add("locked", Reach::Exact);
+    let again = RowVerdict::Again { not_before_ms: 200_000, failure };
+    let fail = |bench: &mut Bench, taken: &[TakenRow]| {
+        let failing = taken.iter().filter(|row| !row.path.is_root() && row.path != rel("new"));
+        bench.settle(failing.map(|row| bench.outcome(row, again.clone())).collect());
+    };
+    let taken = bench.take();
+    fail(&mut bench, &taken);
+    bench.add("new", Reach::Exact);
+    bench.add("", Reach::Deep);
+    for _ in 0..3 {
+        let taken = bench.queue.take(&bench.repository, 2000, 1, true).unwrap();
+        let paths: Vec<String> = taken.iter().map(|row| row.path.to_string()).collect();
+        assert_eq!(paths, ["new", ""], "the walk and the change that nobody has looked at");
+        fail(&mut bench, &taken);
+    }
+    let taken = bench.queue.take(&bench.repository, 2000, 2, true).unwrap();
+    assert!(taken.iter().any(|row| row.path == rel("locked")), "it is tried where there is room");
+}
+
+#[test]
 fn a_clock_that_jumps_neither_holds_a_postponed_row_back_nor_hastens_another() {
     const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
     let mut bench = bench();

@@ -378,6 +378,10 @@ impl Conversation for SshConversation<'_> {
         Ok(Box::new(Answer(self)))
     }
 
+    fn has_to_be_read_first(&self) -> bool {
+        true
+    }
+
     fn aside(&self) -> Vec<u8> {
         self.channel.got.stderr.clone()
     }

@@ -1,12 +1,14 @@
 //! Against the real kernel, under limits that are lowered in a user namespace of the test's own.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
 use super::*;
 use crate::config::BackendChoice;
+use crate::ignore::IgnoreRules;
+use crate::watch::inotify::left::ByInotify;
 use crate::watch::namespace::{is_inside, scratch_is_in_memory};
 use crate::watch::{kinds, open};
 
@@ -14,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Fixture {
     directory: TempDir,
-    backend: ComposedBackend,
+    backend: ComposedBackend<ByInotify>,
 }
 
 fn path(text: &str) -> RelPath {
@@ -26,12 +28,16 @@ fn wanted<'a>(root: &'a Path, own_directory: &'a Path, choice: BackendChoice) ->
     Wanted { root, rules: Arc::new(rules), own_directory, one_file_system: false, choice }
 }
 
+fn open_by_inotify(wanted: &Wanted<'_>) -> ComposedBackend<ByInotify> {
+    ComposedBackend::new(wanted, ByInotify::new(wanted)).unwrap()
+}
+
 fn started(prepare: impl FnOnce(&Path)) -> Fixture {
     let directory = tempfile::tempdir().unwrap();
     let (root, own) = (directory.path().join("root"), directory.path().join("sentinel"));
     fs::create_dir(&root).unwrap();
     prepare(&root);
-    let mut backend = ComposedBackend::new(&wanted(&root, &own, BackendChoice::Auto)).unwrap();
+    let mut backend = open_by_inotify(&wanted(&root, &own, BackendChoice::Auto));
     backend.start(&Progress::new()).unwrap();
     Fixture { directory, backend }
 }
@@ -242,7 +248,7 @@ fn a_mount_that_does_not_tell_is_polled_below_a_root_that_does() {
     });
     assert_eq!(fixture.backend.name(), "inotify+poll");
     assert!(fixture.reason().ends_with("made elsewhere: local/share (NFS)"), "{}", fixture.reason());
-    assert_eq!(fixture.backend.inotify.as_ref().unwrap().stats().watches, 2, "root and local");
+    assert_eq!(fixture.backend.told.as_ref().unwrap().stats().watches, 2, "root and local");
     fixture.assert_told_of("local/share/d/f");
     fixture.assert_told_of("local/f");
 

@@ -39,6 +39,40 @@ pub(super) fn a_file_held_open_is_hinted_while_it_is_written(suite: &Suite) {
     }
 }
 
+pub(super) fn what_is_undone_before_anybody_looks_is_hinted_by_its_directory_at_least(suite: &Suite) {
+    let mut fixture = suite.start(|root| {
+        fs::create_dir_all(root.join("d/e")).unwrap();
+        fs::write(root.join("d/f"), "x").unwrap();
+    });
+    let deeds: [fn(&Path); 4] = [
+        |directory| {
+            fs::write(directory.join("new"), "x").unwrap();
+            fs::remove_file(directory.join("new")).unwrap();
+        },
+        |directory| {
+            fs::create_dir(directory.join("new")).unwrap();
+            fs::remove_dir(directory.join("new")).unwrap();
+        },
+        |directory| {
+            fs::rename(directory.join("f"), directory.join("new")).unwrap();
+            fs::rename(directory.join("new"), directory.join("f")).unwrap();
+        },
+        |directory| {
+            fs::rename(directory.join("e"), directory.join("new")).unwrap();
+            fs::rename(directory.join("new"), directory.join("e")).unwrap();
+        },
+    ];
+    for (number, deed) in deeds.into_iter().enumerate() {
+        deed(&fixture.at("d"));
+        let hints = fixture.hints();
+        // Who looked at the entry in between has to learn that it is not there, or is the old one again.
+        let is_told = covered(&hints, "d") || covered(&hints, "d/new");
+        assert!(is_told, "deed {number}: {hints:?}");
+    }
+    fs::write(fixture.at("d/e/after"), "x").unwrap();
+    assert!(covered(&fixture.hints(), "d/e/after"));
+}
+
 pub(super) fn names_of_all_bytes_and_the_longest_come_through(suite: &Suite) {
     let mut fixture = suite.start(|_| ());
     let longest = [b'n'; 255];
@@ -53,7 +87,8 @@ pub(super) fn names_of_all_bytes_and_the_longest_come_through(suite: &Suite) {
             assert!(hints.contains(&Hint::Changed(file.clone())), "{file:?} in {hints:?}");
         }
         fs::remove_dir_all(&directory).unwrap();
-        assert!(fixture.hints().iter().any(|hint| covers(hint, &file)), "{file:?}");
+        let (root, hints) = (fixture.root(), fixture.hints());
+        assert!(hints.iter().any(|hint| accounts_for(&root, hint, &file)), "{file:?} in {hints:?}");
     }
 }
 

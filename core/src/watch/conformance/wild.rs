@@ -205,13 +205,8 @@ pub(super) fn after_a_barrier_every_difference_from_before_is_covered(suite: &Su
             let now = snapshot(&root);
             let paths = before.keys().chain(now.keys());
             for path in paths.filter(|path| before.get(*path) != now.get(*path)) {
-                // Where no directory is any more, all below it is gone with it.
-                let gone_with = |hint: &Hint| match hint {
-                    Hint::Changed(above) => path.is_within(above) && !now.contains_key(above),
-                    _ => false,
-                };
                 assert!(
-                    hints.iter().any(|hint| covers(hint, path) || gone_with(hint)),
+                    hints.iter().any(|hint| accounts_for(&root, hint, path)),
                     "seed {seed}, batch {batch}: {path} was {:?} and is {:?}; only {hints:?}",
                     before.get(path),
                     now.get(path)

@@ -26,7 +26,7 @@ impl InotifyBackend {
             self.take_sentinel(event, hints);
             return Ok(());
         }
-        if self.gone {
+        if self.place.is_gone() {
             return Ok(());
         }
         match event.name {
@@ -56,7 +56,7 @@ impl InotifyBackend {
         let lost = EventMask::IGNORED | EventMask::UNMOUNT | EventMask::DELETE_SELF;
         if Some(watch) == self.root_watch {
             if mask.intersects(lost | EventMask::MOVE_SELF) {
-                self.lose_root(hints);
+                self.place.lose(hints);
             } else {
                 push(hints, Hint::Changed(RelPath::root()));
             }

@@ -4,23 +4,82 @@
 //! Kept are the topmost such directories only; nothing below them is watched or walked. Whoever polls asks for
 //! them after each wait. Without such a one nothing is kept, and directories are only counted.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
+use super::{InotifyBackend, limits};
+use crate::error::{Error, Result};
+use crate::ignore::IgnoreRules;
 use crate::path::RelPath;
+use crate::watch::choice::Wanted;
+use crate::watch::composed::{Made, Means, Told, Tops, Why};
 use crate::watch::kinds;
+use crate::watch::poll::Counted;
 
-/// Why a directory is not watched.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::watch) enum Why {
-    /// There was no watch to be had.
-    NoWatch,
-    /// It is on a file system of this kind, which does not tell of every change.
-    Silent(String),
+/// How long a change of our own may take to be told. It takes microseconds where it works at all.
+pub(in crate::watch) const SELF_TEST: Duration = Duration::from_secs(2);
+
+/// Watching by inotify, and by polling what it leaves.
+pub(in crate::watch) struct ByInotify {
+    root: PathBuf,
+    rules: Arc<IgnoreRules>,
+    own_directory: PathBuf,
+    one_file_system: bool,
 }
 
-/// The topmost directories that are not watched.
-pub(in crate::watch) type Tops = BTreeMap<RelPath, Why>;
+impl ByInotify {
+    /// For this root.
+    pub fn new(wanted: &Wanted<'_>) -> Self {
+        Self {
+            root: wanted.root.to_owned(),
+            rules: wanted.rules.clone(),
+            own_directory: wanted.own_directory.to_owned(),
+            one_file_system: wanted.one_file_system,
+        }
+    }
+}
+
+impl Means for ByInotify {
+    type Told = InotifyBackend;
+    const ALONE: &'static str = "inotify";
+    const WITH_POLLING: &'static str = "inotify+poll";
+    const SILENCE: &'static str = "such file systems do not tell of changes that are made elsewhere";
+
+    fn make(&self) -> Result<Made<InotifyBackend>> {
+        if let Ok(Some(kind)) = kinds::silent_at(&self.root) {
+            return Ok(Made::Silent(kind));
+        }
+        let rules = self.rules.clone();
+        let mut inotify = InotifyBackend::new(&self.root, rules, &self.own_directory, self.one_file_system)?;
+        inotify.left = Some(Left::default());
+        inotify.self_test(SELF_TEST)?;
+        Ok(Made::Told(inotify))
+    }
+
+    fn is_want_of_watches(&self, error: &Error) -> bool {
+        limits::is_want_of_watches(error)
+    }
+
+    fn polled_for_want_of_watches(&self, polled: Counted, _: Option<&InotifyBackend>) -> String {
+        limits::polled_for_want_of_watches(polled.directories)
+    }
+}
+
+impl Told for InotifyBackend {
+    fn take_left(&mut self) -> Option<&Tops> {
+        // While something is to be walked again, what is left is not known.
+        let left = self.left.as_mut().filter(|_| !self.resync_needed)?;
+        left.take_news().then(|| left.tops())
+    }
+
+    fn left(&self) -> &Tops {
+        static NOTHING: Tops = Tops::new();
+        self.left.as_ref().map_or(&NOTHING, Left::tops)
+    }
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Left {

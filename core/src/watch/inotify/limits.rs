@@ -112,7 +112,7 @@ pub(super) fn too_few_watches(unwatched: usize) -> String {
 }
 
 /// The sentence for `polled` directories that got no watch.
-pub(in crate::watch) fn polled_for_want_of_watches(polled: usize) -> String {
+pub(super) fn polled_for_want_of_watches(polled: usize) -> String {
     let limit = Limit::of(&WATCHES);
     format!(
         "{} polled every 5 to 30 seconds instead of watched because {} is used up; {}",
@@ -128,7 +128,7 @@ pub(super) fn is_exhausted(error: &io::Error) -> bool {
 }
 
 /// Whether an error of this module says that there was no watch to be had.
-pub(in crate::watch) fn is_want_of_watches(error: &Error) -> bool {
+pub(super) fn is_want_of_watches(error: &Error) -> bool {
     let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
     error.kind() == Kind::Limit && source.is_some_and(is_exhausted)
 }

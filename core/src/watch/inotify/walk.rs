@@ -13,7 +13,6 @@ use inotify::WatchMask;
 use rustix::fs::{AtFlags, Dir, FileType, OFlags};
 use rustix::io::Errno;
 
-use super::left::Why;
 use super::table::{Placed, Watch};
 use super::{InotifyBackend, limits};
 use crate::beneath::open;
@@ -21,6 +20,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ignore::Scope;
 use crate::path::RelPath;
 use crate::progress::Progress;
+use crate::watch::composed::Why;
 
 /// A directory that the walk still has to look at.
 struct Step {

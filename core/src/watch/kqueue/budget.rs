@@ -61,9 +61,41 @@ impl Pool {
         (usable_needed / 3 * 4 + 4).max(usable_needed + LEAST_RESERVE)
     }
 
+    /// The sentence for what got no descriptor, with the limit and the one that would be enough.
+    pub fn sentence(&self, wanting: &Wanting) -> String {
+        let Wanting { directories, files_below, files, are_polled } = *wanting;
+        let limit = self.limit;
+        let needed = self.needed(directories, files_below + files);
+        let instead = if are_polled {
+            "polled every 5 to 30 seconds instead of watched"
+        } else {
+            "not watched, and compared at rescans only"
+        };
+        let mut what = Vec::new();
+        if directories > 0 {
+            what.push(format!("{} {instead}", counted(directories, "directory", "directories")));
+        }
+        if files > 0 {
+            what.push(format!(
+                "{} not watched, and compared every few seconds",
+                counted(files, "file", "files")
+            ));
+        }
+        let what = what.join(", ");
+        format!(
+            "{what}, because watching takes a descriptor a path and this process may open {limit} files (ulimit \
+             -n); raise that limit to at least {needed}, for example: ulimit -n {needed} (on macOS also: sysctl -w \
+             kern.maxfilesperproc={needed}; on FreeBSD: sysctl kern.maxfilesperproc={needed})"
+        )
+    }
+
     fn taken(&self) -> std::sync::MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn counted(number: u64, one: &str, several: &str) -> String {
+    if number == 1 { format!("1 {one} is") } else { format!("{number} {several} are") }
 }
 
 fn usable(limit: u64) -> u64 {
@@ -93,6 +125,25 @@ pub fn raise_limit() {
     }
 }
 
+/// What has no descriptor.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Wanting {
+    /// With all that are below them.
+    pub directories: u64,
+    /// Files in those.
+    pub files_below: u64,
+    /// Files in watched directories.
+    pub files: u64,
+    /// Whether somebody polls these directories.
+    pub are_polled: bool,
+}
+
+impl Wanting {
+    pub fn is_anything(&self) -> bool {
+        self.directories + self.files > 0
+    }
+}
+
 /// What one backend has taken.
 #[derive(Debug)]
 pub(super) struct Budget {
@@ -103,6 +154,10 @@ pub(super) struct Budget {
 impl Budget {
     pub fn new(pool: Arc<Pool>) -> Self {
         Self { pool, own: Taken::default() }
+    }
+
+    pub fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     /// Takes one for a directory; false if there is none.
@@ -149,25 +204,6 @@ impl Budget {
         let mut taken = self.pool.taken();
         taken.files = taken.files.saturating_sub(1);
     }
-
-    /// The sentence for what got no descriptor: directories (with all below them) and files in watched ones.
-    pub fn sentence(&self, directories: u64, files_below: u64, files: u64) -> String {
-        let limit = self.pool.limit;
-        let needed = self.pool.needed(directories, files_below + files);
-        let mut what = Vec::new();
-        if directories > 0 {
-            what.push(format!("{directories} directories are not watched and are compared at rescans only"));
-        }
-        if files > 0 {
-            what.push(format!("{files} files are not watched and are compared every few seconds"));
-        }
-        let what = what.join(", ");
-        format!(
-            "{what}, because watching takes a descriptor a path and this process may open {limit} files (ulimit \
-             -n); raise that limit to at least {needed}, for example: ulimit -n {needed} (on macOS also: sysctl -w \
-             kern.maxfilesperproc={needed}; on FreeBSD: sysctl kern.maxfilesperproc={needed})"
-        )
-    }
 }
 
 impl Drop for Budget {
@@ -201,7 +237,8 @@ mod tests {
     fn the_number_in_the_sentence_is_enough() {
         for (directories, below, files) in [(10, 0, 0), (0, 0, 5000), (700, 30_000, 9), (1, 1, 1)] {
             let small = Budget::new(Pool::with_limit(100));
-            let sentence = small.sentence(directories, below, files);
+            let wanting = Wanting { directories, files_below: below, files, are_polled: false };
+            let sentence = small.pool().sentence(&wanting);
             let needed: u64 = sentence
                 .split("at least ")
                 .nth(1)

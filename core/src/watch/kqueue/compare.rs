@@ -44,7 +44,7 @@ type Names = Vec<(Arc<[u8]>, Listed)>;
 impl KqueueBackend {
     /// Does what events left to do, then compares what has no descriptor: all of it when a barrier is to pass.
     pub(super) fn bring_up_to_date(&mut self, for_barrier: bool, hints: &mut Vec<Hint>) -> Result<()> {
-        if self.gone {
+        if self.place.is_gone() {
             return Ok(());
         }
         let progress = Progress::new();

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::budget::Wanting;
 use super::compare::{Found, is_other};
 use super::events::push;
 use super::tree::{DirectoryId, Entry, Listed, Reason, State, Subject};
@@ -29,7 +30,8 @@ impl KqueueBackend {
         let stat = rustix::fs::fstat(&opened).map_err(|errno| self.place.unavailable(errno.into()))?;
         let identity = identity_in(&stat);
         if !self.budget.take_directory() {
-            return Err(Error::new(Kind::Limit, self.budget.sentence(1, 0, 0)));
+            let wanting = Wanting { directories: 1, ..Wanting::default() };
+            return Err(Error::new(Kind::Limit, self.budget.pool().sentence(&wanting)));
         }
         let handle = self.tree.new_handle();
         let added = self.kernel.add(handle, opened).and_then(|()| self.kernel.commit());
@@ -86,7 +88,7 @@ impl KqueueBackend {
                 return Ok(());
             }
             Err(_) => {
-                fingerprint(at, name).map_or(State::Foreign, |now| State::Compared(now, Reason::Refused))
+                fingerprint(at, name).map_or(State::Foreign, |now| State::Compared(now, Reason::Closed))
             }
         };
         self.budget.give_back_directory();
@@ -98,7 +100,11 @@ impl KqueueBackend {
     fn leave_beyond(&mut self, parent: DirectoryId, at: &OwnedFd, name: &Arc<[u8]>, listed: Listed) {
         let Some(now) = fingerprint(at, name) else { return };
         let Some(path) = self.tree.path(parent) else { return };
-        let reason = self.count_below(&path.join(name));
+        // Whoever polls it counts too.
+        let reason = match self.left {
+            None => self.count_below(&path.join(name)),
+            Some(_) => Reason::Beyond { directories: 1, files: 0 },
+        };
         let state = State::Compared(now, reason);
         let entry = Entry { listed, is_included: true, state, seen: self.listing };
         self.tree.set_entry(parent, name.clone(), entry);
@@ -160,7 +166,7 @@ impl KqueueBackend {
                 // Replaced since it was listed.
                 Ok(_) => Err(None),
                 Err(errno) if is_other(errno) => Err(None),
-                Err(_) => Err(compared(Reason::Refused)),
+                Err(_) => Err(compared(Reason::Closed)),
             };
             if watched.is_err() {
                 self.budget.give_back_file();

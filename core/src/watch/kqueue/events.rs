@@ -6,7 +6,7 @@ use super::{Hint, KqueueBackend};
 
 impl KqueueBackend {
     pub(super) fn take(&mut self, event: Event, hints: &mut Vec<Hint>) {
-        if self.gone {
+        if self.place.is_gone() {
             return;
         }
         // An event that was pending when its descriptor was let go of meets nobody.
@@ -23,7 +23,7 @@ impl KqueueBackend {
     fn take_root(&mut self, id: DirectoryId, notes: Notes, hints: &mut Vec<Hint>) {
         let may_be_lost = notes.has_any_of(Notes::DELETE | Notes::RENAME | Notes::REVOKE);
         if may_be_lost && (notes.has_any_of(Notes::REVOKE) || !self.place.is_there()) {
-            self.lose_root(hints);
+            self.place.lose(hints);
             return;
         }
         if notes.has_any_of(Notes::ATTRIB) {

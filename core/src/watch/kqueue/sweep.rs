@@ -92,7 +92,7 @@ impl KqueueBackend {
         };
         for (name, entry) in self.tree.entries(id, |_, entry| matches!(entry.state, State::Compared(..))) {
             let State::Compared(before, _) = entry.state else { continue };
-            if fingerprint(&opened, &name) == Some(before) {
+            if self.is_left(&entry) || fingerprint(&opened, &name) == Some(before) {
                 continue;
             }
             self.dirty.insert(id);

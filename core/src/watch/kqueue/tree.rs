@@ -78,7 +78,9 @@ pub(super) enum State {
 pub(super) enum Reason {
     /// Links, pipes, sockets and devices are not opened.
     Kind,
-    /// It cannot be opened, or the kernel cannot watch it.
+    /// It cannot be opened.
+    Closed,
+    /// The kernel cannot watch it.
     Refused,
     /// There is none left; and how many directories, with itself, and files this leaves unwatched.
     Beyond { directories: u64, files: u64 },
@@ -88,6 +90,8 @@ pub(super) enum Reason {
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Missing {
     /// Directories that cannot be opened.
+    pub closed_directories: u64,
+    /// Directories that the kernel cannot watch.
     pub refused_directories: u64,
     /// Directories beyond the budget, with those below them, and files in those.
     pub directories: u64,
@@ -104,6 +108,9 @@ pub(super) struct Tree {
     next_directory: DirectoryId,
     next_handle: u64,
     missing: Missing,
+    /// Directories that can be looked at and are not watched, by their parents; and whether one came or went.
+    left: BTreeSet<(DirectoryId, Arc<[u8]>)>,
+    is_left_news: bool,
     /// Directories with compared entries.
     with_compared: BTreeSet<DirectoryId>,
     /// Files that could give their descriptor to a directory.
@@ -121,6 +128,16 @@ impl Tree {
 
     pub fn missing(&self) -> Missing {
         self.missing
+    }
+
+    /// Directories that can be looked at and are not watched, each by its parent and its name.
+    pub fn left(&self) -> impl Iterator<Item = (DirectoryId, &[u8], &Entry)> {
+        self.left.iter().filter_map(|(id, name)| Some((*id, &**name, self.entry(*id, name)?)))
+    }
+
+    /// Whether they may be others than at the last call.
+    pub fn take_left_news(&mut self) -> bool {
+        std::mem::take(&mut self.is_left_news)
     }
 
     pub fn get(&self, id: DirectoryId) -> Option<&Directory> {
@@ -239,7 +256,7 @@ impl Tree {
 
     /// Puts an entry on record. One that stood there must have been taken out before.
     pub fn set_entry(&mut self, id: DirectoryId, name: Arc<[u8]>, entry: Entry) {
-        self.count(&entry, true);
+        self.count(id, &name, &entry, true);
         let Some(directory) = self.directories.get_mut(&id) else { return };
         match entry.state {
             State::Told(handle) => {
@@ -259,10 +276,10 @@ impl Tree {
     pub fn take_entry(&mut self, id: DirectoryId, name: &[u8]) -> Taken {
         let mut taken = Taken::default();
         let mut doomed = Vec::new();
-        if let Some(entry) =
-            self.directories.get_mut(&id).and_then(|directory| directory.entries.remove(name))
-        {
-            self.forget(id, &entry, &mut taken, &mut doomed);
+        let removed =
+            self.directories.get_mut(&id).and_then(|directory| directory.entries.remove_entry(name));
+        if let Some((name, entry)) = removed {
+            self.forget(id, &name, &entry, &mut taken, &mut doomed);
         }
         // Somebody's tree may be deeper than a stack: no recursion.
         while let Some(below) = doomed.pop() {
@@ -270,15 +287,22 @@ impl Tree {
             let Some(directory) = self.directories.remove(&below) else { continue };
             self.subjects.remove(&directory.handle);
             taken.directories.push(directory.handle);
-            for entry in directory.entries.values() {
-                self.forget(below, entry, &mut taken, &mut doomed);
+            for (name, entry) in &directory.entries {
+                self.forget(below, name, entry, &mut taken, &mut doomed);
             }
         }
         taken
     }
 
-    fn forget(&mut self, id: DirectoryId, entry: &Entry, taken: &mut Taken, doomed: &mut Vec<DirectoryId>) {
-        self.count(entry, false);
+    fn forget(
+        &mut self,
+        id: DirectoryId,
+        name: &Arc<[u8]>,
+        entry: &Entry,
+        taken: &mut Taken,
+        doomed: &mut Vec<DirectoryId>,
+    ) {
+        self.count(id, name, entry, false);
         match entry.state {
             State::Directory(below) => doomed.push(below),
             State::Told(handle) => {
@@ -298,20 +322,30 @@ impl Tree {
         }
     }
 
-    fn count(&mut self, entry: &Entry, is_added: bool) {
+    fn count(&mut self, id: DirectoryId, name: &Arc<[u8]>, entry: &Entry, is_added: bool) {
         let State::Compared(_, reason) = entry.state else { return };
         let is_directory = entry.listed.kind == FileType::Directory;
+        if is_directory && matches!(reason, Reason::Refused | Reason::Beyond { .. }) {
+            self.is_left_news = true;
+            let place = (id, name.clone());
+            if is_added {
+                self.left.insert(place)
+            } else {
+                self.left.remove(&place)
+            };
+        }
         let change = |sum: &mut u64, by: u64| {
             *sum = if is_added { *sum + by } else { sum.saturating_sub(by) };
         };
         match reason {
+            Reason::Closed if is_directory => change(&mut self.missing.closed_directories, 1),
             Reason::Refused if is_directory => change(&mut self.missing.refused_directories, 1),
             Reason::Beyond { directories, files } if is_directory => {
                 change(&mut self.missing.directories, directories);
                 change(&mut self.missing.files_below, files);
             }
             Reason::Beyond { .. } => change(&mut self.missing.files, 1),
-            Reason::Refused | Reason::Kind => {}
+            Reason::Closed | Reason::Refused | Reason::Kind => {}
         }
     }
 
@@ -404,7 +438,10 @@ mod tests {
             Entry { listed: listed(5, FileType::Directory), is_included: true, state: beyond, seen: 1 };
         tree.set_entry(root, name("d"), entry);
         assert_eq!((tree.missing().directories, tree.missing().files_below), (4, 9));
+        assert!(tree.take_left_news() && !tree.take_left_news());
+        assert!(tree.left().map(|(id, name, _)| (id, name)).eq([(root, b"d".as_slice())]));
         tree.take_entry(root, b"d");
         assert_eq!(tree.missing(), Missing::default());
+        assert!(tree.take_left_news() && tree.left().next().is_none());
     }
 }

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::poller::Counted;
 use crate::ignore::Scope;
 use crate::path::RelPath;
 
@@ -28,8 +29,8 @@ pub(super) struct Pass {
     pub tokens: Vec<u64>,
     /// Tops that are still to come, the next one last.
     tops: Vec<RelPath>,
-    /// The top that is being looked at, and the directories seen there so far.
-    current: Option<(RelPath, usize)>,
+    /// The top that is being looked at, and what was seen there so far.
+    current: Option<(RelPath, Counted)>,
     steps: Vec<Step>,
     pub worked: Duration,
     /// The first of all: everything is new and nothing is hinted.
@@ -66,8 +67,8 @@ impl Visit {
 /// What comes next.
 pub(super) enum Next {
     Step(Step),
-    /// This top is done, with so many directories.
-    Done(RelPath, usize),
+    /// This top is done, with so much at and below it.
+    Done(RelPath, Counted),
     /// Everything is done.
     End,
 }
@@ -83,11 +84,11 @@ impl Pass {
         if let Some(step) = self.steps.pop() {
             return Next::Step(step);
         }
-        if let Some((top, directories)) = self.current.take() {
-            return Next::Done(top, directories);
+        if let Some((top, counted)) = self.current.take() {
+            return Next::Done(top, counted);
         }
         let Some(top) = self.tops.pop() else { return Next::End };
-        self.current = Some((top.clone(), 0));
+        self.current = Some((top.clone(), Counted::default()));
         Next::Step(Step::Visit(Visit { place: Place::Top(top), is_new: self.is_first }))
     }
 
@@ -96,9 +97,9 @@ impl Pass {
         self.steps.push(step);
     }
 
-    pub fn count_directory(&mut self) {
-        if let Some((_, directories)) = &mut self.current {
-            *directories += 1;
+    pub fn count(&mut self, more: Counted) {
+        if let Some((_, counted)) = &mut self.current {
+            *counted += more;
         }
     }
 

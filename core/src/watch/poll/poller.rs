@@ -19,21 +19,18 @@
 //! a directory is found by a keyed hash of its path.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::ffi::OsStr;
 use std::hash::{BuildHasher, RandomState};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Dir, FileType, OFlags};
 use rustix::io::Errno;
 
 use super::listing::{Entry, Listing, Mark, pairs};
+use super::look::Listed;
 use super::pass::{Next, Pass, Place, SHORTEST_REST, Step, Visit, rest_after};
-use crate::beneath::{Look, Unseen, look_at_open, look_in, open};
-use crate::clock::now_ns;
+use crate::beneath::Look;
 use crate::error::{Error, Result};
 use crate::ignore::{IgnoreRules, Scope};
 use crate::path::RelPath;
@@ -53,14 +50,14 @@ const ENOUGH_HINTS: usize = 4096;
 
 /// Some subtrees of one root, as they were at the last pass.
 pub(in crate::watch) struct Poller {
-    place: RootPlace,
-    one_file_system: bool,
-    rules: Arc<IgnoreRules>,
+    pub(super) place: RootPlace,
+    pub(super) one_file_system: bool,
+    pub(super) rules: Arc<IgnoreRules>,
     /// The topmost polled directories; none lies within another.
     tops: BTreeMap<RelPath, Top>,
     /// What each directory held, by the hash of its path.
     known: HashMap<u64, Listing>,
-    key: RandomState,
+    pub(super) key: RandomState,
     /// Directories that could not be listed, by the hash of their path.
     unreadable: HashSet<u64>,
     pass: Option<Pass>,
@@ -77,26 +74,23 @@ pub(in crate::watch) struct Poller {
 struct Top {
     /// What it was; none while it is not there, or nobody has looked.
     seen: Option<Mark>,
-    /// Directories at and below it at the last pass.
-    directories: usize,
+    /// What was at and below it at the last pass.
+    counted: Counted,
 }
 
-/// What the rules say of an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stance {
-    LetIn,
-    LeftOut,
-    /// Left out, but recorded, because it is a file of rules itself.
-    Rules,
+/// How much is polled.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(in crate::watch) struct Counted {
+    pub directories: usize,
+    /// Entries that are not directories.
+    pub files: usize,
 }
 
-/// What became of opening and listing a directory.
-enum Listed {
-    Entries(OwnedFd, Look),
-    Gone,
-    Unreadable,
-    /// Another file system, which is to be left out.
-    Elsewhere,
+impl std::ops::AddAssign for Counted {
+    fn add_assign(&mut self, more: Self) {
+        self.directories += more.directories;
+        self.files += more.files;
+    }
 }
 
 impl Poller {
@@ -122,6 +116,10 @@ impl Poller {
 
     pub fn place(&self) -> &RootPlace {
         &self.place
+    }
+
+    pub fn place_mut(&mut self) -> &mut RootPlace {
+        &mut self.place
     }
 
     /// Whether there is anything to poll.
@@ -151,21 +149,18 @@ impl Poller {
     }
 
     /// Whether `top` is one of the topmost polled directories.
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "for a companion"))]
     pub fn polls(&self, top: &RelPath) -> bool {
         self.tops.contains_key(top)
     }
 
     /// Passes that came to their end so far.
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "for a companion"))]
     pub fn passes(&self) -> u64 {
         self.passes
     }
 
-    /// Directories at and below `top` at its last pass.
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "for a companion"))]
-    pub fn directories(&self, top: &RelPath) -> usize {
-        self.tops.get(top).map_or(0, |top| top.directories)
+    /// What was at and below `top` at its last pass.
+    pub fn counted(&self, top: &RelPath) -> Counted {
+        self.tops.get(top).map_or(Counted::default(), |top| top.counted)
     }
 
     /// Directories that were listed.
@@ -282,9 +277,9 @@ impl Poller {
                     return Err(error);
                 }
             }
-            Next::Done(top, directories) => {
+            Next::Done(top, counted) => {
                 if let Some(top) = self.tops.get_mut(&top) {
-                    top.directories = directories;
+                    top.counted = counted;
                 }
             }
             Next::End => return Ok(false),
@@ -322,7 +317,8 @@ impl Poller {
             }
         };
         if let Some(pass) = &mut self.pass {
-            pass.count_directory();
+            let files = entries.iter().filter(|entry| !entry.mark.is_directory()).count();
+            pass.count(Counted { directories: 1, files });
         }
         let is_readable_again = self.unreadable.remove(&self.hash(&path));
         let mut is_new = visit.is_new;
@@ -335,88 +331,6 @@ impl Poller {
         }
         self.record(&path, &scope, &entries, is_new, hints);
         Ok(())
-    }
-
-    fn open(&self, root: BorrowedFd<'_>, path: &RelPath) -> Result<Listed> {
-        let opened = match open::open(root, path, OFlags::RDONLY | OFlags::DIRECTORY) {
-            Ok(opened) => opened,
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => return Ok(Listed::Gone),
-            Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => {
-                return Err(Error::io("open", &self.shown(path), errno));
-            }
-            Err(_) => return Ok(Listed::Unreadable),
-        };
-        Ok(match look_at_open(opened.as_fd()) {
-            Ok(look) if self.one_file_system && look.device != self.place.device() => Listed::Elsewhere,
-            Ok(look) => Listed::Entries(opened, look),
-            Err(_) => Listed::Unreadable,
-        })
-    }
-
-    fn shown(&self, path: &RelPath) -> std::path::PathBuf {
-        self.place.path().join(path.as_os_path())
-    }
-
-    /// Reads the rules anew: here is where a change of them is noticed.
-    fn scope_of(&self, visit: &Visit) -> Scope {
-        match &visit.place {
-            Place::Top(path) => self.rules.scope_fresh(path),
-            Place::Below(parent, name) => self.rules.enter(parent, name),
-        }
-    }
-
-    /// Everything in an open directory that the rules let in, sorted by name.
-    fn list(&self, opened: BorrowedFd<'_>, scope: &Scope) -> rustix::io::Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        let now = now_ns();
-        for entry in Dir::read_from(opened)? {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if matches!(name, b"." | b"..") {
-                continue;
-            }
-            let known_kind = match entry.file_type() {
-                FileType::Unknown => None,
-                kind => Some(kind == FileType::Directory),
-            };
-            let stance = known_kind.map(|is_directory| self.stance(scope, name, is_directory));
-            if stance == Some(Stance::LeftOut) {
-                continue;
-            }
-            let mark = match look_in(opened, OsStr::from_bytes(name)) {
-                Ok(look) => self.mark_of(&look, now),
-                Err(Unseen::Gone) => continue,
-                Err(unseen) => Mark::unseen(&unseen, known_kind.unwrap_or(false), &self.key),
-            };
-            // It may have become something else since its kind was told.
-            let stance = stance
-                .filter(|_| known_kind == Some(mark.is_directory()))
-                .unwrap_or_else(|| self.stance(scope, name, mark.is_directory()));
-            let mark = match stance {
-                Stance::LetIn => mark,
-                Stance::Rules => mark.hidden(),
-                Stance::LeftOut => continue,
-            };
-            entries.push(Entry { name: name.into(), mark });
-        }
-        entries.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-        Ok(entries)
-    }
-
-    fn stance(&self, scope: &Scope, name: &[u8], is_directory: bool) -> Stance {
-        if self.rules.verdict_child(scope, name, is_directory).is_included() {
-            Stance::LetIn
-        } else if !is_directory && self.rules.is_ignore_file(name) {
-            Stance::Rules
-        } else {
-            Stance::LeftOut
-        }
-    }
-
-    fn mark_of(&self, look: &Look, now_ns: i64) -> Mark {
-        let mark = Mark::of(look, &self.key);
-        let is_young = look.ctime_ns.saturating_sub(now_ns).unsigned_abs() <= self.young_ns.unsigned_abs();
-        if is_young && self.young_ns > 0 { mark.young() } else { mark }
     }
 
     /// Compares a directory with what it held, hints what differs and says which directories come next.

@@ -1,0 +1,148 @@
+//! The HTTP client: made for a remote's certificates and proxy, kept while they stay the same, so that connections are
+//! used again.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use reqwest::{Client, Proxy, Url, redirect};
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::config::Remote;
+use crate::error::{Error, Kind, Result};
+use crate::path::lossy;
+use crate::transport::wire::Limits;
+
+/// Idle connections go after this; servers close theirs after about a minute.
+const KEPT_IDLE: Duration = Duration::from_secs(50);
+/// More remotes than that do not share.
+const MOST_KEPT: usize = 32;
+
+/// What a client was made for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    authorities: Option<(PathBuf, Option<SystemTime>, u64)>,
+    proxy: Option<String>,
+    connect: Duration,
+    /// Without encryption nobody asks for certificates.
+    is_plain: bool,
+}
+
+static CLIENTS: Mutex<Option<HashMap<Key, Client>>> = Mutex::new(None);
+
+/// The client for `remote`: a file of authorities that has changed makes a new one.
+pub(super) fn of(remote: &Remote, base: &Url, limits: Limits) -> Result<Client> {
+    let authorities = match &remote.ca_file {
+        Some(path) => {
+            let metadata = fs::metadata(path).map_err(|error| unusable(path, &error.to_string()))?;
+            Some((path.clone(), metadata.modified().ok(), metadata.len()))
+        }
+        None => None,
+    };
+    let key = Key {
+        authorities,
+        proxy: remote.proxy.clone(),
+        connect: limits.connect,
+        is_plain: base.scheme() == "http"
+            && remote.proxy.as_ref().is_none_or(|proxy| proxy.starts_with("http://")),
+    };
+    let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let clients = clients.get_or_insert_default();
+    if let Some(client) = clients.get(&key) {
+        return Ok(client.clone());
+    }
+    if clients.len() >= MOST_KEPT {
+        clients.clear();
+    }
+    let client = make(&key)?;
+    clients.insert(key, client.clone());
+    Ok(client)
+}
+
+fn make(key: &Key) -> Result<Client> {
+    let fail = |error: reqwest::Error| Error::with_source(Kind::Config, "cannot prepare for HTTP", error);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::with_source(Kind::Internal, "cannot prepare encryption", error))?
+        .with_root_certificates(authorities(key)?)
+        .with_no_client_auth();
+    let mut builder = Client::builder()
+        .tls_backend_preconfigured(config)
+        .redirect(redirect::Policy::none())
+        .no_proxy()
+        .connect_timeout(key.connect)
+        .pool_idle_timeout(KEPT_IDLE)
+        .http2_adaptive_window(true)
+        .tcp_keepalive(Duration::from_secs(30))
+        .referer(false);
+    if let Some(proxy) = &key.proxy {
+        builder = builder.proxy(Proxy::all(proxy).map_err(fail)?);
+    }
+    builder.build().map_err(fail)
+}
+
+fn authorities(key: &Key) -> Result<RootCertStore> {
+    let mut store = RootCertStore::empty();
+    match &key.authorities {
+        Some((path, _, _)) => {
+            let file = fs::File::open(path).map_err(|error| unusable(path, &error.to_string()))?;
+            let mut file = BufReader::new(file);
+            for certificate in rustls_native_certs_pem(&mut file) {
+                let certificate = certificate.map_err(|error| unusable(path, &error))?;
+                store.add(certificate).map_err(|error| unusable(path, &error.to_string()))?;
+            }
+            if store.is_empty() {
+                return Err(unusable(path, "there is no certificate in it; PEM is expected"));
+            }
+        }
+        None if key.is_plain => {}
+        None => {
+            let found = rustls_native_certs::load_native_certs();
+            store.add_parsable_certificates(found.certs);
+            if store.is_empty() {
+                let text = "this system has no certificates of authorities: install its package for that \
+                            (ca-certificates), or name a file under the remote's ca_file";
+                return Err(Error::new(Kind::Config, text));
+            }
+        }
+    }
+    Ok(store)
+}
+
+fn unusable(path: &Path, why: &str) -> Error {
+    let place = lossy(path.as_os_str().as_encoded_bytes());
+    Error::new(Kind::Config, format!("cannot use the authorities in {place} (ca_file): {why}"))
+}
+
+fn rustls_native_certs_pem(
+    file: &mut dyn std::io::BufRead,
+) -> Vec<std::result::Result<rustls::pki_types::CertificateDer<'static>, String>> {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+    CertificateDer::pem_reader_iter(file).map(|item| item.map_err(|error| error.to_string())).collect()
+}
+
+/// A failure of the client in words for an operator.
+pub(super) fn error_of(doing: &str, error: reqwest::Error) -> Error {
+    let mut causes = Vec::new();
+    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        causes.push(error.to_string());
+        cause = error.source();
+    }
+    // The innermost cause says what happened; the outer ones that something happened.
+    let last = causes.pop().unwrap_or_else(|| error.to_string());
+    let mut text = format!("{doing}: {}", super::super::said(last.as_bytes()));
+    if last.contains("certificate") || last.contains("UnknownIssuer") {
+        text.push_str(
+            "; a server with an authority of its own needs its certificate under the remote's ca_file",
+        );
+    } else if error.is_timeout() && error.is_connect() {
+        text = format!("{doing}: no connection in time");
+    }
+    Error::new(Kind::RemoteUnreachable, text)
+}

@@ -1,0 +1,212 @@
+//! A remote behind a wire: pushes and fetches in Git's smart protocol.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use git2::{Indexer, Oid};
+
+use super::advertisement::{self, Advertised};
+use super::receive_pack::{self, Pack};
+use super::upload_pack::{self, Wanted};
+use super::wire::{Outgoing, Service, Wire};
+use super::{Advertisement, Description, Messages, Notes, ReferenceUpdate, Sent, Transport};
+use crate::error::{Error, Kind, Result};
+use crate::fault;
+use crate::git::pack::{self, CommitSeeker, OutgoingPack};
+use crate::git::repository::{Repository, git_error};
+use crate::progress::Progress;
+
+/// Large hosts take 2 GB in one push (GitHub), others what their proxy was told to.
+const SLICE_BYTES: u64 = 1024 * 1024 * 1024;
+/// The largest pack that is taken to look at one commit.
+const LARGEST_LOOK: u64 = 64 * 1024 * 1024;
+
+/// A remote that is reached over a network.
+pub struct SmartTransport {
+    wire: Box<dyn Wire>,
+    /// Whose references count: pushes and fetches may be shown different ones.
+    service: Service,
+    /// What was last advertised, for the push that follows.
+    advertised: Option<Advertised>,
+    messages: Messages,
+    progress: Progress,
+}
+
+impl SmartTransport {
+    /// A remote to push to, or one only to read from.
+    pub fn new(wire: Box<dyn Wire>, service: Service, progress: &Progress) -> Self {
+        Self { wire, service, advertised: None, messages: Messages::default(), progress: progress.clone() }
+    }
+
+    fn look(&mut self, service: Service) -> Result<Advertised> {
+        let mut conversation = self.wire.open(service)?;
+        let read = advertisement::read(conversation.advertisement(), service);
+        let aside = conversation.aside();
+        conversation.close();
+        self.messages.add(&aside);
+        read.map_err(|error| self.messages.explain(error))
+    }
+
+    fn fetch_into(&mut self, wanted: Wanted<'_>, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let mut conversation = self.wire.open(Service::UploadPack)?;
+        let advertised = advertisement::read(conversation.advertisement(), Service::UploadPack)?;
+        upload_pack::fetch(
+            conversation,
+            &advertised,
+            wanted,
+            &agent(),
+            &mut self.messages,
+            &self.progress.clone(),
+            sink,
+        )
+    }
+}
+
+/// The text of a commit after its header.
+fn message_of(commit: &[u8]) -> String {
+    let header = commit.windows(2).position(|pair| pair == b"\n\n").map_or(commit.len(), |at| at + 2);
+    String::from_utf8_lossy(&commit[header..]).into_owned()
+}
+
+/// What we call ourselves.
+pub(super) fn agent() -> String {
+    concat!("backupbot/", env!("CARGO_PKG_VERSION")).to_owned()
+}
+
+/// Removed with whatever is in it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn make(repository: &Path, purpose: &str) -> Result<Self> {
+        let path = repository.join("objects").join(format!("tmp_objdir-{purpose}"));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).map_err(|error| Error::io("create", &path, error))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+struct Objects<'o> {
+    pack: OutgoingPack<'o>,
+    estimate: u64,
+    sent: Option<u64>,
+}
+
+impl Pack for Objects<'_> {
+    fn estimate(&self) -> u64 {
+        self.estimate
+    }
+
+    fn write(&mut self, output: &mut dyn Outgoing) -> Result<()> {
+        self.sent = Some(self.pack.write(&mut |bytes| output.write(bytes))?.bytes);
+        Ok(())
+    }
+}
+
+impl Transport for SmartTransport {
+    fn advertise(&mut self) -> Result<Advertisement> {
+        let advertised = self.look(self.service)?;
+        let references = advertised.references.clone();
+        let haves = advertised.haves.clone();
+        self.advertised = Some(advertised);
+        Ok(Advertisement { references, haves })
+    }
+
+    fn push(
+        &mut self,
+        source: &Repository,
+        objects: &[Oid],
+        updates: &[ReferenceUpdate],
+        progress: &Progress,
+    ) -> Result<Sent> {
+        // A reference that is to stay where it is was read there: the other end has made it as durable as it does.
+        let updates: Vec<ReferenceUpdate> =
+            updates.iter().filter(|update| update.expected != Some(update.new)).cloned().collect();
+        if updates.is_empty() {
+            return Ok(Sent::default());
+        }
+        let mut objects_out =
+            Objects { pack: OutgoingPack::new(source, objects, progress)?, estimate: 0, sent: None };
+        objects_out.estimate = objects_out.pack.estimate()?;
+        let mut conversation = self.wire.open(Service::ReceivePack)?;
+        let advertised = match self.advertised.take().filter(|_| !conversation.has_to_be_read_first()) {
+            Some(advertised) => advertised,
+            None => advertisement::read(conversation.advertisement(), Service::ReceivePack)?,
+        };
+        fault::point("push:request");
+        receive_pack::push(
+            conversation,
+            &advertised,
+            &updates,
+            &mut objects_out,
+            &agent(),
+            &mut self.messages,
+        )?;
+        fault::point("push:answered");
+        let bytes = objects_out.sent.unwrap_or(0);
+        Ok(Sent { objects: objects.len() as u64, bytes, restored: 0 })
+    }
+
+    fn commit_message(&mut self, commit: Oid) -> Result<String> {
+        let mut seeker = CommitSeeker::new(commit, LARGEST_LOOK);
+        // One that is cut off at once costs the same with and without a filter, which few servers allow.
+        let wanted = Wanted { commit, haves: &[], depth: Some(1), filter: Some("tree:0") };
+        let fetched = self.fetch_into(wanted, &mut |bytes| seeker.take(bytes));
+        match (seeker.found(), fetched) {
+            (Some(data), _) => Ok(message_of(&data)),
+            (None, Err(error)) => Err(error),
+            (None, Ok(())) => {
+                let text = format!("the remote sent a pack without {commit}, which it advertises");
+                Err(Error::new(Kind::RemoteRefused, text))
+            }
+        }
+    }
+
+    fn fetch(&mut self, target: &Repository, want: Oid, progress: &Progress) -> Result<()> {
+        progress.check()?;
+        let scratch = Scratch::make(target.path(), "fetch")?;
+        let wanted = Wanted { commit: want, haves: &[], depth: None, filter: None };
+        let fail = |error| git_error("receive objects into", &scratch.0, error);
+        // Every object is hashed, and whatever one of them needs has to be there.
+        let mut indexer = Indexer::new(None, &scratch.0, 0o444, true).map_err(fail)?;
+        self.fetch_into(wanted, &mut |bytes| {
+            std::io::Write::write_all(&mut indexer, bytes).map_err(|error| {
+                let text = format!("cannot take in what the remote sends, in {}", target.path().display());
+                Error::with_source(Kind::Git, text, error)
+            })
+        })?;
+        let hex = indexer.commit().map_err(fail)?;
+        pack::place_indexed(&scratch.0, &target.pack_directory(), &hex)?;
+        if !target.has_commit(want) {
+            let text = format!("the remote sent a pack without {want}, which it advertises");
+            return Err(Error::new(Kind::RemoteRefused, text));
+        }
+        Ok(())
+    }
+
+    fn describe(&mut self) -> Result<Description> {
+        let lfs = self.wire.has_lfs()?;
+        let Some(advertised) = &self.advertised else {
+            return Ok(Description { lfs, ..Description::default() });
+        };
+        let agent = advertised.agent().map(|agent| super::said(agent.as_bytes()));
+        let capabilities = advertised.capabilities.iter();
+        let words = capabilities.filter(|word| !word.contains('=')).map(|word| super::said(word.as_bytes()));
+        Ok(Description { agent, capabilities: words.collect(), lfs })
+    }
+
+    fn slice_bytes(&self) -> Option<u64> {
+        Some(SLICE_BYTES)
+    }
+
+    fn notes(&mut self) -> Notes {
+        let mut notes = self.wire.notes();
+        notes.messages = std::mem::take(&mut self.messages).into_lines();
+        notes
+    }
+}
