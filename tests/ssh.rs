@@ -2,13 +2,16 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
 use crate::support::daemon::Setup;
-use crate::support::sshd::Sshd;
+use crate::support::git::{assert_clone_equals, git};
+use crate::support::sshd::{Sshd, make_key};
+use crate::support::tree::write;
 
 /// A configuration with a remote `nas` behind a real SSH server.
 struct Bench {
@@ -114,4 +117,39 @@ fn what_has_no_key_to_trust_is_told_so() {
     let output = bench.trust(&["nas", "--json"]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains("cannot connect to 127.0.0.1"), "{}", said(&output));
+}
+
+#[test]
+fn a_directory_reaches_a_server_over_ssh_once_its_key_is_trusted() {
+    let mut bench = Bench::new();
+    let remote = bench.setup.path("remote repositories/it's mine.git");
+    fs::create_dir_all(remote.parent().unwrap()).unwrap();
+    git(bench.setup.scratch.path(), &["init", "-q", "--bare", "-b", "main", remote.to_str().unwrap()]);
+    let (key, passphrase) = (bench.setup.path("key"), bench.setup.path("passphrase"));
+    make_key(&key, "ecdsa", "correct horse");
+    fs::write(&passphrase, "correct horse\n").unwrap();
+    fs::set_permissions(&passphrase, fs::Permissions::from_mode(0o644)).unwrap();
+    bench.sshd.let_in(&key, "");
+    let url = bench.sshd.url(remote.to_str().unwrap()).replace(' ', "%20");
+    bench.setup.repository()["remotes"] = json!([{
+        "name": "nas", "url": url, "credentials": {"ssh_key_file": key, "passphrase_file": passphrase},
+    }]);
+    write(&bench.setup.root(), "a/file", "one");
+
+    let refused = bench.setup.run(&["once"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    let text = said(&refused);
+    let fingerprint = bench.sshd.fingerprint("ed25519");
+    assert!(text.contains(&fingerprint) && text.contains("backupbot remote trust nas"), "{text}");
+    assert_eq!(bench.sshd.log_ins(), 0);
+
+    assert!(bench.trust(&["nas", "--yes"]).status.success());
+    for content in [&b"one"[..], b"two"] {
+        write(&bench.setup.root(), "a/file", content);
+        let done = bench.setup.run(&["once"]);
+        assert_eq!(done.status.code(), Some(0), "{}", said(&done));
+        assert!(said(&done).contains("chmod 600"), "{}", said(&done));
+        assert!(!said(&done).contains("correct horse"), "{}", said(&done));
+        assert_clone_equals(&remote, "main", &[("folder1", &bench.setup.root())], |_| false);
+    }
 }

@@ -8,6 +8,7 @@
 //!
 //! [`trust`](trust::host_key) looks at a server's key without logging in, and records it.
 
+mod channel;
 mod connect;
 mod conversation;
 mod key;
@@ -73,11 +74,6 @@ impl SshWire {
             address: None,
             warnings: Vec::new(),
         })
-    }
-
-    /// What is odd about the key files although they work; told once.
-    pub fn warnings(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.warnings)
     }
 
     /// Connects and logs in.

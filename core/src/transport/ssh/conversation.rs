@@ -5,21 +5,22 @@
 //! may report progress, and must not stop reading for that), up to a bound too. What we write is handed over
 //! in pieces, of which only a few may be on their way to the socket. Of stderr the last part is kept, however much it is.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use russh::client::Msg;
-use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
+use russh::{ChannelReadHalf, ChannelWriteHalf};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::connect::{Connection, one_line};
+use super::channel::{Channel, Exit, Got};
+use super::connect::Connection;
 use super::site::Site;
 use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
+use crate::transport::messages::Messages;
 use crate::transport::pace::{Pace, Throttle};
 use crate::transport::runtime::run;
 use crate::transport::wire::{Body, Conversation, Incoming, Limits, Outgoing, Service};
@@ -30,8 +31,6 @@ const PIECE: usize = 64 * 1024;
 const MOST_UNDERWAY: usize = 1 << 20;
 /// So much that came while we wrote is kept; then the server has to wait.
 const MOST_UNREAD: usize = 2 << 20;
-/// So much of stderr is kept, the last of it.
-const MOST_STDERR: usize = 8 * 1024;
 /// After its output has ended, a program may take so long to end itself.
 const LAST_BREATH: Duration = Duration::from_secs(10);
 /// At the end of a conversation the other end may take so long to end it too; the connection is given up then.
@@ -40,101 +39,6 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const FLUSH: &[u8] = b"0000";
 /// The exit code with which a shell says that there is no such program.
 const NOT_FOUND: u32 = 127;
-
-/// Why the program at the other end ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Exit {
-    Code(u32),
-    Signal(String),
-}
-
-/// A channel and what has come over it.
-struct Channel {
-    incoming: ChannelReadHalf,
-    outgoing: ChannelWriteHalf<Msg>,
-    got: Got,
-}
-
-/// What has come over a channel.
-#[derive(Default)]
-struct Got {
-    unread: VecDeque<Bytes>,
-    unread_bytes: usize,
-    stderr: Vec<u8>,
-    /// No more output will come.
-    is_at_end: bool,
-    exit: Option<Exit>,
-    /// The server has closed the channel.
-    is_closed: bool,
-    /// The session has ended without that.
-    is_broken: bool,
-    /// The server would not start the program.
-    is_refused: bool,
-}
-
-impl Got {
-    /// Takes in what has come; `None` means that nothing more can. Returns how many bytes of output it was.
-    fn take(&mut self, message: Option<ChannelMsg>) -> usize {
-        match message {
-            None => {
-                self.is_broken = !self.is_closed;
-                self.is_at_end = true;
-            }
-            Some(ChannelMsg::Data { data }) => {
-                let length = data.len();
-                self.unread_bytes += length;
-                if length > 0 {
-                    self.unread.push_back(data);
-                }
-                return length;
-            }
-            Some(ChannelMsg::ExtendedData { data, ext: 1 }) => {
-                self.stderr.extend_from_slice(&data);
-                let surplus = self.stderr.len().saturating_sub(MOST_STDERR);
-                self.stderr.drain(..surplus);
-            }
-            Some(ChannelMsg::Eof) => self.is_at_end = true,
-            Some(ChannelMsg::ExitStatus { exit_status }) => self.exit = Some(Exit::Code(exit_status)),
-            Some(ChannelMsg::ExitSignal { signal_name, .. }) => {
-                self.exit = Some(Exit::Signal(name_of(&signal_name)));
-            }
-            Some(ChannelMsg::Close) => (self.is_closed, self.is_at_end) = (true, true),
-            Some(ChannelMsg::Failure) => (self.is_refused, self.is_at_end) = (true, true),
-            Some(_) => {}
-        }
-        0
-    }
-
-    /// Nothing more will come over the channel.
-    fn is_over(&self) -> bool {
-        self.is_closed || self.is_broken || self.is_refused
-    }
-
-    /// Nobody takes what we write.
-    fn is_deaf(&self) -> bool {
-        self.is_over() || self.exit.is_some()
-    }
-
-    fn pop(&mut self, buffer: &mut [u8]) -> usize {
-        let Some(front) = self.unread.front_mut() else { return 0 };
-        let length = front.len().min(buffer.len());
-        buffer[..length].copy_from_slice(&front[..length]);
-        let rest = front.slice(length..);
-        match rest.is_empty() {
-            true => drop(self.unread.pop_front()),
-            false => *front = rest,
-        }
-        self.unread_bytes -= length;
-        length
-    }
-}
-
-fn name_of(signal: &Sig) -> String {
-    match signal {
-        Sig::Custom(name) => one_line(name),
-        other => format!("{other:?}"),
-    }
-}
 
 /// A conversation with one service.
 pub(super) struct SshConversation<'w> {
@@ -241,48 +145,45 @@ impl<'w> SshConversation<'w> {
     fn finish(&mut self) -> Result<()> {
         let Channel { incoming, got, .. } = &mut self.channel;
         run(self.progress, async {
-            let last = async {
-                while !got.is_over() {
-                    let message = incoming.wait().await;
-                    got.take(message);
-                }
-            };
             // A program that closes its output and works on has said what it had to say.
-            let _ = timeout(LAST_BREATH, last).await;
+            let _ = timeout(LAST_BREATH, drain(incoming, got)).await;
             Ok(())
         })?;
         self.is_clean = self.channel.got.is_closed;
+        let mut words = Messages::default();
+        words.add(&self.channel.got.stderr);
+        self.verdict().map_err(|error| words.explain(error))
+    }
+
+    fn verdict(&self) -> Result<()> {
         let got = &self.channel.got;
         let program = format!("{} at {}", self.service.as_str(), self.site.shown());
-        let said = said(&got.stderr);
-        let fail = |kind: Kind, why: String| {
+        let fail = |kind: Kind, why: &str| {
             let kind = if is_full(&got.stderr) { Kind::Quota } else { kind };
-            Err(Error::new(kind, format!("{why}{said}")))
+            Err(Error::new(kind, format!("{program} {why}")))
         };
         // Before it was asked anything, it refuses; afterwards, something has happened to it.
         let kind = if self.has_asked { Kind::RemoteUnreachable } else { Kind::RemoteRefused };
         match &got.exit {
-            _ if got.is_refused => fail(
-                Kind::RemoteRefused,
-                format!("{} runs no programs for {}", self.site.shown(), self.site.user),
-            ),
+            _ if got.is_refused => {
+                let text = format!("{} runs no programs for {}", self.site.shown(), self.site.user);
+                Err(Error::new(Kind::RemoteRefused, text))
+            }
             None if got.is_broken => {
                 let broken = self.slot.as_ref().map(|slot| slot.broken(self.site, &russh::Error::Disconnect));
                 Err(broken.unwrap_or_else(|| Error::new(Kind::RemoteUnreachable, "the connection broke")))
             }
             Some(Exit::Signal(signal)) => {
-                fail(Kind::RemoteUnreachable, format!("{program} was ended by the signal {signal}"))
+                fail(Kind::RemoteUnreachable, &format!("was ended by the signal {signal}"))
             }
             Some(Exit::Code(NOT_FOUND)) if self.delivered == 0 => fail(
                 Kind::RemoteRefused,
-                format!("{program} was not found: is git installed there, in the PATH of commands over SSH?"),
+                "was not found: is git installed there, in the PATH of commands over SSH?",
             ),
             Some(Exit::Code(code)) if *code != 0 && self.delivered == 0 => {
-                fail(kind, format!("{program} ended with exit code {code} and no answer"))
+                fail(kind, &format!("ended with exit code {code} and no answer"))
             }
-            _ if self.delivered == 0 && !self.has_asked => {
-                fail(kind, format!("{program} has said nothing at all"))
-            }
+            _ if self.delivered == 0 && !self.has_asked => fail(kind, "has said nothing at all"),
             _ => Ok(()),
         }
     }
@@ -298,11 +199,7 @@ impl<'w> SshConversation<'w> {
                     let _ = outgoing.data_bytes(FLUSH).await;
                     let _ = outgoing.eof().await;
                 }
-                while !got.is_over() {
-                    let message = incoming.wait().await;
-                    got.take(message);
-                    (got.unread_bytes, got.unread) = (0, VecDeque::new());
-                }
+                drain(incoming, got).await;
             };
             let _ = timeout(FAREWELL, farewell).await;
             Ok(())
@@ -318,10 +215,12 @@ fn is_full(stderr: &[u8]) -> bool {
     ["no space left on device", "disk quota exceeded"].iter().any(|sign| text.contains(sign))
 }
 
-/// What the server has said on stderr, as the end of a sentence.
-fn said(stderr: &[u8]) -> String {
-    let said = one_line(&String::from_utf8_lossy(stderr));
-    if said.is_empty() { String::new() } else { format!("; it said: {said}") }
+/// Takes what still comes until nothing can, and keeps none of the output.
+async fn drain(incoming: &mut ChannelReadHalf, got: &mut Got) {
+    while !got.is_over() {
+        got.take(incoming.wait().await);
+        got.forget();
+    }
 }
 
 impl Incoming for SshConversation<'_> {
@@ -496,10 +395,9 @@ impl Question<'_, '_> {
                     () = tokio::time::sleep(pace.patience()) => pace.judge()?,
                 }
             }
-            // The session is over; what it left for us to read is all there is.
+            // The session is over; what it left for us to read is no more than the packets that were ahead.
             while !got.is_over() {
-                let message = incoming.wait().await;
-                got.take(message);
+                got.take(incoming.wait().await);
             }
             Err(gone())
         });

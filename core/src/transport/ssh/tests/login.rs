@@ -114,9 +114,9 @@ fn a_key_file_that_others_may_read_is_warned_of_once() {
     fs::set_permissions(bench.path("key"), fs::Permissions::from_mode(0o644)).unwrap();
     let mut wire = bench.wire();
     looks(&mut wire).unwrap();
-    let warnings = wire.warnings();
+    let warnings = wire.notes().warnings;
     assert!(warnings.len() == 1 && warnings[0].contains("chmod 600"), "{warnings:?}");
-    assert!(wire.warnings().is_empty());
+    assert!(wire.notes().warnings.is_empty());
 }
 
 #[test]
