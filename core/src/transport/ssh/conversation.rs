@@ -3,7 +3,7 @@
 //! The session's own task reads packets as long as there is room: up to [`super::connect`]'s bound for those nobody
 //! has read yet, then the server has to wait. While we write, what comes in meanwhile is taken out of its way (a server
 //! may report progress, and must not stop reading for that), up to a bound too. What we write is handed over
-//! in pieces, of which only a few may be on their way to the socket. Of stderr the last part is kept, however much it is.
+//! in pieces, with pauses in which the session writes them to the socket. Of stderr the last part is kept, however much it is.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,8 +27,9 @@ use crate::transport::wire::{Body, Conversation, Incoming, Limits, Outgoing, Ser
 
 /// So much is collected before it is handed over.
 const PIECE: usize = 64 * 1024;
-/// So much that we wrote may be on its way to the socket.
-const MOST_UNDERWAY: usize = 1 << 20;
+/// After so much the session is given a moment without us. It writes to the socket only when nothing more lies ready for
+/// it, and keeps what it has encrypted until then.
+const MOST_AT_ONCE: usize = 1 << 20;
 /// So much that came while we wrote is kept; then the server has to wait.
 const MOST_UNREAD: usize = 2 << 20;
 /// After its output has ended, a program may take so long to end itself.
@@ -264,8 +265,12 @@ impl Conversation for SshConversation<'_> {
         (self.has_asked, self.delivered) = (true, 0);
         self.pace = Pace::flowing(self.limits);
         self.left_at = Instant::now();
-        let mut question =
-            Question { talk: self, collected: Vec::with_capacity(PIECE), underway: Arc::default() };
+        let mut question = Question {
+            talk: self,
+            collected: Vec::with_capacity(PIECE),
+            underway: Arc::default(),
+            at_once: 0,
+        };
         let asked = body(&mut question).and_then(|()| question.finish());
         if let Err(error) = asked
             && (error.kind() == Kind::Cancelled || !self.channel.got.is_deaf())
@@ -301,7 +306,7 @@ impl Drop for SshConversation<'_> {
     }
 }
 
-/// How many bytes are on their way from us to the socket.
+/// How many bytes are on their way from us to the session.
 #[derive(Default)]
 struct Underway {
     bytes: AtomicUsize,
@@ -332,6 +337,8 @@ struct Question<'c, 'w> {
     talk: &'c mut SshConversation<'w>,
     collected: Vec<u8>,
     underway: Arc<Underway>,
+    /// Bytes handed over since the last pause.
+    at_once: usize,
 }
 
 impl Question<'_, '_> {
@@ -349,14 +356,15 @@ impl Question<'_, '_> {
     fn send(&mut self, bytes: Vec<u8>) -> Result<()> {
         let length = bytes.len();
         self.talk.throttle.pass(length, self.talk.progress)?;
-        self.underway.bytes.fetch_add(length, Ordering::AcqRel);
+        let has_to_pause = self.at_once >= MOST_AT_ONCE;
+        self.at_once = if has_to_pause { length } else { self.at_once + length };
         let underway = self.underway.clone();
-        let piece = Bytes::from_owner(Piece { bytes, underway: underway.clone() });
         self.hand_over(length, async |outgoing| {
-            while underway.bytes.load(Ordering::Acquire) > MOST_UNDERWAY {
+            while has_to_pause && underway.bytes.load(Ordering::Acquire) > 0 {
                 underway.less.notified().await;
             }
-            outgoing.data_bytes(piece).await
+            underway.bytes.fetch_add(length, Ordering::AcqRel);
+            outgoing.data_bytes(Bytes::from_owner(Piece { bytes, underway: underway.clone() })).await
         })
     }
 

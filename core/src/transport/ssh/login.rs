@@ -146,7 +146,9 @@ async fn with_agent(connection: &mut Connection, site: &Site, socket: &Path) -> 
     let mut answer = None;
     let mut shown = Vec::new();
     for public in usable.into_iter().take(MOST_AGENT_KEYS) {
-        for hash in hashes(&connection.handle, public.algorithm()).await? {
+        shown.push(key::shown(&public));
+        // One that cannot sign safely there does not keep the others from it.
+        for hash in hashes(&connection.handle, public.algorithm()).await.unwrap_or_default() {
             let user = site.user.as_str();
             let result =
                 connection.handle.authenticate_publickey_with(user, public.clone(), hash, &mut agent).await;
@@ -159,7 +161,6 @@ async fn with_agent(connection: &mut Connection, site: &Site, socket: &Path) -> 
                 Err(_) => {}
             }
         }
-        shown.push(key::shown(&public));
         if connection.handle.is_closed() {
             break;
         }
@@ -209,6 +210,9 @@ fn refusal(
     let said = connection.said();
     let said = if said.is_empty() { String::new() } else { format!("; it said: {said}") };
     let Some((methods, is_partial)) = answer else {
+        if connection.handle.is_closed() {
+            return Err(connection.broken(site, &russh::Error::Disconnect));
+        }
         let text = format!("the SSH agent would not sign for {user} at {host} with any of its keys: {keys}");
         return Ok(Error::new(Kind::Credentials, text));
     };

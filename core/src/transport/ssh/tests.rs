@@ -1,6 +1,7 @@
 //! The wire against a real sshd: a bench with a server, a key that it lets in, and repositories behind it.
 
 mod faults;
+mod hostile;
 mod hosts;
 mod login;
 #[path = "../../../../tests/support/sshd.rs"]

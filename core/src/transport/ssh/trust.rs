@@ -4,9 +4,9 @@
 //! that it fetches itself, so what a person has compared is what is trusted. The file is replaced as a whole and durably;
 //! lines of other hosts stay as they are.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,7 +87,12 @@ pub fn record(host: &HostKey, replace: bool) -> Result<()> {
     let file = host.file.canonicalize().unwrap_or_else(|_| host.file.clone());
     let fail = |doing: &str, path: &Path, error: io::Error| Error::io(doing, path, error);
     let Some(directory) = file.parent() else { return refuse("has no file to stand in") };
-    fs::create_dir_all(directory).map_err(|error| fail("make", directory, error))?;
+    // It may be the state directory, which is its owner's alone.
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|error| fail("make", directory, error))?;
     // Two of us at once must not lose each other's line.
     let lock = File::open(directory).map_err(|error| fail("open", directory, error))?;
     rustix::fs::flock(&lock, FlockOperation::LockExclusive)

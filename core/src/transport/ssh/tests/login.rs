@@ -222,7 +222,8 @@ fn no_key_no_agent_and_an_agent_without_keys_are_told_with_the_remedy() {
 
 #[test]
 fn a_server_that_never_decides_costs_the_limit_for_connecting() {
-    let settings = format!("AuthorizedKeysCommand /bin/sleep 100\nAuthorizedKeysCommandUser {}", sshd::user());
+    let settings =
+        format!("AuthorizedKeysCommand /bin/sleep 100\nAuthorizedKeysCommandUser {}", sshd::user());
     let bench = Bench::with(&["ed25519"], &settings);
     bench.sshd.let_nobody_in();
     let limits = Limits { connect: Duration::from_secs(2), ..LIMITS };

@@ -29,6 +29,7 @@ fn a_key_is_looked_at_without_logging_in_and_recorded_privately() {
     record(&host, false).unwrap();
     assert_eq!(fs::read_to_string(&host.file).unwrap(), sshd.known_hosts_line("ed25519"));
     assert_eq!(fs::metadata(&host.file).unwrap().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(&state).unwrap().mode() & 0o777, 0o700);
     assert_eq!(fs::read_dir(&state).unwrap().count(), 1);
     assert_eq!(ask(&sshd, &state).standing, Standing::Known);
     assert!(!sshd.log().contains("user"), "{}", sshd.log());
