@@ -197,11 +197,27 @@ pub struct Remote {
 /// What to do with a remote.
 #[derive(Debug, Clone, Subcommand)]
 pub enum RemoteCommand {
+    /// Connect as a push does, and say what is there and whether a push would go through
+    ///
+    /// Nothing is changed there. Exits with 1 if the remote cannot be reached, does not let us in, or would not take
+    /// a push.
+    Test(TestRemote),
     /// Show the key with which an SSH server proves itself, and record it
     ///
     /// Compare it with the server's own first, there: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub. Nobody logs
     /// in for this. Exits with 1 if the key is not recorded in the end.
     Trust(Trust),
+}
+
+/// Arguments of `remote test`.
+#[derive(Debug, Clone, Args)]
+pub struct TestRemote {
+    /// The remote, by its name in the configuration
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Which repository's remote
+    #[command(flatten)]
+    pub scope: Scope,
 }
 
 /// Arguments of `remote trust`.

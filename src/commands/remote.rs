@@ -1,5 +1,6 @@
 //! `backupbot remote …`: one remote of the configuration, by its name.
 
+mod test;
 mod trust;
 
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use crate::settings::{self, World};
 
 pub fn remote(world: &World, global: &Global, arguments: &cli::Remote) -> Result<Exit, Failure> {
     match &arguments.command {
+        RemoteCommand::Test(test) => test::test(world, global, test),
         RemoteCommand::Trust(trust) => trust::trust(world, global, trust),
     }
 }
@@ -19,6 +21,8 @@ pub fn remote(world: &World, global: &Global, arguments: &cli::Remote) -> Result
 /// A remote and where it stands in the configuration.
 struct Found {
     repository: String,
+    /// The branch, in full, as of now.
+    branch: String,
     remote: Remote,
     state_dir: PathBuf,
 }
@@ -53,6 +57,7 @@ fn find(world: &World, global: &Global, name: &str, scope: &Scope) -> Result<Fou
     }
     Ok(Found {
         repository: repository.name.as_str().to_owned(),
+        branch: repository.branch.full_name(&config.instance, backupbot_core::clock::now())?,
         remote: remote.clone(),
         state_dir: config.state_dir,
     })
