@@ -18,6 +18,8 @@ import subprocess
 import sys
 import time
 
+import servers
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROJECT = os.path.dirname(os.path.dirname(HERE))
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -216,6 +218,68 @@ class Bench:
 
         self.pair("`once` with the first push to a local repository; git push", ours, git)
 
+    def network(self, server):
+        """The first push over a network, then that of one small commit; the peer may use its pack as it is."""
+        self.need_first()
+        name = os.path.basename(self.corpus)
+        subprocess.run(["git", "--git-dir", self.path("peer.git"), "repack", "-adq"], check=True)
+        served = server(self.base)
+        kind = type(served).__name__
+        remotes = [self.path("served-%s-%d.git" % (kind, number)) for number in range(self.rounds)]
+
+        def made(path):
+            shutil.rmtree(path, ignore_errors=True)
+            subprocess.run(["git", "init", "-q", "--bare", path], check=True)
+            subprocess.run(["git", "--git-dir", path, "config", "http.receivepack", "true"], check=True)
+
+        def configured(remote):
+            path = self.path("served.yaml")
+            with open(path, "w") as out:
+                out.write("version: 1\nstate_dir: %s\nrepositories:\n  - name: %s\n    roots: [{path: %s}]\n"
+                          "    remotes: [{name: %s, url: '%s', credentials: %s}]\n"
+                          % (self.path("state"), name, self.corpus, os.path.basename(remote)[:-4].lower(),
+                             served.url(remote), served.credentials()))
+            environment = dict(os.environ, BACKUPBOT_LOG_LEVEL="error")
+            return measure([self.binary, "once", "--config", path], env=environment)
+
+        def pushed(remote):
+            environment = dict(os.environ, GIT_DIR=self.path("peer.git"), **served.environment())
+            return measure(["git", "push", "-q", served.git_url(remote), "HEAD:refs/heads/main"], env=environment)
+
+        def ours(number):
+            made(remotes[number])
+            return configured(remotes[number])
+
+        def peer(_):
+            made(self.path("peer-served.git"))
+            return pushed(self.path("peer-served.git"))
+
+        try:
+            self.pair("%s: `once` with the first push; git push with a pack to use again" % kind, ours, peer)
+
+            def nothing(_):
+                return configured(remotes[-1])
+
+            def ours_again(number):
+                self.change(1, "again %d" % number)
+                return configured(remotes[-1])
+
+            def peer_again(number):
+                self.git("add", "-A")
+                self.git("commit", "-q", "-m", "x")
+                return pushed(self.path("peer-served.git"))
+
+            self.pair("%s: `once` with nothing to do; nothing" % kind, nothing, lambda _: (0.001, 0.001, 1))
+            self.pair("%s: `once` with one small commit and its push; git push of one" % kind, ours_again, peer_again)
+        finally:
+            served.stop()
+
+    def ssh(self):
+        self.network(servers.Sshd)
+
+    def http(self):
+        self.network(servers.Web)
+
     def idle(self):
         self.need_first()
         daemon = Daemon(self, "--watch", self.corpus)
@@ -313,7 +377,7 @@ def main():
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--at", default=os.path.join(PROJECT, "target", "bench"))
-    works = ["first", "rescan", "changed", "push", "idle", "burst"]
+    works = ["first", "rescan", "changed", "push", "ssh", "http", "idle", "burst"]
     parser.add_argument("--only", choices=works, action="append", help="one of the measurements; may be repeated")
     parser.add_argument("--binary")
     arguments = parser.parse_args()
