@@ -25,6 +25,7 @@ mod disk;
 mod environment;
 mod faults;
 mod hostile;
+mod http;
 mod lifecycle;
 mod main_job;
 mod names;

@@ -2,11 +2,13 @@
 
 pub mod api;
 pub mod daemon;
+pub mod fault_proxy;
 pub mod git;
 pub mod metadata;
 pub mod mount;
 pub mod strace;
 pub mod tree;
+pub mod web;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
