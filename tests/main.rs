@@ -26,6 +26,8 @@ mod environment;
 mod faults;
 mod hostile;
 mod http;
+mod http_faults;
+mod http_refusals;
 mod lifecycle;
 mod main_job;
 mod names;
