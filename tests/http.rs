@@ -174,6 +174,33 @@ fn a_password_that_rotates_is_no_failure() {
 }
 
 #[test]
+fn a_password_that_rotates_in_the_middle_of_a_push_is_read_again() {
+    use crate::support::fault_proxy::Behaviour;
+    let Some((mut setup, web)) = served(&Switches::default()) else { return };
+    let proxy = FaultProxy::start(web.plain_port());
+    setup.repository()["remotes"] = json!([remote(&setup, "web", &proxy.url("documents"))]);
+    write(&setup.root(), "file", "1");
+    let daemon = setup.start();
+    daemon.api().flush();
+    let (theirs, ours) = (setup.path("web/passwords"), setup.path("password"));
+    proxy.behave(move |head| {
+        // Between the question and the push.
+        if head.is_push() && fs::read_to_string(&ours).unwrap() == PASSWORD {
+            fs::write(&theirs, format!("{USER}:{{PLAIN}}rotated")).unwrap();
+            fs::write(&ours, "rotated").unwrap();
+        }
+        Behaviour::Pass
+    });
+    let before = proxy.pushes();
+    write(&setup.root(), "file", "2".repeat(3_000_000));
+    daemon.api().flush();
+    assert_eq!(proxy.pushes() - before, 2);
+    assert!(!daemon.output().contains("push failed"));
+    daemon.stop();
+    setup.assert_all_is_well();
+}
+
+#[test]
 fn what_is_wrong_with_a_password_file_is_said_and_its_content_never() {
     let Some((setup, _web)) = served(&Switches::default()) else { return };
     let path = setup.path("password");

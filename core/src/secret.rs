@@ -72,7 +72,7 @@ pub fn read(source: &SecretSource, what: &str, is_whole: bool) -> Result<Found> 
     let (mut value, warning, place) = match source {
         SecretSource::File(path) => {
             let (value, warning) = from_file(path, what)?;
-            (value, warning, crate::path::lossy(path.as_os_str().as_encoded_bytes()).to_string())
+            (value, warning, crate::path::lossy(path.as_os_str().as_encoded_bytes()))
         }
         SecretSource::Environment(name) => {
             (from_environment(name, what)?, None, format!("the variable {name}"))

@@ -199,7 +199,7 @@ impl HttpWire {
         runtime::run(&self.progress, async {
             match tokio::time::timeout(patience, request).await {
                 Ok(Ok(response)) => Ok(response),
-                Ok(Err(error)) => Err(client::error_of(&format!("cannot {doing}"), error)),
+                Ok(Err(error)) => Err(client::error_of(&format!("cannot {doing}"), &error)),
                 Err(_) => {
                     let text = format!("cannot {doing}: no answer within {:.0} s", patience.as_secs_f64());
                     Err(Error::new(Kind::RemoteUnreachable, text))

@@ -47,7 +47,7 @@ pub(super) fn fetch(
             let first = skip_negotiation(&mut packets)?;
             packets.flow();
             if !is_beside {
-                return rest(first, packets, progress, sink);
+                return rest(first.as_ref(), packets, progress, sink);
             }
             let mut next = first;
             while let Some(Packet::Data(data)) = next {
@@ -144,7 +144,7 @@ fn skip_negotiation(packets: &mut Packets<'_>) -> Result<Option<Packet>> {
 
 /// Without bands the pack follows as it is.
 fn rest(
-    first: Option<Packet>,
+    first: Option<&Packet>,
     packets: Packets<'_>,
     progress: &Progress,
     sink: &mut dyn FnMut(&[u8]) -> Result<()>,

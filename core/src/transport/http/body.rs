@@ -127,7 +127,7 @@ impl Upload {
             let answered = run(&self.progress, async { Ok(Some(response.await)) }.within(patience))?;
             match answered {
                 Some(Ok(Ok(response))) => return Ok(response),
-                Some(Ok(Err(error))) => return Err(error_of("cannot send", error)),
+                Some(Ok(Err(error))) => return Err(error_of("cannot send", &error)),
                 Some(Err(_)) => {
                     return Err(Error::new(
                         Kind::RemoteUnreachable,
@@ -220,7 +220,7 @@ impl Incoming for Answer {
                     self.held = piece;
                 }
                 Some(Ok(None)) => return Ok(0),
-                Some(Err(error)) => return Err(error_of("the answer broke off", error)),
+                Some(Err(error)) => return Err(error_of("the answer broke off", &error)),
                 None => self.pace.judge()?,
             }
         }

@@ -127,9 +127,9 @@ fn rustls_native_certs_pem(
 }
 
 /// A failure of the client in words for an operator.
-pub(super) fn error_of(doing: &str, error: reqwest::Error) -> Error {
+pub(super) fn error_of(doing: &str, error: &reqwest::Error) -> Error {
     let mut causes = Vec::new();
-    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(&error);
+    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
     while let Some(error) = cause {
         causes.push(error.to_string());
         cause = error.source();
