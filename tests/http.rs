@@ -91,6 +91,7 @@ fn a_change_reaches_a_server_over_https_and_a_lost_state_goes_on_from_there() {
         daemon.api().flush();
         daemon.stop();
         setup.assert_all_is_well();
+        assert_eq!(web.seen().iter().any(|seen| seen.encoding == "gzip"), switches.gzip);
         let clone = setup.path("clone");
         web.clone_by_git("documents", PASSWORD, &clone);
         let stored = undo_escapes(&picture(&clone.join("folder1"), |_| false));

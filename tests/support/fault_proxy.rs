@@ -222,14 +222,14 @@ fn serve(shared: &Shared, mut client: TcpStream) -> std::io::Result<()> {
                 let _ = std::io::copy(&mut from, &mut to);
                 let _ = to.shutdown(Shutdown::Write);
             });
-            give_back(shared, through, upstream, client)
+            give_back(shared, &through, upstream, client)
         }
     }
 }
 
 fn give_back(
     shared: &Shared,
-    behaviour: Behaviour,
+    behaviour: &Behaviour,
     mut upstream: TcpStream,
     mut client: TcpStream,
 ) -> std::io::Result<()> {
@@ -256,7 +256,7 @@ fn give_back(
             let (head, mut rest) = read_head(&mut upstream)?;
             upstream.read_to_end(&mut rest)?;
             client.write_all(&head)?;
-            client.write_all(&rest[..bytes.min(rest.len())])?;
+            client.write_all(&rest[..rest.len().min(*bytes)])?;
             client.shutdown(Shutdown::Both)
         }
         Behaviour::LoseAnswer => {

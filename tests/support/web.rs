@@ -37,6 +37,8 @@ pub struct Seen {
     pub path: String,
     pub status: u16,
     pub user: String,
+    /// `gzip`, or `-`.
+    pub encoding: String,
 }
 
 /// A running server.
@@ -164,7 +166,7 @@ impl Web {
             "{user}daemon off;\nworker_processes 1;\npid {pid};\nerror_log {errors};\n\
              events {{ worker_connections 64; }}\n\
              http {{\n\
-             log_format seen '$request_method $request_uri $status $remote_user';\n\
+             log_format seen '$request_method $request_uri $status $remote_user $sent_http_content_encoding';\n\
              access_log {access} seen;\n{temporary}{gzip}\
              server {{\n\
              listen 127.0.0.1:{http};\nlisten 127.0.0.1:{https} ssl;\n\
@@ -294,7 +296,8 @@ impl Web {
         let parse = |line: &str| {
             let mut words = line.split(' ').map(str::to_owned);
             let (method, path) = (words.next()?, words.next()?);
-            Some(Seen { method, path, status: words.next()?.parse().ok()?, user: words.next()? })
+            let status = words.next()?.parse().ok()?;
+            Some(Seen { method, path, status, user: words.next()?, encoding: words.next()? })
         };
         log.lines().filter_map(parse).collect()
     }
