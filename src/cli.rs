@@ -29,6 +29,8 @@ pub const TWINS: &[&str] = &[
     "BACKUPBOT_WAIT",
     "BACKUPBOT_RESCAN",
     "BACKUPBOT_TIMEOUT",
+    "BACKUPBOT_REPLACE",
+    "BACKUPBOT_YES",
     #[cfg(feature = "fault-points")]
     "BACKUPBOT_FAULT",
     #[cfg(feature = "fault-points")]
@@ -47,7 +49,6 @@ const UNBUILT: &[&str] = &[
     "cat",
     "restore",
     "verify",
-    "remote",
     "roots",
     "lfs",
     "keys",
@@ -122,6 +123,8 @@ pub enum Command {
     Flush(Flush),
     /// Say whether a file is protected, since when, and if not, why not
     Why(Why),
+    /// Look after the remotes that a network leads to
+    Remote(Remote),
     /// Print a completion script for a shell
     Completions(Completions),
 }
@@ -181,6 +184,57 @@ pub struct Why {
     /// The file: its path, or ROOT/PATH with the name of a watched root
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
+}
+
+/// Arguments of `remote`.
+#[derive(Debug, Clone, Args)]
+pub struct Remote {
+    /// What to do with one.
+    #[command(subcommand)]
+    pub command: RemoteCommand,
+}
+
+/// What to do with a remote.
+#[derive(Debug, Clone, Subcommand)]
+pub enum RemoteCommand {
+    /// Connect as a push does, and say what is there and whether a push would go through
+    ///
+    /// Nothing is changed there. Exits with 1 if the remote cannot be reached, does not let us in, or would not take
+    /// a push.
+    Test(TestRemote),
+    /// Show the key with which an SSH server proves itself, and record it
+    ///
+    /// Compare it with the server's own first, there: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub. Nobody logs
+    /// in for this. Exits with 1 if the key is not recorded in the end.
+    Trust(Trust),
+}
+
+/// Arguments of `remote test`.
+#[derive(Debug, Clone, Args)]
+pub struct TestRemote {
+    /// The remote, by its name in the configuration
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Which repository's remote
+    #[command(flatten)]
+    pub scope: Scope,
+}
+
+/// Arguments of `remote trust`.
+#[derive(Debug, Clone, Args)]
+pub struct Trust {
+    /// The remote, by its name in the configuration
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Which repository's remote
+    #[command(flatten)]
+    pub scope: Scope,
+    /// Let the key take the place of the one that is recorded
+    #[arg(long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    pub replace: bool,
+    /// Record it without asking
+    #[arg(long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    pub yes: bool,
 }
 
 /// Arguments of `completions`.

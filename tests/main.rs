@@ -36,6 +36,7 @@ mod power;
 mod remote_faults;
 mod remotes;
 mod scale;
+mod ssh;
 mod state_damage;
 mod storm;
 mod supervision;

@@ -135,8 +135,7 @@ impl Suspicion {
 impl RepositorySeat {
     /// The branch that commits go to now, in full.
     pub fn branch(&self) -> Result<String> {
-        let name = self.settings.branch.render(&self.common.instance, backupbot_core::clock::now())?;
-        Ok(if name.starts_with("refs/") { name } else { format!("refs/heads/{name}") })
+        self.settings.branch.full_name(&self.common.instance, backupbot_core::clock::now())
     }
 
     /// A root by name.

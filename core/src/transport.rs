@@ -14,6 +14,7 @@ mod receive_pack;
 mod refusal;
 mod runtime;
 pub mod smart;
+pub mod ssh;
 mod upload_pack;
 pub mod wire;
 
@@ -145,7 +146,7 @@ pub fn connect_to_read(
     let mut remote = remote.clone();
     remote.timeouts.answer = remote.timeouts.answer.min(LONGEST_READ);
     let remote = &remote;
-    match wire(remote, progress)? {
+    match wire(remote, repository, progress)? {
         Some(wire) => Ok(Some(Box::new(SmartTransport::new(wire, Service::UploadPack, progress)))),
         None => {
             let opened = local::LocalTransport::open_to_read(&local_path(remote)?, repository)?;
@@ -160,7 +161,7 @@ pub fn connect_to_test(
     repository: &Path,
     progress: &Progress,
 ) -> Result<Option<Box<dyn Transport>>> {
-    match wire(remote, progress)? {
+    match wire(remote, repository, progress)? {
         Some(wire) => Ok(Some(Box::new(SmartTransport::new(wire, Service::ReceivePack, progress)))),
         None => connect_to_read(remote, repository, progress),
     }
@@ -174,7 +175,7 @@ pub fn connect(
     repository: &Path,
     progress: &Progress,
 ) -> Result<Box<dyn Transport>> {
-    match wire(remote, progress)? {
+    match wire(remote, repository, progress)? {
         Some(wire) => Ok(Box::new(SmartTransport::new(wire, Service::ReceivePack, progress))),
         None => Ok(Box::new(local::LocalTransport::open(&local_path(remote)?, branch, repository)?.0)),
     }
@@ -188,7 +189,7 @@ fn local_path(remote: &model::Remote) -> Result<std::path::PathBuf> {
 }
 
 /// The way over a network; `None` where there is none.
-fn wire(remote: &model::Remote, progress: &Progress) -> Result<Option<Box<dyn Wire>>> {
+fn wire(remote: &model::Remote, repository: &Path, progress: &Progress) -> Result<Option<Box<dyn Wire>>> {
     let limits = Limits {
         connect: remote.timeouts.connect,
         stall: remote.timeouts.stall,
@@ -198,6 +199,10 @@ fn wire(remote: &model::Remote, progress: &Progress) -> Result<Option<Box<dyn Wi
     match &remote.url {
         RemoteUrl::Local(_) => Ok(None),
         RemoteUrl::Http(url) => Ok(Some(Box::new(http::HttpWire::new(url, remote, limits, progress)?))),
-        RemoteUrl::Ssh(_) => Err(Error::new(Kind::Config, format!("{}: SSH is not built yet", remote.url))),
+        RemoteUrl::Ssh(url) => {
+            // Our repositories lie two levels below the state directory, and the file of known hosts in it.
+            let state_dir = repository.parent().and_then(Path::parent).unwrap_or(repository);
+            Ok(Some(Box::new(ssh::SshWire::new(remote, url, state_dir, limits, progress)?)))
+        }
     }
 }

@@ -5,6 +5,7 @@ mod completions;
 mod control;
 mod once;
 mod page;
+mod remote;
 mod run;
 mod status;
 mod why;
@@ -25,6 +26,7 @@ pub fn obey(world: &World, invocation: &Invocation) -> Result<Exit, Failure> {
         Command::Resume(scope) => control::set_paused(world, global, scope, false),
         Command::Flush(flush) => control::flush(world, global, flush),
         Command::Why(why) => why::why(world, global, why),
+        Command::Remote(remote) => remote::remote(world, global, remote),
         Command::Completions(completions) => completions::completions(completions),
     }
 }

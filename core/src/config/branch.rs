@@ -44,6 +44,12 @@ impl BranchTemplate {
         })
     }
 
+    /// The same as a reference.
+    pub fn full_name(&self, instance: &str, now: Timestamp) -> Result<String> {
+        let name = self.render(instance, now)?;
+        Ok(if name.starts_with("refs/") { name } else { format!("refs/heads/{name}") })
+    }
+
     /// The template as written.
     pub fn as_str(&self) -> &str {
         &self.text

@@ -473,6 +473,9 @@ fn remote(s: &mut Section<'_>, site: &mut RepositorySite) -> Option<Remote> {
         timeouts
     });
 
+    if let Some(url) = &url {
+        check_means(s, url, credentials.as_ref());
+    }
     site.remotes.push(RemoteSite {
         name: name.clone().map(|name| (name, s.at_of("name"))),
         url: url.clone().map(|url| (url, s.at_of("url"))),
@@ -490,4 +493,46 @@ fn remote(s: &mut Section<'_>, site: &mut RepositorySite) -> Option<Remote> {
         proxy,
         timeouts: timeouts.unwrap_or_default(),
     })
+}
+
+/// What is configured for a way that the remote is not reached by would never be looked at.
+fn check_means(s: &mut Section<'_>, url: &RemoteUrl, credentials: Option<&Credentials>) {
+    let is_http = matches!(url, RemoteUrl::Http(_));
+    for key in ["ca_file", "proxy"] {
+        if !is_http && s.has(key) {
+            s.problems
+                .error(&s.at_of(key), format!("`{key}` is for http and https addresses only: leave it out"));
+        }
+    }
+    let Some(credentials) = credentials else { return };
+    let for_http = credentials.password.is_some() || credentials.token.is_some();
+    let for_ssh = credentials.ssh_key.is_some()
+        || credentials.passphrase.is_some()
+        || credentials.known_hosts_file.is_some();
+    let problem = match url {
+        RemoteUrl::Local(_) => Some("a local path needs no credentials: leave them out"),
+        RemoteUrl::Http(_) if for_ssh => {
+            Some("ssh_key, passphrase and known_hosts_file are for ssh addresses")
+        }
+        RemoteUrl::Http(_) if credentials.password.is_some() && credentials.token.is_some() => {
+            Some("a password and a token: give one of them")
+        }
+        RemoteUrl::Http(_) if !for_http => {
+            Some("no password and no token: give one, or leave the credentials out")
+        }
+        RemoteUrl::Ssh(_) if for_http => {
+            Some("passwords and tokens are for http addresses: for ssh give ssh_key_file, or run an agent")
+        }
+        _ => None,
+    };
+    if let Some(problem) = problem {
+        s.problems.error(&s.at_of("credentials"), problem);
+    }
+    if let RemoteUrl::Http(address) = url
+        && address.text.starts_with("http://")
+        && !matches!(address.host.as_str(), "localhost" | "127.0.0.1" | "[::1]")
+    {
+        let text = "the credentials would go over the network unencrypted: use https://";
+        s.problems.warn(&s.at_of("url"), text);
+    }
 }

@@ -33,6 +33,7 @@ pub use model::{
     Notification, Provider, Remote, Repository, Retry, Root, SecretSource, Smtp, TagPeriod, Tags, Timeouts,
     Verify,
 };
+pub(crate) use url::percent_decode;
 pub use url::{NetworkUrl, RemoteUrl};
 
 use reader::{At, Problems};

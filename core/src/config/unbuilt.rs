@@ -5,7 +5,6 @@
 
 use super::reader::{At, Problems};
 use super::tree::{Node, Value};
-use super::url::RemoteUrl;
 
 /// What counts as asking for it.
 enum Asks {
@@ -15,8 +14,6 @@ enum Asks {
     NotNull,
     /// A mapping, unless this key in it has this value.
     Unless(&'static str, &'static str),
-    /// An address of SSH.
-    SshUrl,
 }
 
 /// Keys below `repositories[]` count below `defaults` too.
@@ -31,7 +28,6 @@ const UNBUILT: &[(&str, Asks)] = &[
     ("repositories[].drill", Asks::Set),
     ("repositories[].lfs", Asks::NotNull),
     ("repositories[].encryption", Asks::NotNull),
-    ("repositories[].remotes[].url", Asks::SshUrl),
     ("repositories[].remotes[].quota", Asks::Set),
     ("repositories[].remotes[].provider", Asks::Set),
     ("repositories[].remotes[].lfs_url", Asks::Set),
@@ -88,10 +84,6 @@ impl Asks {
                     node.get(key).is_some_and(|node| matches!(&node.value, Value::Text(text) if text == off));
                 is_set && !says_off
             }
-            Asks::SshUrl => {
-                let Value::Text(text) = &node.value else { return false };
-                matches!(RemoteUrl::parse(text), Ok(RemoteUrl::Ssh(_)))
-            }
         }
     }
 
@@ -99,7 +91,6 @@ impl Asks {
         match self {
             Asks::Set | Asks::NotNull => "leave it out".to_owned(),
             Asks::Unless(key, off) => format!("leave it out or set its {key} to {off}"),
-            Asks::SshUrl => "local paths and http addresses are".to_owned(),
         }
     }
 }

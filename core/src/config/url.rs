@@ -156,7 +156,8 @@ fn file_url(rest: &str) -> Result<PathBuf, String> {
     values::check_absolute(decoded.as_ref())
 }
 
-fn percent_decode(text: &str) -> Option<Vec<u8>> {
+/// The bytes that `%` and two hexadecimal digits stand for; `None` where the digits are missing.
+pub(crate) fn percent_decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {

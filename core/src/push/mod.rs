@@ -197,8 +197,8 @@ fn check_name(references: &BTreeMap<String, Oid>, branch: &str) -> Result<()> {
         .next()
         .map(|(name, _)| name)
         .filter(|name| name.starts_with(&below));
-    let mut above = branch.match_indices('/').map(|(at, _)| &branch[..at]);
-    let is_one = above.rfind(|name| references.contains_key(*name));
+    let mut above = branch.rmatch_indices('/').map(|(at, _)| &branch[..at]);
+    let is_one = above.find(|name| references.contains_key(*name));
     let Some(other) = in_it.map(String::as_str).or(is_one) else { return Ok(()) };
     let text = format!(
         "the remote has {}, beside which there can be no {branch}: delete it there, or configure another branch",

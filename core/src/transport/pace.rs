@@ -43,6 +43,11 @@ impl Pace {
         }
     }
 
+    /// So long we have kept the other end waiting, which is not held against it.
+    pub(super) fn excuse(&mut self, ours: Duration) {
+        self.since += ours;
+    }
+
     /// How long the next wait may take.
     pub(super) fn patience(&self) -> Duration {
         if self.flowing {
@@ -51,11 +56,6 @@ impl Pace {
         } else {
             self.limits.answer.min(self.longest_answer().saturating_sub(self.since.elapsed()))
         }
-    }
-
-    /// Time that went by while this side was at work, which is not held against the other.
-    pub(super) fn excuse(&mut self, time: Duration) {
-        self.since = self.since.checked_add(time).unwrap_or(self.since);
     }
 
     /// Bytes have moved.

@@ -47,7 +47,7 @@ pub(super) fn fetch(
             let first = skip_negotiation(&mut packets)?;
             packets.flow();
             if !is_beside {
-                return rest(first.as_ref(), packets, progress, sink);
+                return rest(first.is_some(), packets, progress, sink);
             }
             let mut next = first;
             while let Some(Packet::Data(data)) = next {
@@ -144,12 +144,12 @@ fn skip_negotiation(packets: &mut Packets<'_>) -> Result<Option<Packet>> {
 
 /// Without bands the pack follows as it is.
 fn rest(
-    first: Option<&Packet>,
+    has_packet: bool,
     packets: Packets<'_>,
     progress: &Progress,
     sink: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
-    if first.is_some() {
+    if has_packet {
         return Err(Error::new(
             Kind::RemoteUnreachable,
             "the remote sends packets where its pack should begin",

@@ -187,28 +187,38 @@ fn every_key_without_code_behind_it_is_refused_and_named() {
     )
     .chain(
         [
-            (
-                "credentials: {username: a, token_env: T}",
-                "5 repositories[0].remotes[0].credentials",
-                "credentials",
-            ),
             ("quota: 10GiB", "5 repositories[0].remotes[0].quota", "quota"),
             ("provider: forgejo", "5 repositories[0].remotes[0].provider", "provider"),
             ("lfs_url: 'https://a/b'", "5 repositories[0].remotes[0].lfs_url", "lfs_url"),
-            ("bandwidth: 5MiB/s", "5 repositories[0].remotes[0].bandwidth", "bandwidth"),
-            ("ca_file: /ca.pem", "5 repositories[0].remotes[0].ca_file", "ca_file"),
-            ("proxy: 'http://a:1'", "5 repositories[0].remotes[0].proxy", "proxy"),
         ]
         .map(|(text, site, key)| (MINIMAL.replace("usb.git}", &format!("usb.git, {text}}}")), site, key)),
-    )
-    .chain(
-        ["http://a/b", "https://a/b", "ssh://git@a/b"]
-            .map(|url| (MINIMAL.replace("/nowhere/usb.git", url), "5 repositories[0].remotes[0].url", "url")),
     )
     .collect();
     for (text, site, key) in cases {
         refused(&text, &[(site, &format!("`{key}` is not built yet in this version"))]);
     }
+}
+
+#[test]
+fn a_remote_is_given_only_what_its_way_can_use() {
+    let with = |url: &str, more: &str| MINIMAL.replace("/nowhere/usb.git", &format!("'{url}', {more}"));
+    let credentials = "5 repositories[0].remotes[0].credentials";
+    for (url, more, site, words) in [
+        ("/nowhere/usb.git", "credentials: {token_env: T}", credentials, "a local path needs no credentials"),
+        ("/nowhere/usb.git", "proxy: 'http://a:1'", "5 repositories[0].remotes[0].proxy", "for http"),
+        ("https://a/b", "credentials: {ssh_key_file: /k}", credentials, "for ssh"),
+        ("https://a/b", "credentials: {password_env: A, token_env: B}", credentials, "one of them"),
+        ("https://a/b", "credentials: {username: x}", credentials, "password"),
+        ("ssh://g@a/b", "credentials: {password_env: A}", credentials, "ssh_key"),
+        ("ssh://g@a/b", "ca_file: /ca", "5 repositories[0].remotes[0].ca_file", "for http"),
+    ] {
+        refused(&with(url, more), &[(site, words)]);
+    }
+    let config =
+        config(&with("https://a/b", "credentials: {token_env: T}, timeouts: {stall: 5s}, bandwidth: 1MiB/s"));
+    let remote = &config.repositories[0].remotes[0];
+    assert_eq!(remote.timeouts.stall, Duration::from_secs(5));
+    assert_eq!(remote.timeouts.answer, Duration::from_secs(600));
 }
 
 #[test]
