@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::support::daemon::Setup;
 use crate::support::git::{git, try_git};
 use crate::support::tree::{Churn, corpus, fingerprint, write};
+use crate::support::web::Switches;
 use crate::support::{Random, SOON, eventually, seed};
 
 /// The first world in which a point is passed.
@@ -32,6 +33,8 @@ enum Stage {
     Damaged,
     /// A start that finds a pack with something in it that nobody needs, and no grace.
     Unneeded,
+    /// A first start with a remote behind a web server.
+    Network,
 }
 
 /// Every point, how often it is passed there at least, and the stage in which it is.
@@ -61,6 +64,8 @@ const POINTS: &[(&str, &[u32], Stage)] = &[
     ("push:pack-synced", &[1, 3], Stage::First),
     ("push:pack-installed", &[1, 3], Stage::First),
     ("push:reference-moved", &[1, 3], Stage::First),
+    ("push:request", &[1, 3], Stage::Network),
+    ("push:answered", &[1, 3], Stage::Network),
     ("push:before-record", &[1, 3], Stage::First),
     ("push:recorded", &[1, 3], Stage::First),
     ("recover:pack-dropped", &[1], Stage::AfterStaged),
@@ -93,7 +98,7 @@ fn die_at(setup: &Setup, point: &str, pass: u32, stage: Stage) {
 fn prepare(setup: &Setup, stage: Stage, seed: u64) -> Churn {
     corpus(&setup.root(), 60, &mut Random::new(seed));
     match stage {
-        Stage::First | Stage::ManyPacks => {}
+        Stage::First | Stage::ManyPacks | Stage::Network => {}
         Stage::AfterStaged => die_at(setup, "snapshot:staged", 1, stage),
         Stage::WithoutState | Stage::WithoutDatabase | Stage::Damaged | Stage::Unneeded => {
             let daemon = setup.start();
@@ -122,7 +127,12 @@ fn with_something_unneeded(setup: &Setup) {
 }
 
 fn dies_and_recovers(point: &str, pass: u32, stage: Stage, seed: u64) {
-    let setup = Setup::new();
+    let (setup, _web) = if stage == Stage::Network {
+        let Some((setup, web)) = crate::http::served(&Switches::default()) else { return };
+        (setup, Some(web))
+    } else {
+        (Setup::new(), None)
+    };
     let churn = prepare(&setup, stage, seed);
     let complete_before = setup.remote().tip("main");
     die_at(&setup, point, pass, stage);

@@ -211,7 +211,10 @@ impl Pusher {
             } else {
                 self.status.warnings.clone()
             },
-            messages: if delivery.attempted {
+            // One that only read the remote hears nothing, and takes nothing back.
+            messages: if delivery.attempted
+                && (!delivery.notes.messages.is_empty() || delivery.sent.is_none_or(|sent| sent.objects > 0))
+            {
                 delivery.notes.messages.clone()
             } else {
                 self.status.messages.clone()

@@ -142,7 +142,7 @@ fn from_command(arguments: &[String], what: &str) -> Result<Vec<u8>> {
     let Some((program, rest)) = arguments.split_first() else {
         return Err(fail("no program is named".to_owned()));
     };
-    // What it writes to stderr may hold anything, and is for the operator who set it up: it goes where ours goes.
+    // What it writes to stderr may hold anything, a secret too: nobody keeps it.
     let mut child = Command::new(program)
         .args(rest)
         .stdin(Stdio::null())

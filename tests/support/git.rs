@@ -26,6 +26,12 @@ fn settings() -> &'static Path {
 fn command<S: AsRef<OsStr>>(directory: &Path, arguments: &[S]) -> Command {
     let mut command = Command::new("git");
     command.current_dir(directory).args(arguments);
+    // What this machine says about certificates and proxies would count more than a test's arguments.
+    for name in
+        ["GIT_SSL_CAINFO", "GIT_SSL_NO_VERIFY", "http_proxy", "https_proxy", "HTTPS_PROXY", "ALL_PROXY"]
+    {
+        command.env_remove(name);
+    }
     command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", settings()).env("LC_ALL", "C");
     for name in ["AUTHOR", "COMMITTER"] {
         command.env(format!("GIT_{name}_NAME"), "Somebody").env(format!("GIT_{name}_EMAIL"), "some@body");

@@ -2,12 +2,14 @@
 
 pub mod api;
 pub mod daemon;
+pub mod fault_proxy;
 pub mod git;
 pub mod metadata;
 pub mod mount;
 pub mod sshd;
 pub mod strace;
 pub mod tree;
+pub mod web;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};

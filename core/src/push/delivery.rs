@@ -2,7 +2,7 @@
 //! how to try, and what the attempt taught is recorded in one transaction after it.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use git2::{Oid, Sort};
 
@@ -107,6 +107,7 @@ pub fn deliver(
         return stand(&repository, record, Some(tip), Attempt::None);
     }
     on_push();
+    let began = Instant::now();
     let mut notes = Notes::default();
     let outcome = attempt(wanted, &repository, &record, tip, &mut notes, progress);
     fault::point("push:before-record");
@@ -119,7 +120,9 @@ pub fn deliver(
         Err(error) | Ok(Outcome::Halted { rescued: Err(error), .. }) => Some(error.kind()),
         Ok(_) => None,
     };
-    let took_ms = clock::now_ms().saturating_sub(wanted.now_ms);
+    let took_ms = milliseconds(began.elapsed());
+    // The pause is between the end of one attempt and the next: one that waited for minutes was none.
+    let ended_ms = wanted.now_ms.saturating_add(took_ms);
     let mut attempt = PushRecord {
         at_ms: wanted.now_ms,
         took_ms: u64::try_from(took_ms).unwrap_or(0),
@@ -128,7 +131,7 @@ pub fn deliver(
         bytes: 0,
         error: None,
     };
-    let sent = learn(&mut record, outcome, wanted, tip);
+    let sent = learn(&mut record, outcome, wanted, tip, ended_ms);
     if let Some(sent) = sent {
         (attempt.objects, attempt.bytes) = (sent.objects, sent.bytes);
     }
@@ -189,7 +192,13 @@ fn attempt(
 }
 
 /// Turns what happened into what is known. Returns what reached the branch.
-fn learn(record: &mut RemoteRecord, outcome: Result<Outcome>, wanted: &Wanted<'_>, tip: Oid) -> Option<Sent> {
+fn learn(
+    record: &mut RemoteRecord,
+    outcome: Result<Outcome>,
+    wanted: &Wanted<'_>,
+    tip: Oid,
+    ended_ms: i64,
+) -> Option<Sent> {
     match outcome {
         Ok(Outcome::Confirmed(sent)) => {
             *record = RemoteRecord {
@@ -216,23 +225,25 @@ fn learn(record: &mut RemoteRecord, outcome: Result<Outcome>, wanted: &Wanted<'_
                     halt.rescue_commit = Some(raw(tip));
                     record.failures = 0;
                     record.last_error = None;
-                    record.retry_at_ms = wanted.now_ms.saturating_add(milliseconds(wanted.retry.max));
+                    record.retry_at_ms = ended_ms.saturating_add(milliseconds(wanted.retry.max));
                 }
-                Err(error) => fail(record, &error, wanted),
+                Err(error) => fail(record, &error, wanted, ended_ms),
             }
             record.halted = Some(halt);
             None
         }
         Err(error) if error.fate() == Fate::Halt => {
-            fail(record, &error, wanted);
+            fail(record, &error, wanted, ended_ms);
             record.retry_at_ms =
-                wanted.now_ms.saturating_add(milliseconds(refusal_pause(wanted.retry, record.failures)));
+                ended_ms.saturating_add(milliseconds(refusal_pause(wanted.retry, record.failures)));
+            // A rescue branch that is in use there stays the one: a second would tell of a second halt.
+            let former = record.halted.take();
             record.halted = Some(Halt {
                 reason: reason_of(error.kind()).to_owned(),
                 message: error.to_string(),
-                since_ms: record.halted.as_ref().map_or(wanted.now_ms, |halt| halt.since_ms),
-                rescue_branch: String::new(),
-                rescue_commit: None,
+                since_ms: former.as_ref().map_or(wanted.now_ms, |halt| halt.since_ms),
+                rescue_commit: former.as_ref().and_then(|halt| halt.rescue_commit),
+                rescue_branch: former.map_or_else(String::new, |halt| halt.rescue_branch),
             });
             None
         }
@@ -240,19 +251,19 @@ fn learn(record: &mut RemoteRecord, outcome: Result<Outcome>, wanted: &Wanted<'_
             // A refusal that has given way to ordinary trouble is no longer a refusal; a branch that is not ours to
             // write stays one while nobody can look.
             record.halted = record.halted.take().filter(|halt| !halt.rescue_branch.is_empty());
-            fail(record, &error, wanted);
+            fail(record, &error, wanted, ended_ms);
             None
         }
     }
 }
 
-fn fail(record: &mut RemoteRecord, error: &Error, wanted: &Wanted<'_>) {
+fn fail(record: &mut RemoteRecord, error: &Error, wanted: &Wanted<'_>, ended_ms: i64) {
     record.failures = record.failures.saturating_add(1);
     record.last_error = Some(error.to_string());
     // Who asks to be left alone for longer than the law says is.
     let delay = retry_delay(wanted.retry, record.failures, random_share())
         .max(error.retry_after().unwrap_or_default());
-    record.retry_at_ms = wanted.now_ms.saturating_add(milliseconds(delay));
+    record.retry_at_ms = ended_ms.saturating_add(milliseconds(delay));
 }
 
 fn explain(reason: HaltReason, remote_tip: Option<Oid>, wanted: &Wanted<'_>, rescue_branch: &str) -> String {

@@ -11,6 +11,8 @@ use crate::path::lossy;
 
 /// A remote with more says so in hundreds of megabytes; none of ours has.
 const MOST_REFERENCES: usize = 2_000_000;
+/// Names may be long, and somebody may never stop: this much is listened to.
+const LONGEST: usize = 256 * 1024 * 1024;
 
 /// An advertisement, taken apart.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,6 +45,7 @@ pub(super) fn read(input: &mut dyn Incoming, service: Service) -> Result<Adverti
     let mut packets = Packets::new(input);
     let mut advertised = Advertised::default();
     let mut is_first = true;
+    let mut heard = 0_usize;
     let banner = format!("# service={}", service.as_str());
     loop {
         let line = match packets.next()? {
@@ -50,6 +53,11 @@ pub(super) fn read(input: &mut dyn Incoming, service: Service) -> Result<Adverti
             Some(Packet::Flush) => break,
             Some(Packet::Data(line)) => line,
         };
+        heard += line.len() + 4;
+        if heard > LONGEST {
+            let text = format!("the remote's list of references does not end after {LONGEST} bytes");
+            return Err(Error::new(Kind::RemoteRefused, text));
+        }
         let line = line.strip_suffix(b"\n").unwrap_or(&line);
         if is_first && line == banner.as_bytes() {
             // HTTP says which service it is, in a section of its own.
@@ -107,13 +115,13 @@ fn reference(line: &[u8], is_first: bool, advertised: &mut Advertised) -> Result
     if name == b"capabilities^{}" || name.ends_with(b"^{}") {
         return Ok(());
     }
+    if advertised.references.len() + advertised.haves.len() >= MOST_REFERENCES {
+        let text = format!("the remote has more than {MOST_REFERENCES} references");
+        return Err(Error::new(Kind::RemoteRefused, text));
+    }
     if name == b".have" {
         advertised.haves.push(oid);
         return Ok(());
-    }
-    if advertised.references.len() >= MOST_REFERENCES {
-        let text = format!("the remote has more than {MOST_REFERENCES} references");
-        return Err(Error::new(Kind::RemoteRefused, text));
     }
     // A name that is not UTF-8 is none of ours; what it points to is still there to build on.
     match std::str::from_utf8(name) {

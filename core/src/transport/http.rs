@@ -25,6 +25,8 @@ use crate::progress::Progress;
 const REDIRECTS: usize = 3;
 /// Bytes of a refusal's body that are read, for its words.
 const REFUSAL_BYTES: usize = 4096;
+/// What it means is known by then; nobody waits long for its words.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(3);
 /// The content type of Git LFS, asked for and answered in.
 const LFS_TYPE: &str = "application/vnd.git-lfs+json";
 /// A batch request that needs no object and changes nothing.
@@ -67,11 +69,16 @@ impl HttpWire {
         Ok(headers)
     }
 
+    /// Of the repository; one at the root of its host has a slash at the end that is none of the name.
+    fn address(&self) -> &str {
+        self.base.as_str().trim_end_matches('/')
+    }
+
     /// Asks for the advertisement.
     fn get(&mut self, service: Service) -> Result<Response> {
         let mut redirects = 0;
         loop {
-            let address = format!("{}/info/refs?service={}", self.base, service.as_str());
+            let address = format!("{}/info/refs?service={}", self.address(), service.as_str());
             let doing = format!("list the references of {}", self.base);
             let headers = self.headers()?;
             let request =
@@ -149,7 +156,7 @@ impl HttpWire {
     fn post(&mut self, service: Service, length: Option<u64>, body: Body<'_>) -> Result<Response> {
         let doing = format!("send to {}", self.base);
         loop {
-            let address = format!("{}/{}", self.base, service.as_str());
+            let address = format!("{}/{}", self.address(), service.as_str());
             let mut headers = self.headers()?;
             let kind = |what: &str| {
                 let text = format!("application/x-{}-{what}", service.as_str());
@@ -213,7 +220,8 @@ impl HttpWire {
         let status = response.status().as_u16();
         let pause = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let pause = pause.and_then(|value| refusal::retry_after(value, jiff::Timestamp::now()));
-        let mut answer = Answer::new(response, self.limits, &self.progress);
+        let limits = Limits { answer: self.limits.answer.min(REFUSAL_PATIENCE), ..self.limits };
+        let mut answer = Answer::new(response, limits, &self.progress);
         let mut words = vec![0; REFUSAL_BYTES];
         let mut filled = 0;
         while filled < words.len() {
@@ -304,7 +312,7 @@ impl Conversation for HttpConversation<'_> {
         let expected = format!("application/x-{}-result", self.service.as_str());
         let found =
             response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("none");
-        if found != expected {
+        if found.split(';').next().is_none_or(|kind| kind.trim() != expected) {
             let text = format!(
                 "{} answers a request with {}, not {expected}",
                 self.wire.base,

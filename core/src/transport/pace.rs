@@ -54,25 +54,36 @@ impl Pace {
             // Whoever is asked right at the end of a stretch gets a moment.
             self.limits.stall.saturating_sub(self.since.elapsed()).max(NAP)
         } else {
-            let whole = self.limits.answer.saturating_mul(LONGEST_ANSWER);
-            self.limits.answer.min(whole.saturating_sub(self.since.elapsed()))
+            self.limits.answer.min(self.longest_answer().saturating_sub(self.since.elapsed()))
         }
     }
 
     /// Bytes have moved.
     pub(super) fn moved(&mut self, bytes: usize) -> Result<()> {
         self.bytes = self.bytes.saturating_add(bytes as u64);
-        if !self.flowing || self.since.elapsed() < self.limits.stall {
+        let most = if self.flowing { self.limits.stall } else { self.longest_answer() };
+        if self.since.elapsed() < most {
             return Ok(());
         }
         self.judge()
     }
 
+    fn longest_answer(&self) -> Duration {
+        self.limits.answer.saturating_mul(LONGEST_ANSWER)
+    }
+
     /// Patience has run out: an error, unless enough has moved over the stretch that is at its end.
     pub(super) fn judge(&mut self) -> Result<()> {
         if !self.flowing {
-            let seconds = self.limits.answer.as_secs_f64();
-            let text = format!("the remote has not answered for {seconds:.0} s; given up");
+            let (waited, longest) = (self.since.elapsed(), self.longest_answer());
+            let text = if waited >= longest {
+                format!(
+                    "the remote has not come to an end of its answer in {:.0} s; given up",
+                    waited.as_secs_f64()
+                )
+            } else {
+                format!("the remote has not answered for {:.0} s; given up", self.limits.answer.as_secs_f64())
+            };
             return Err(Error::new(Kind::RemoteUnreachable, text));
         }
         let stretch = self.since.elapsed();
@@ -148,6 +159,24 @@ mod tests {
 
         let mut enough = Pace::flowing(limits(0, 1000));
         enough.moved(1_000_000).unwrap();
+    }
+
+    #[test]
+    fn an_answer_that_never_ends_is_given_up_however_much_it_says() {
+        let mut chatter = Pace::waiting(limits(60_000, 5));
+        chatter.moved(1000).unwrap();
+        std::thread::sleep(Duration::from_millis(40));
+        assert!(chatter.moved(1000).unwrap_err().to_string().contains("end of its answer"));
+    }
+
+    #[test]
+    fn what_this_side_takes_its_time_for_is_no_stall() {
+        let mut slow_disk = Pace::flowing(limits(20, 1000));
+        std::thread::sleep(Duration::from_millis(30));
+        slow_disk.excuse(Duration::from_millis(30));
+        slow_disk.moved(1).unwrap();
+        std::thread::sleep(Duration::from_millis(30));
+        assert!(slow_disk.moved(1).is_err());
     }
 
     #[test]

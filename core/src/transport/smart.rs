@@ -26,7 +26,7 @@ pub struct SmartTransport {
     wire: Box<dyn Wire>,
     /// Whose references count: pushes and fetches may be shown different ones.
     service: Service,
-    /// What was last advertised, for the push that follows.
+    /// What was last advertised, without the references, for the push that follows.
     advertised: Option<Advertised>,
     messages: Messages,
     progress: Progress,
@@ -110,9 +110,10 @@ impl Pack for Objects<'_> {
 
 impl Transport for SmartTransport {
     fn advertise(&mut self) -> Result<Advertisement> {
-        let advertised = self.look(self.service)?;
-        let references = advertised.references.clone();
-        let haves = advertised.haves.clone();
+        let mut advertised = self.look(self.service)?;
+        // There may be a hundred thousand of them: what the push needs is what the other end can do.
+        let references = std::mem::take(&mut advertised.references);
+        let haves = std::mem::take(&mut advertised.haves);
         self.advertised = Some(advertised);
         Ok(Advertisement { references, haves })
     }

@@ -3,6 +3,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_core::Stream;
@@ -29,6 +30,8 @@ pub(super) struct Upload {
     response: JoinHandle<reqwest::Result<Response>>,
     limits: Limits,
     pace: Pace,
+    /// Since when it is being produced what goes next.
+    left: Instant,
     throttle: Throttle,
     progress: Progress,
     is_cut_off: bool,
@@ -55,6 +58,7 @@ impl Upload {
             response,
             limits,
             pace: Pace::flowing(limits),
+            left: Instant::now(),
             throttle: Throttle::new(limits.bandwidth),
             progress: progress.clone(),
             is_cut_off: false,
@@ -69,6 +73,13 @@ impl Upload {
     fn send(&mut self, piece: Bytes) -> Result<()> {
         self.throttle.pass(piece.len(), &self.progress)?;
         self.progress.check()?;
+        self.pace.excuse(self.left.elapsed());
+        let sent = self.hand_on(piece);
+        self.left = Instant::now();
+        sent
+    }
+
+    fn hand_on(&mut self, piece: Bytes) -> Result<()> {
         let Some(pieces) = &self.pieces else { return Err(cut_off()) };
         let size = piece.len();
         let mut piece = match pieces.try_send(piece) {
@@ -188,6 +199,8 @@ pub(super) struct Answer {
     response: Response,
     held: Bytes,
     pace: Pace,
+    /// Since when what came last is being worked on.
+    left: Instant,
     throttle: Throttle,
     progress: Progress,
 }
@@ -198,6 +211,7 @@ impl Answer {
             response,
             held: Bytes::new(),
             pace: Pace::waiting(limits),
+            left: Instant::now(),
             throttle: Throttle::new(limits.bandwidth),
             progress: progress.clone(),
         }
@@ -209,6 +223,7 @@ impl Incoming for Answer {
         if buffer.is_empty() {
             return Ok(0);
         }
+        self.pace.excuse(self.left.elapsed());
         while self.held.is_empty() {
             let patience = self.pace.patience();
             let response = &mut self.response;
@@ -226,6 +241,7 @@ impl Incoming for Answer {
         }
         let size = buffer.len().min(self.held.len());
         buffer[..size].copy_from_slice(&self.held.split_to(size));
+        self.left = Instant::now();
         Ok(size)
     }
 

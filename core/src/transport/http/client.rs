@@ -49,15 +49,18 @@ pub(super) fn of(remote: &Remote, base: &Url, limits: Limits) -> Result<Client> 
         is_plain: base.scheme() == "http"
             && remote.proxy.as_ref().is_none_or(|proxy| proxy.starts_with("http://")),
     };
-    let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
-    let clients = clients.get_or_insert_default();
-    if let Some(client) = clients.get(&key) {
+    let known = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(client) = known.as_ref().and_then(|clients| clients.get(&key)) {
         return Ok(client.clone());
     }
+    // Reading certificates may take its time, which is nobody else's.
+    drop(known);
+    let client = make(&key)?;
+    let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let clients = clients.get_or_insert_default();
     if clients.len() >= MOST_KEPT {
         clients.clear();
     }
-    let client = make(&key)?;
     clients.insert(key, client.clone());
     Ok(client)
 }
