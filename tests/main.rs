@@ -34,6 +34,7 @@ mod names;
 mod polling;
 mod power;
 mod remote_faults;
+mod remote_test;
 mod remotes;
 mod scale;
 mod ssh;

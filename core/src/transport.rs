@@ -33,7 +33,7 @@ use crate::git::repository::Repository;
 use crate::progress::Progress;
 
 /// Patience with a remote that is only read from; while it works it says so every few seconds.
-const LONGEST_READ: Duration = Duration::from_secs(60);
+const LONGEST_READ: Duration = Duration::from_secs(20);
 
 /// What a remote says of itself.
 #[derive(Debug, Clone, Default)]

@@ -4,6 +4,7 @@ and end with the measurement."""
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -82,7 +83,7 @@ class Web:
             os.chmod(self.path(name), 0o600)
         environment = dict(os.environ, HOME=self.base)
         self.gateway = subprocess.Popen(["fcgiwrap", "-c", "4", "-s", "unix:" + self.path("socket")], env=environment,
-                                        stderr=subprocess.DEVNULL)
+                                        stderr=subprocess.DEVNULL, start_new_session=True)
         with open(self.path("config"), "w") as config:
             config.write(self.config())
         self.child = subprocess.Popen(["/usr/sbin/nginx", "-p", self.base, "-c", self.path("config")],
@@ -122,6 +123,8 @@ location / { %s fastcgi_pass unix:%s; fastcgi_read_timeout 600; } } }
         return self.url(repository).replace("http://", "http://bot:%s@" % PASSWORD)
 
     def stop(self):
+        # Its workers are its children, and outlive it.
+        os.killpg(self.gateway.pid, signal.SIGTERM)
+        self.child.terminate()
         for child in (self.child, self.gateway):
-            child.terminate()
             child.wait()
