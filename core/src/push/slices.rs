@@ -41,7 +41,7 @@ pub(super) fn send(
         let number = slices.len();
         for (place, mut slice) in slices.into_iter().enumerate() {
             // None of them is among the new ones: they are reachable from what the remote has.
-            slice.objects.append(&mut lost);
+            slice.objects.extend_from_slice(&lost);
             let mut updates = Vec::new();
             if let (Some(name), Some(expected)) = (branch, stands) {
                 updates.push(ReferenceUpdate { name: name.to_owned(), expected, new: slice.tip });
@@ -53,6 +53,7 @@ pub(super) fn send(
                 Ok(part) => {
                     sent.objects += part.objects;
                     sent.bytes += part.bytes;
+                    lost.clear();
                 }
                 Err(error) if error.kind() == Kind::TooLarge && slice.commits > 1 => {
                     budget = Some(slice.bytes / 2);
