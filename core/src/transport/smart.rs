@@ -47,7 +47,7 @@ impl SmartTransport {
         read.map_err(|error| self.messages.explain(error))
     }
 
-    fn fetch_into(&mut self, wanted: Wanted<'_>, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    fn fetch_into(&mut self, wanted: Wanted, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let mut conversation = self.wire.open(Service::UploadPack)?;
         let advertised = advertisement::read(conversation.advertisement(), Service::UploadPack)?;
         upload_pack::fetch(
@@ -156,7 +156,7 @@ impl Transport for SmartTransport {
     fn commit_message(&mut self, commit: Oid) -> Result<String> {
         let mut seeker = CommitSeeker::new(commit, LARGEST_LOOK);
         // One that is cut off at once costs the same with and without a filter, which few servers allow.
-        let wanted = Wanted { commit, haves: &[], depth: Some(1), filter: Some("tree:0") };
+        let wanted = Wanted { commit, depth: Some(1), filter: Some("tree:0") };
         let fetched = self.fetch_into(wanted, &mut |bytes| seeker.take(bytes));
         match (seeker.found(), fetched) {
             (Some(data), _) => Ok(message_of(&data)),
@@ -171,7 +171,7 @@ impl Transport for SmartTransport {
     fn fetch(&mut self, target: &Repository, want: Oid, progress: &Progress) -> Result<()> {
         progress.check()?;
         let scratch = Scratch::make(target.path(), "fetch")?;
-        let wanted = Wanted { commit: want, haves: &[], depth: None, filter: None };
+        let wanted = Wanted { commit: want, depth: None, filter: None };
         let fail = |error| git_error("receive objects into", &scratch.0, error);
         // Every object is hashed, and whatever one of them needs has to be there.
         let mut indexer = Indexer::new(None, &scratch.0, 0o444, true).map_err(fail)?;

@@ -1,6 +1,6 @@
 //! Asking `git-upload-pack` for the objects of a commit, as one pack. See gitprotocol-pack(5), "Packfile Negotiation".
 //!
-//! One round: what is wanted, what is here, done. That is all that a backup needs, and it is the same over HTTP and
+//! One round: what is wanted, done. That is all that a backup needs, and it is the same over HTTP and
 //! SSH. The history can be cut off after some commits, and objects left out, where the other end can do that.
 
 use git2::Oid;
@@ -12,16 +12,11 @@ use super::{Messages, refusal, said};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
 
-/// More would make a request that no server likes, and hardly a smaller answer.
-const MOST_HAVES: usize = 256;
-
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted<'w> {
+pub(super) struct Wanted {
     /// An advertised commit.
     pub(super) commit: Oid,
-    /// Commits that are here with all that they need.
-    pub(super) haves: &'w [Oid],
     /// How many commits of its history; `None`: all.
     pub(super) depth: Option<u32>,
     /// A filter, such as `tree:0`, used where the other end can do that.
@@ -32,7 +27,7 @@ pub(super) struct Wanted<'w> {
 pub(super) fn fetch(
     mut conversation: Box<dyn Conversation + '_>,
     advertised: &Advertised,
-    wanted: Wanted<'_>,
+    wanted: Wanted,
     agent: &str,
     messages: &mut Messages,
     progress: &Progress,
@@ -75,7 +70,7 @@ pub(super) fn fetch(
     outcome
 }
 
-fn request(advertised: &Advertised, wanted: Wanted<'_>, agent: &str) -> Result<Vec<u8>> {
+fn request(advertised: &Advertised, wanted: Wanted, agent: &str) -> Result<Vec<u8>> {
     let mut capabilities = Vec::new();
     for word in ["side-band-64k", "ofs-delta", "no-progress", "object-format=sha1"] {
         if advertised.can(word) {
@@ -105,9 +100,6 @@ fn request(advertised: &Advertised, wanted: Wanted<'_>, agent: &str) -> Result<V
         push_packet(&mut request, format!("filter {filter}\n").as_bytes());
     }
     request.extend_from_slice(FLUSH);
-    for have in wanted.haves.iter().take(MOST_HAVES) {
-        push_packet(&mut request, format!("have {have}\n").as_bytes());
-    }
     push_packet(&mut request, b"done\n");
     Ok(request)
 }
