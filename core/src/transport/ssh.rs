@@ -16,6 +16,7 @@ mod known_hosts;
 mod login;
 mod meeting;
 mod site;
+mod stream;
 pub mod trust;
 
 use std::net::SocketAddr;

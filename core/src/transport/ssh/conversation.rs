@@ -26,7 +26,7 @@ use crate::transport::runtime::run;
 use crate::transport::wire::{Body, Conversation, Incoming, Limits, Outgoing, Service};
 
 /// So much is collected before it is handed over.
-const PIECE: usize = 64 * 1024;
+const PIECE: usize = 128 * 1024;
 /// After so much the session is given a moment without us. It writes to the socket only when nothing more lies ready for
 /// it, and keeps what it has encrypted until then.
 const MOST_AT_ONCE: usize = 1 << 20;
