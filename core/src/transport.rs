@@ -29,6 +29,7 @@ use self::smart::SmartTransport;
 use self::wire::{Limits, Service, Wire};
 use crate::config::{self as model, RemoteUrl};
 use crate::error::{Error, Kind, Result};
+use crate::git::reachable::PushSet;
 use crate::git::repository::Repository;
 use crate::progress::Progress;
 
@@ -94,12 +95,12 @@ pub trait Transport {
     /// The remote's references now.
     fn advertise(&mut self) -> Result<Advertisement>;
 
-    /// Sends `objects` (each once, complete with what the remote has) and moves the references, in this order.
+    /// Sends the objects of `set` (complete with what the remote has) and moves the references, in this order.
     /// Returns what was sent. A reference that stands elsewhere by now is [`Kind::RefMoved`].
     fn push(
         &mut self,
         source: &Repository,
-        objects: &[Oid],
+        set: &PushSet,
         updates: &[ReferenceUpdate],
         progress: &Progress,
     ) -> Result<Sent>;

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use git2::{Indexer, Oid};
 
 use super::advertisement::{self, Advertised};
-use super::receive_pack::{self, Pack};
+use super::receive_pack::{self, Pack, Verdict};
 use super::upload_pack::{self, Wanted};
 use super::wire::{Outgoing, Service, Wire};
 use super::{Advertisement, Description, Messages, Notes, ReferenceUpdate, Sent, Transport};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
-use crate::git::pack::{self, CommitSeeker, OutgoingPack};
+use crate::git::pack::{self, CommitSeeker, OutgoingPack, Written};
+use crate::git::reachable::PushSet;
 use crate::git::repository::{Repository, git_error};
 use crate::progress::Progress;
 
@@ -29,13 +30,22 @@ pub struct SmartTransport {
     /// What was last advertised, without the references, for the push that follows.
     advertised: Option<Advertised>,
     messages: Messages,
+    /// It could not make objects out of differences, so it is sent whole ones.
+    takes_whole_only: bool,
     progress: Progress,
 }
 
 impl SmartTransport {
     /// A remote to push to, or one only to read from.
     pub fn new(wire: Box<dyn Wire>, service: Service, progress: &Progress) -> Self {
-        Self { wire, service, advertised: None, messages: Messages::default(), progress: progress.clone() }
+        Self {
+            wire,
+            service,
+            advertised: None,
+            messages: Messages::default(),
+            takes_whole_only: false,
+            progress: progress.clone(),
+        }
     }
 
     fn look(&mut self, service: Service) -> Result<Advertised> {
@@ -94,7 +104,7 @@ impl Drop for Scratch {
 struct Objects<'o> {
     pack: OutgoingPack<'o>,
     estimate: u64,
-    sent: Option<u64>,
+    sent: Option<Written>,
 }
 
 impl Pack for Objects<'_> {
@@ -103,7 +113,7 @@ impl Pack for Objects<'_> {
     }
 
     fn write(&mut self, output: &mut dyn Outgoing) -> Result<()> {
-        self.sent = Some(self.pack.write(&mut |bytes| output.write(bytes))?.bytes);
+        self.sent = Some(self.pack.write(&mut |bytes| output.write(bytes))?);
         Ok(())
     }
 }
@@ -121,7 +131,7 @@ impl Transport for SmartTransport {
     fn push(
         &mut self,
         source: &Repository,
-        objects: &[Oid],
+        set: &PushSet,
         updates: &[ReferenceUpdate],
         progress: &Progress,
     ) -> Result<Sent> {
@@ -132,15 +142,19 @@ impl Transport for SmartTransport {
             return Ok(Sent::default());
         }
         let mut objects_out =
-            Objects { pack: OutgoingPack::new(source, objects, progress)?, estimate: 0, sent: None };
+            Objects { pack: OutgoingPack::new(source, &set.objects, progress)?, estimate: 0, sent: None };
         objects_out.estimate = objects_out.pack.estimate()?;
         let mut conversation = self.wire.open(Service::ReceivePack)?;
         let advertised = match self.advertised.take().filter(|_| !conversation.has_to_be_read_first()) {
             Some(advertised) => advertised,
             None => advertisement::read(conversation.advertisement(), Service::ReceivePack)?,
         };
+        let may_be_thin = !self.takes_whole_only && !advertised.can("no-thin");
+        if may_be_thin {
+            objects_out.pack.rest_on(&set.formers);
+        }
         fault::point("push:request");
-        receive_pack::push(
+        let verdict = receive_pack::push(
             conversation,
             &advertised,
             &updates,
@@ -149,8 +163,16 @@ impl Transport for SmartTransport {
             &mut self.messages,
         )?;
         fault::point("push:answered");
-        let bytes = objects_out.sent.unwrap_or(0);
-        Ok(Sent { objects: objects.len() as u64, bytes, restored: 0 })
+        let (bytes, deltas) = objects_out.sent.map_or((0, 0), |sent| (sent.bytes, sent.deltas));
+        match verdict {
+            Verdict::Taken => Ok(Sent { objects: set.objects.len() as u64, bytes, restored: 0 }),
+            // It may have lost what the differences rest on; whole objects do not depend on it.
+            Verdict::NotStored(_) if may_be_thin && deltas > 0 => {
+                self.takes_whole_only = true;
+                self.push(source, set, &updates, progress)
+            }
+            Verdict::NotStored(error) => Err(error),
+        }
     }
 
     fn commit_message(&mut self, commit: Oid) -> Result<String> {
