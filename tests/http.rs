@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::daemon::{Daemon, Setup};
-use crate::support::fault_proxy::{FaultProxy, Recorder};
+use crate::support::fault_proxy::{Behaviour, FaultProxy, Recorder};
 use crate::support::git::{Judge, assert_clone_equals, assert_same};
 use crate::support::tree::{picture, undo_escapes, write};
 use crate::support::web::{PASSWORD, Switches, USER, Web, free_port};
@@ -329,6 +329,71 @@ fn a_proxy_is_used_where_it_is_configured() {
     daemon.stop();
     setup.assert_all_is_well();
     assert!(proxy.seen().iter().all(|head| head.path.starts_with("http://git.example.invalid:")));
+}
+
+#[test]
+fn an_encrypted_connection_goes_through_a_proxy_as_it_is() {
+    let Some((mut setup, web)) = served(&Switches::default()) else { return };
+    let direct = setup.repository()["remotes"][0]["url"].as_str().unwrap().to_owned();
+    let port = direct.rsplit(':').next().unwrap().split('/').next().unwrap().parse().unwrap();
+    let proxy = FaultProxy::start(port);
+    setup.repository()["remotes"][0]["proxy"] = json!(proxy.address());
+    write(&setup.root(), "file", "1");
+    let daemon = setup.start();
+    daemon.api().flush();
+    daemon.stop();
+    setup.assert_all_is_well();
+    let seen = proxy.seen();
+    assert!(!seen.is_empty() && seen.iter().all(|head| head.method == "CONNECT"), "{seen:?}");
+    assert!(seen.iter().all(|head| head.header("authorization").is_none()), "the password is the server's");
+    drop(web);
+}
+
+#[test]
+fn a_bandwidth_is_kept_to() {
+    let Some((mut setup, _web)) = served(&Switches::default()) else { return };
+    setup.repository()["remotes"][0]["bandwidth"] = json!("1MiB/s");
+    let mut random = crate::support::Random::new(5);
+    let noise: Vec<u8> = (0..1 << 19).flat_map(|_| random.next().to_le_bytes()).collect();
+    write(&setup.root(), "noise", &noise);
+    let began = Instant::now();
+    let daemon = setup.start();
+    daemon.api().flush();
+    // A burst may go first; the rest takes its time.
+    assert!(began.elapsed() > Duration::from_millis(2500), "{:?}", began.elapsed());
+    daemon.stop();
+    setup.assert_all_is_well();
+}
+
+#[test]
+fn when_a_token_ends_is_in_status_and_soon_enough_a_warning() {
+    let Some((mut setup, web)) = served(&Switches::default()) else { return };
+    let proxy = FaultProxy::start(web.plain_port());
+    setup.repository()["remotes"] = json!([remote(&setup, "web", &proxy.url("documents"))]);
+    write(&setup.root(), "file", "1");
+    let ends = |at: &str| Behaviour::PassWith("github-authentication-token-expiration", at.to_owned());
+    proxy.always(ends("2099-12-24 18:30:00 UTC"));
+    let daemon = setup.start();
+    daemon.api().flush();
+    let status = daemon.status_when("it is known", |status| !row(status, "web")["token_expires"].is_null());
+    assert!(
+        row(&status, "web")["token_expires"].as_str().unwrap().starts_with("2099-12-24T18:30:00"),
+        "{status:#}"
+    );
+    assert!(row(&status, "web")["warnings"].is_null(), "{status:#}");
+    proxy.always(ends("2026-01-02 03:04:05 UTC"));
+    write(&setup.root(), "file", "2");
+    daemon.api().flush();
+    let status = daemon.status_when("it is warned of", |status| !row(status, "web")["warnings"].is_null());
+    let warnings = &row(&status, "web")["warnings"];
+    assert!(warnings[0].as_str().unwrap().contains("ends at 2026-01-02 03:04:05 UTC"), "{warnings}");
+    assert_eq!(warnings.as_array().unwrap().len(), 1, "{warnings}");
+    // What makes no sense is no date.
+    proxy.always(ends("tomorrow\u{fffd}"));
+    write(&setup.root(), "file", "3");
+    daemon.api().flush();
+    daemon.stop();
+    setup.assert_all_is_well();
 }
 
 #[test]

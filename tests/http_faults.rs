@@ -98,21 +98,29 @@ fn a_remote_that_hangs_delays_no_other() {
     write(&setup.root(), "file", "0");
     let daemon = setup.start();
     daemon.api().flush();
+    let judge = crate::support::git::Judge::new(&usb);
+    let median = |word: &str| {
+        let mut took: Vec<Duration> = (0..5)
+            .map(|number| {
+                let content = format!("{word} {number}");
+                write(&setup.root(), "file", &content);
+                let began = Instant::now();
+                eventually("the other has it", SOON, || {
+                    (judge.blob("main", "folder1/file")? == content.as_bytes()).then_some(())
+                });
+                began.elapsed()
+            })
+            .collect();
+        took.sort_unstable();
+        took[2]
+    };
+    let alone = median("nobody hangs");
     proxy.always(Behaviour::HangBeforeHead);
     let before = proxy.seen().len();
     write(&setup.root(), "file", "hang");
     eventually("it hangs", SOON, || (proxy.seen().len() > before).then_some(()));
-    let judge = crate::support::git::Judge::new(&usb);
-    for number in 1..=5 {
-        let content = number.to_string();
-        write(&setup.root(), "file", &content);
-        let began = Instant::now();
-        eventually("the other has it", SOON, || {
-            (judge.blob("main", "folder1/file")? == content.as_bytes()).then_some(())
-        });
-        // On a machine that does other work too; the law of this configuration is 300 ms.
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    }
+    let beside = median("one hangs");
+    assert!(beside < alone + Duration::from_secs(1), "{alone:?} alone, {beside:?} beside one that hangs");
     assert_eq!(proxy.seen().len(), before + 1, "it still hangs");
     daemon.stop_or_fail();
 }

@@ -38,6 +38,7 @@ mod remote_test;
 mod remotes;
 mod scale;
 mod ssh;
+mod ssh_refusals;
 mod state_damage;
 mod storm;
 mod supervision;

@@ -6,6 +6,7 @@
 
 use git2::Oid;
 
+use crate::config::Remote;
 use crate::error::Result;
 use crate::fault;
 use crate::git::refs;
@@ -44,6 +45,22 @@ pub fn ask(
     });
     let batch = trailer(&text, BATCH_TRAILER).and_then(|number| number.parse().ok()).unwrap_or(0);
     Ok(Some(Offer { remote: remote.clone(), tip, batch, ours: same_instance && same_roots }))
+}
+
+/// Asks every remote at the same time, in the order of `remotes`: one that does not answer holds up none of the others.
+pub fn ask_all(
+    remotes: &[Remote],
+    ask: impl Fn(&Remote) -> Result<Option<Offer>> + Sync,
+) -> Vec<(RemoteName, Result<Option<Offer>>)> {
+    std::thread::scope(|scope| {
+        let ask = &ask;
+        let asked: Vec<_> = remotes.iter().map(|remote| (remote, scope.spawn(move || ask(remote)))).collect();
+        let answers = asked.into_iter().map(|(remote, asking)| {
+            let answer = asking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            (remote.name.clone(), answer)
+        });
+        answers.collect()
+    })
 }
 
 /// The offer to continue: ours, and the most advanced.

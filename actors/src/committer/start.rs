@@ -255,18 +255,20 @@ fn adopt_history(seat: &RepositorySeat, log: &Logger, progress: &Progress) -> Re
     }
     let roots: Vec<RootName> = seat.roots.iter().map(|root| root.name.clone()).collect();
     let mut offers = Vec::new();
-    for remote in &seat.settings.remotes {
-        let asked = transport::connect_to_read(remote, &seat.path, progress).and_then(|found| match found {
+    let asked = adopt::ask_all(&seat.settings.remotes, |remote| {
+        match transport::connect_to_read(remote, &seat.path, progress)? {
             Some(mut transport) => {
                 adopt::ask(&remote.name, transport.as_mut(), &branch, &seat.common.instance, &roots)
             }
             None => Ok(None),
-        });
-        match asked {
+        }
+    });
+    for (name, answer) in asked {
+        match answer {
             Ok(offer) => offers.extend(offer),
             Err(error) => {
                 warn!(log, "a remote cannot be asked for its history; it is compared when it is reached";
-                                "remote" => %remote.name, "error" => %error)
+                                "remote" => %name, "error" => %error)
             }
         }
     }

@@ -27,6 +27,8 @@ const REDIRECTS: usize = 3;
 const REFUSAL_BYTES: usize = 4096;
 /// What it means is known by then; nobody waits long for its words.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(3);
+/// A token that ends so soon is warned of.
+const EXPIRES_SOON: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
 /// The content type of Git LFS, asked for and answered in.
 const LFS_TYPE: &str = "application/vnd.git-lfs+json";
 /// A batch request that needs no object and changes nothing.
@@ -243,8 +245,16 @@ impl HttpWire {
         let Some(text) = value.to_str().ok().and_then(|text| text.strip_suffix(" UTC")) else { return };
         let parsed = text.replace(' ', "T").parse::<jiff::civil::DateTime>();
         let at = parsed.ok().and_then(|at| at.to_zoned(jiff::tz::TimeZone::UTC).ok());
-        if let Some(at) = at {
-            self.notes.token_expires_ms = Some(at.timestamp().as_millisecond());
+        let Some(at) = at else { return };
+        self.notes.token_expires_ms = Some(at.timestamp().as_millisecond());
+        let left = at.timestamp().duration_since(jiff::Timestamp::now());
+        if left < EXPIRES_SOON {
+            // The same words all day, so that the log has them once.
+            let warning =
+                format!("the token ends at {text} UTC: make a new one, and put it where this one is");
+            if !self.notes.warnings.contains(&warning) {
+                self.notes.warnings.push(warning);
+            }
         }
     }
 }

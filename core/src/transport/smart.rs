@@ -10,6 +10,7 @@ use super::receive_pack::{self, Pack, Verdict};
 use super::upload_pack::{self, Wanted};
 use super::wire::{Outgoing, Service, Wire};
 use super::{Advertisement, Description, Messages, Notes, ReferenceUpdate, Sent, Transport};
+use crate::disk::Room;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::git::pack::{self, CommitSeeker, OutgoingPack, Written};
@@ -197,7 +198,14 @@ impl Transport for SmartTransport {
         let fail = |error| git_error("receive objects into", &scratch.0, error);
         // Every object is hashed, and whatever one of them needs has to be there.
         let mut indexer = Indexer::new(None, &scratch.0, 0o444, true).map_err(fail)?;
+        let mut room = Room::of(target.path())?.spare();
         self.fetch_into(wanted, &mut |bytes| {
+            // A remote that sends without end must not fill the disk that the backup is made on.
+            room = room.saturating_sub(bytes.len() as u64);
+            if room < bytes.len() as u64 {
+                room = Room::of(target.path())?.spare();
+                Room::of(target.path())?.must_hold(bytes.len() as u64, target.path())?;
+            }
             std::io::Write::write_all(&mut indexer, bytes).map_err(|error| {
                 let text = format!("cannot take in what the remote sends, in {}", target.path().display());
                 Error::with_source(Kind::Git, text, error)
