@@ -4,13 +4,14 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::support::daemon::{Daemon, Setup};
 use crate::support::fault_proxy::{Behaviour, FaultProxy, Recorder};
-use crate::support::git::{Judge, assert_clone_equals, assert_same};
+use crate::support::git::{Judge, assert_clone_equals, assert_same, git};
 use crate::support::tree::{picture, undo_escapes, write};
 use crate::support::web::{PASSWORD, Switches, USER, Web, free_port};
 use crate::support::{SOON, eventually};
@@ -347,6 +348,61 @@ fn an_encrypted_connection_goes_through_a_proxy_as_it_is() {
     assert!(!seen.is_empty() && seen.iter().all(|head| head.method == "CONNECT"), "{seen:?}");
     assert!(seen.iter().all(|head| head.header("authorization").is_none()), "the password is the server's");
     drop(web);
+}
+
+#[test]
+fn one_change_in_a_large_directory_sends_little_also_to_a_server_that_has_lost_what_it_was_before() {
+    let Some((setup, web)) = served(&Switches::default()) else { return };
+    let remote = setup.remote().path;
+    // As strict as hosts are, and the way that large pushes go.
+    git(&remote, &["config", "receive.fsckObjects", "true"]);
+    git(&remote, &["config", "transfer.unpackLimit", "1"]);
+    for number in 0..2000 {
+        write(&setup.root(), &format!("file-{number}"), number.to_string());
+    }
+    let daemon = setup.start();
+    daemon.api().flush();
+    let pushed = || {
+        let output = daemon.output();
+        let line = output.lines().rfind(|line| line.contains("\"pushed\"")).unwrap();
+        serde_json::from_str::<Value>(line).unwrap()["bytes"].as_u64().unwrap()
+    };
+    assert!(pushed() > 50_000, "the directory itself takes more: {}", pushed());
+    write(&setup.root(), "file-1000", "changed");
+    daemon.api().flush();
+    assert!(pushed() < 5_000, "{}", pushed());
+    // It works on without the directory's former version, which nobody needs who has the new one.
+    let former = git(&remote, &["rev-parse", "main:folder1"]);
+    lose(&remote, former.trim());
+    write(&setup.root(), "file-1000", "changed again");
+    daemon.api().flush();
+    assert!(pushed() > 50_000, "whole ones need nothing: {}", pushed());
+    daemon.stop();
+    assert_eq!(setup.remote().blob("main", "folder1/file-1000").unwrap(), b"changed again");
+    drop(web);
+}
+
+/// Makes every object of a repository a file of its own, and removes one.
+fn lose(repository: &Path, object: &str) {
+    let packs: Vec<_> =
+        fs::read_dir(repository.join("objects/pack")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let aside = repository.join("aside");
+    fs::create_dir(&aside).unwrap();
+    for path in packs {
+        fs::rename(&path, aside.join(path.file_name().unwrap())).unwrap();
+    }
+    for pack in fs::read_dir(&aside).unwrap().map(|entry| entry.unwrap().path()) {
+        if pack.extension().is_some_and(|ending| ending == "pack") {
+            let unpacked = Command::new("git")
+                .args(["unpack-objects", "-q"])
+                .current_dir(repository)
+                .stdin(fs::File::open(&pack).unwrap())
+                .status();
+            assert!(unpacked.unwrap().success());
+        }
+    }
+    fs::remove_dir_all(&aside).unwrap();
+    fs::remove_file(repository.join("objects").join(&object[..2]).join(&object[2..])).unwrap();
 }
 
 #[test]

@@ -285,7 +285,8 @@ impl Pusher {
         // A remote that was only read, and is as it should be, is no news.
         if let Some(sent) = delivery.sent.filter(|sent| sent.objects > 0) {
             info!(self.log, "pushed"; "commit" => delivery.confirmed.map(|oid| oid.to_string()),
-                  "objects" => sent.objects, "bytes" => sent.bytes);
+                  "objects" => sent.objects, "bytes" => sent.bytes,
+                  "took_ms" => delivery.took.map(|took| took.as_millis() as u64));
         }
         match (&delivery.record.halted, &delivery.record.last_error) {
             (Some(halt), _) if self.status.state != RemoteState::Halted => {

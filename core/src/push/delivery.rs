@@ -61,6 +61,8 @@ pub struct Delivery {
     pub unprotected_since_ms: Option<i64>,
     /// When to try again; `None`: when there is a new commit.
     pub next_try_ms: Option<i64>,
+    /// How long the attempt took; absent if there was none.
+    pub took: Option<Duration>,
     /// What kind of trouble the attempt had.
     pub trouble: Option<Kind>,
     /// What was noticed on the way.
@@ -89,6 +91,7 @@ pub fn deliver(
             sent: None,
             unprotected_since_ms: None,
             next_try_ms: None,
+            took: None,
             trouble: None,
             notes: Notes::default(),
         });
@@ -120,7 +123,8 @@ pub fn deliver(
         Err(error) | Ok(Outcome::Halted { rescued: Err(error), .. }) => Some(error.kind()),
         Ok(_) => None,
     };
-    let took_ms = milliseconds(began.elapsed());
+    let took = began.elapsed();
+    let took_ms = milliseconds(took);
     // The pause is between the end of one attempt and the next: one that waited for minutes was none.
     let ended_ms = wanted.now_ms.saturating_add(took_ms);
     let mut attempt = PushRecord {
@@ -142,7 +146,7 @@ pub fn deliver(
     fault::point("push:recorded");
     let came_to = sent.map_or(Attempt::InVain, Attempt::Verified);
     let delivery = stand(&repository, record, Some(tip), came_to)?;
-    Ok(Delivery { trouble, notes, ..delivery })
+    Ok(Delivery { took: Some(took), trouble, notes, ..delivery })
 }
 
 /// What the store knows of the remote, unless that was learnt at another address under the same name.
@@ -365,6 +369,7 @@ fn stand(
         sent,
         unprotected_since_ms,
         next_try_ms,
+        took: None,
         trouble,
         notes: Notes::default(),
         record,
