@@ -33,6 +33,8 @@ pub struct SmartTransport {
     messages: Messages,
     /// It could not make objects out of differences, so it is sent whole ones.
     takes_whole_only: bool,
+    /// What is looked at from now on is only looked at.
+    has_pushed: bool,
     progress: Progress,
 }
 
@@ -45,6 +47,7 @@ impl SmartTransport {
             advertised: None,
             messages: Messages::default(),
             takes_whole_only: false,
+            has_pushed: false,
             progress: progress.clone(),
         }
     }
@@ -53,7 +56,11 @@ impl SmartTransport {
         let mut conversation = self.wire.open(service)?;
         let read = advertisement::read(conversation.advertisement(), service);
         let aside = conversation.aside();
-        conversation.close();
+        match read {
+            // A push follows, most likely.
+            Ok(_) if service == Service::ReceivePack && !self.has_pushed => conversation.park(),
+            _ => conversation.close(),
+        }
         self.messages.add(&aside);
         read.map_err(|error| self.messages.explain(error))
     }
@@ -145,7 +152,8 @@ impl Transport for SmartTransport {
         let mut objects_out =
             Objects { pack: OutgoingPack::new(source, &set.objects, progress)?, estimate: 0, sent: None };
         objects_out.estimate = objects_out.pack.estimate()?;
-        let mut conversation = self.wire.open(Service::ReceivePack)?;
+        self.has_pushed = true;
+        let mut conversation = self.wire.resume(Service::ReceivePack)?;
         let advertised = match self.advertised.take().filter(|_| !conversation.has_to_be_read_first()) {
             Some(advertised) => advertised,
             None => advertisement::read(conversation.advertisement(), Service::ReceivePack)?,

@@ -2,7 +2,8 @@
 //!
 //! An SSH packet is read in two parts, and a server that takes what we send says so with a packet of forty bytes for
 //! every few kilobytes: without this, half of the time of a push goes into waking up for them. What has come is
-//! read at once, as much as there is; after a small part the next look waits for a moment, in which more comes.
+//! read at once, as much as there is; where small parts follow each other quickly, the next look waits for a moment, in
+//! which more comes.
 
 use std::io;
 use std::pin::Pin;
@@ -15,8 +16,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Two of the largest packets that servers send.
 const BUFFER: usize = 64 * 1024;
-/// After less than this, the next look waits.
+/// Less than this is a small part.
 const SMALL: usize = 4 * 1024;
+/// After so many of them within [`SPELL`], the next look waits: a greeting and a log-in have fewer.
+const MANY: u32 = 8;
+const SPELL: Duration = Duration::from_millis(10);
 /// So long: short against a round trip over a network.
 const REST: Duration = Duration::from_millis(1);
 
@@ -29,12 +33,33 @@ pub(super) struct CalmStream<S = TcpStream> {
     /// Until then nobody looks for more.
     rest: Pin<Box<Sleep>>,
     is_resting: bool,
+    /// Small parts since then.
+    small: u32,
+    since: Instant,
 }
 
 impl<S> CalmStream<S> {
     pub(super) fn new(socket: S) -> Self {
-        let rest = Box::pin(sleep_until(Instant::now()));
-        Self { socket, buffer: vec![0; BUFFER].into(), unread: 0..0, rest, is_resting: false }
+        let now = Instant::now();
+        let rest = Box::pin(sleep_until(now));
+        Self {
+            socket,
+            buffer: vec![0; BUFFER].into(),
+            unread: 0..0,
+            rest,
+            is_resting: false,
+            small: 0,
+            since: now,
+        }
+    }
+
+    /// Whether so many small parts have come lately, this one included, that it is better to wait for more.
+    fn is_flooded(&mut self, now: Instant) -> bool {
+        if now.duration_since(self.since) > SPELL {
+            (self.small, self.since) = (0, now);
+        }
+        self.small += 1;
+        self.small > MANY
     }
 }
 
@@ -54,8 +79,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for CalmStream<S> {
             ready!(Pin::new(&mut this.socket).poll_read(context, &mut part))?;
             this.unread = 0..part.filled().len();
             if (1..SMALL).contains(&this.unread.len()) {
-                this.rest.as_mut().reset(Instant::now() + REST);
-                this.is_resting = true;
+                let now = Instant::now();
+                this.is_resting = this.is_flooded(now);
+                if this.is_resting {
+                    this.rest.as_mut().reset(now + REST);
+                }
             }
         }
         let length = this.unread.len().min(into.remaining());
