@@ -5,6 +5,7 @@
 //!                        └─ commands/{status,control,why} ─ client ─▶ the daemon, or offline ─▶ the store
 //! ```
 
+mod adoption;
 mod boot;
 mod cli;
 mod client;

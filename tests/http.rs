@@ -358,7 +358,7 @@ fn one_change_in_a_large_directory_sends_little_also_to_a_server_that_has_lost_w
     git(&remote, &["config", "receive.fsckObjects", "true"]);
     git(&remote, &["config", "transfer.unpackLimit", "1"]);
     for number in 0..2000 {
-        write(&setup.root(), &format!("file-{number}"), number.to_string());
+        write(&setup.root(), format!("file-{number}"), number.to_string());
     }
     let daemon = setup.start();
     daemon.api().flush();

@@ -16,6 +16,7 @@
 
 mod support;
 
+mod adoption;
 mod api;
 mod cli;
 #[cfg(feature = "fault-points")]

@@ -278,7 +278,8 @@ fn explain(reason: HaltReason, remote_tip: Option<Oid>, wanted: &Wanted<'_>, res
     };
     format!(
         "{} {stands}, {what}. Nothing on it is touched; the backup goes to {rescue_branch} meanwhile. Look at both, \
-         then `backupbot resume --repository … --remote {}`",
+         then `backupbot resume --repository … --remote {}`; or start once with `--adopt continue` to go on from what \
+         is there, or with `--adopt branch` to leave it and push to a branch of this instance's own",
         wanted.branch, wanted.remote.name
     )
 }
