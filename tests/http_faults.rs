@@ -249,3 +249,41 @@ fn a_push_whose_answer_is_lost_is_recognised_and_not_made_again() {
     daemon.stop();
     setup.assert_all_is_well();
 }
+
+#[test]
+fn a_push_goes_by_what_the_last_one_saw_and_looks_again_when_that_is_wrong() {
+    let Some((setup, web, proxy)) = proxied() else { return };
+    write(&setup.root(), "file", "0");
+    let daemon = setup.start();
+    daemon.api().flush();
+    let looks = || proxy.seen().iter().filter(|head| is_look(head)).count();
+    for number in 1..=3 {
+        let before = proxy.seen().len();
+        write(&setup.root(), "file", number.to_string());
+        let seen =
+            eventually("two requests", SOON, || proxy.seen().get(before..before + 2).map(<[Head]>::to_vec));
+        assert!(seen[0].is_push() && is_look(&seen[1]), "it is read back, and not asked before: {seen:?}");
+        daemon.api().flush();
+    }
+    // A flush with nothing to push reads the remote all the same.
+    let looked = looks();
+    daemon.api().flush();
+    assert!(looks() > looked);
+    let remote = setup.remote().path;
+    for (what, disturb) in [
+        ("deleted", &["update-ref", "-d", "refs/heads/main"][..]),
+        ("set back", &["update-ref", "refs/heads/main", "main~1"][..]),
+    ] {
+        write(&setup.root(), "file", what);
+        daemon.api().flush();
+        crate::support::git::git(&remote, disturb);
+        write(&setup.root(), "file", format!("after it was {what}"));
+        if what == "deleted" {
+            daemon.api().flush();
+        } else {
+            standing(&daemon, "web", "halted", "rewound");
+        }
+    }
+    daemon.stop_or_fail();
+    drop(web);
+}

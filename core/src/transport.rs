@@ -7,6 +7,7 @@
 mod advertisement;
 mod http;
 pub mod local;
+pub mod memory;
 mod messages;
 mod pace;
 mod packetline;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use git2::Oid;
 
+use self::memory::Memory;
 use self::messages::{Messages, said};
 use self::smart::SmartTransport;
 use self::wire::{Limits, Service, Wire};
@@ -116,6 +118,12 @@ pub trait Transport {
     /// The message of a commit there, to see whose it is before anything is copied.
     fn commit_message(&mut self, commit: Oid) -> Result<String>;
 
+    /// Whether the last advertisement was remembered and not asked for: what follows from it, but for a push that the
+    /// remote took, has to be looked at again.
+    fn went_by_memory(&self) -> bool {
+        false
+    }
+
     /// How many bytes one request should have at most; whole commits are sent in slices of about that size. `None`: as
     /// many as there are.
     fn slice_bytes(&self) -> Option<u64> {
@@ -169,15 +177,19 @@ pub fn connect_to_test(
 }
 
 /// Connects to a remote for `repository`. A local path that does not exist becomes a bare repository with HEAD
-/// at `branch`.
+/// at `branch`. The first look may be one at `memory`.
 pub fn connect(
     remote: &model::Remote,
     branch: &str,
     repository: &Path,
+    memory: &Memory,
     progress: &Progress,
 ) -> Result<Box<dyn Transport>> {
     match wire(remote, repository, progress)? {
-        Some(wire) => Ok(Box::new(SmartTransport::new(wire, Service::ReceivePack, progress))),
+        Some(wire) => {
+            let transport = SmartTransport::new(wire, Service::ReceivePack, progress);
+            Ok(Box::new(transport.remembering(memory.clone())))
+        }
         None => Ok(Box::new(local::LocalTransport::open(&local_path(remote)?, branch, repository)?.0)),
     }
 }

@@ -287,14 +287,14 @@ class Bench:
             mine.append((daemon.said("pushed")[count]["took_ms"] / 1000, cpu, memory_of(daemon.child.pid, "VmHWM")))
             theirs.append(peer(number))
         self.report("%s: push of one small commit by the daemon; git push of one" % kind, mine, theirs)
-        for number in range(300):
+        for number in range(100):
             with open(os.path.join(self.corpus, "grows"), "w") as out:
                 out.write("%d\n" % number)
             daemon.flush()
         took = [record["took_ms"] for record in daemon.said("pushed")]
         os.remove(os.path.join(self.corpus, "grows"))
-        print("%s: 300 small commits, a push took %d ms for the first 50 of them and %d ms for the last 50 (medians)"
-              % (kind, statistics.median(took[-300:-250]), statistics.median(took[-50:])), flush=True)
+        print("%s: 100 small commits, a push took %d ms for the first 20 of them and %d ms for the last 20 (medians)"
+              % (kind, statistics.median(took[-100:-80]), statistics.median(took[-20:])), flush=True)
         daemon.stop()
 
     def ssh(self):

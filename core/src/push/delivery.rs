@@ -16,6 +16,7 @@ use crate::progress::Progress;
 use crate::snapshot::{oid, raw};
 use crate::store::RemoteStore;
 use crate::store::remotes::{Halt, PushRecord, RemoteRecord};
+use crate::transport::memory::Memory;
 use crate::transport::{self, Notes, Sent};
 
 /// Commits looked at, at most, to find the oldest one that a remote lacks.
@@ -40,6 +41,8 @@ pub struct Wanted<'w> {
     pub eager: bool,
     /// An operator resumes a halted remote: its present state is taken for right.
     pub resume: bool,
+    /// What the last push learnt of the remote.
+    pub memory: &'w Memory,
     /// Unix milliseconds.
     pub now_ms: i64,
 }
@@ -180,7 +183,11 @@ fn attempt(
         );
         return Err(Error::new(Kind::RemoteUnreachable, text));
     }
-    let mut transport = transport::connect(wanted.remote, wanted.branch, wanted.repository, progress)?;
+    if record.halted.is_some() || record.failures > 0 {
+        wanted.memory.clear();
+    }
+    let mut transport =
+        transport::connect(wanted.remote, wanted.branch, wanted.repository, wanted.memory, progress)?;
     let new_rescue_branch = rescue_branch(wanted.instance, wanted.now_ms);
     let rescue_branch = record.halted.as_ref().map(|halt| halt.rescue_branch.as_str());
     let request = Request {
@@ -190,9 +197,21 @@ fn attempt(
         rescue_branch: rescue_branch.filter(|name| !name.is_empty()),
         new_rescue_branch: &new_rescue_branch,
     };
-    let outcome = push(repository, transport.as_mut(), &request, progress);
+    let mut outcome = push(repository, transport.as_mut(), &request, progress);
+    if transport.went_by_memory() && is_to_be_looked_into(&outcome) {
+        outcome = push(repository, transport.as_mut(), &request, progress);
+    }
     *notes = transport.notes();
     outcome
+}
+
+/// Whether it may have another cause than the remote as it is now.
+fn is_to_be_looked_into(outcome: &Result<Outcome>) -> bool {
+    match outcome {
+        Ok(Outcome::Confirmed(_)) => false,
+        Ok(Outcome::Halted { .. }) => true,
+        Err(error) => matches!(error.kind(), Kind::RefMoved | Kind::RemoteRefused | Kind::Redirected),
+    }
 }
 
 /// Turns what happened into what is known. Returns what reached the branch.

@@ -41,6 +41,7 @@ pub(super) struct HttpWire {
     client: Client,
     /// Of the repository, without a trailing slash. A redirect may move it, within its origin.
     base: Url,
+    is_moved: bool,
     login: Login,
     limits: Limits,
     progress: Progress,
@@ -61,7 +62,15 @@ impl HttpWire {
         })?;
         let client = client::of(remote, &base, limits)?;
         let login = Login::new(remote);
-        Ok(Self { client, base, login, limits, progress: progress.clone(), notes: Notes::default() })
+        Ok(Self {
+            client,
+            base,
+            is_moved: false,
+            login,
+            limits,
+            progress: progress.clone(),
+            notes: Notes::default(),
+        })
     }
 
     fn headers(&mut self) -> Result<HeaderMap> {
@@ -142,6 +151,7 @@ impl HttpWire {
         match moved.filter(|_| is_same_question && redirects <= REDIRECTS) {
             Some(path) => {
                 self.base.set_path(&path);
+                self.is_moved = true;
                 Ok(())
             }
             None => {
@@ -267,6 +277,11 @@ fn origin_of(url: &Url) -> String {
 impl Wire for HttpWire {
     fn open(&mut self, service: Service) -> Result<Box<dyn Conversation + '_>> {
         Ok(Box::new(HttpConversation { wire: self, service, advertisement: None }))
+    }
+
+    /// A push is not redirected: where a question is, it has to be asked.
+    fn may_push_unasked(&self) -> bool {
+        !self.is_moved
     }
 
     /// Asks for a batch of nothing. Servers that know LFS answer in its own content type, whatever they answer.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use git2::{Indexer, Oid};
 
 use super::advertisement::{self, Advertised};
+use super::memory::Memory;
 use super::receive_pack::{self, Pack, Verdict};
 use super::upload_pack::{self, Wanted};
 use super::wire::{Outgoing, Service, Wire};
@@ -35,6 +36,10 @@ pub struct SmartTransport {
     takes_whole_only: bool,
     /// What is looked at from now on is only looked at.
     has_pushed: bool,
+    /// What is taken from it counts for the first look only.
+    memory: Option<Memory>,
+    has_looked: bool,
+    went_by_memory: bool,
     progress: Progress,
 }
 
@@ -48,8 +53,33 @@ impl SmartTransport {
             messages: Messages::default(),
             takes_whole_only: false,
             has_pushed: false,
+            memory: None,
+            has_looked: false,
+            went_by_memory: false,
             progress: progress.clone(),
         }
+    }
+
+    /// Goes by what an earlier push left there, and leaves what it sees.
+    pub fn remembering(mut self, memory: Memory) -> Self {
+        self.memory = Some(memory);
+        self
+    }
+
+    /// What the remote has, remembered or looked at.
+    fn look_or_recall(&mut self) -> Result<Advertised> {
+        let is_first = !std::mem::replace(&mut self.has_looked, true);
+        let memory = self.memory.as_ref().filter(|_| self.wire.may_push_unasked());
+        let recalled = memory.filter(|_| is_first).and_then(Memory::take);
+        self.went_by_memory |= recalled.is_some();
+        if let Some(advertised) = recalled {
+            return Ok(advertised);
+        }
+        let advertised = self.look(self.service)?;
+        if let Some(memory) = self.memory.as_ref().filter(|_| !is_first && self.wire.may_push_unasked()) {
+            memory.keep(&advertised);
+        }
+        Ok(advertised)
     }
 
     fn look(&mut self, service: Service) -> Result<Advertised> {
@@ -128,7 +158,7 @@ impl Pack for Objects<'_> {
 
 impl Transport for SmartTransport {
     fn advertise(&mut self) -> Result<Advertisement> {
-        let mut advertised = self.look(self.service)?;
+        let mut advertised = self.look_or_recall()?;
         // There may be a hundred thousand of them: what the push needs is what the other end can do.
         let references = std::mem::take(&mut advertised.references);
         let haves = std::mem::take(&mut advertised.haves);
@@ -237,6 +267,10 @@ impl Transport for SmartTransport {
         let capabilities = advertised.capabilities.iter();
         let words = capabilities.filter(|word| !word.contains('=')).map(|word| super::said(word.as_bytes()));
         Ok(Description { agent, capabilities: words.collect(), lfs })
+    }
+
+    fn went_by_memory(&self) -> bool {
+        self.went_by_memory
     }
 
     fn slice_bytes(&self) -> Option<u64> {

@@ -100,6 +100,12 @@ pub trait Wire: Send {
         self.open(service)
     }
 
+    /// Whether a push may be made by what was advertised some time ago. Where looking again costs a request of its own,
+    /// it tells nothing that the push itself does not prove.
+    fn may_push_unasked(&self) -> bool {
+        false
+    }
+
     /// Whether the other end has a Git LFS server for this repository; `None` where that is not known.
     fn has_lfs(&mut self) -> Result<Option<bool>> {
         Ok(None)

@@ -14,6 +14,7 @@ use git2::Oid;
 
 use crate::error::{Error, Kind, Result};
 
+mod ahead;
 mod delta;
 mod header;
 pub mod index;
