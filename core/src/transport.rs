@@ -70,6 +70,32 @@ pub struct Notes {
     pub token_expires_ms: Option<i64>,
 }
 
+/// What a remote gives besides whole histories of what it advertises. To be asked after [`Transport::advertise`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Abilities {
+    /// A commit without those before it.
+    pub shallow: bool,
+    /// A commit without its files.
+    pub leaves_out: bool,
+    /// Commits that only a history leads to.
+    pub earlier_commits: bool,
+    /// Any object by its name.
+    pub single_objects: bool,
+}
+
+/// A part of a remote's history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Commits, each with all that is in it and without those before it.
+    Snapshot,
+    /// The same without the contents of files.
+    Names,
+    /// Commits and all before them, and nothing that is in them.
+    Commits,
+    /// Nothing but what is named.
+    Objects,
+}
+
 /// A reference to move on the remote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReferenceUpdate {
@@ -138,6 +164,23 @@ pub trait Transport {
     /// What was noticed since the last call.
     fn notes(&mut self) -> Notes {
         Notes::default()
+    }
+
+    /// What it gives besides.
+    fn abilities(&self) -> Abilities {
+        Abilities::default()
+    }
+
+    /// Copies a part of the remote's history into `target`, durably. The caller has made sure that the remote is able to.
+    fn fetch_part(
+        &mut self,
+        target: &Repository,
+        want: &[Oid],
+        part: Part,
+        progress: &Progress,
+    ) -> Result<()> {
+        let _ = (target, want, progress);
+        Err(Error::new(Kind::Internal, format!("{part:?} cannot be had from this remote")))
     }
 
     /// Copies everything reachable from `want` into `target`, durably, without touching its references.

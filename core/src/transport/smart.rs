@@ -10,7 +10,7 @@ use super::memory::Memory;
 use super::receive_pack::{self, Pack, Verdict};
 use super::upload_pack::{self, Wanted};
 use super::wire::{Outgoing, Service, Wire};
-use super::{Advertisement, Description, Messages, Notes, ReferenceUpdate, Sent, Transport};
+use super::{Abilities, Advertisement, Description, Messages, Notes, Part, ReferenceUpdate, Sent, Transport};
 use crate::disk::Room;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
@@ -21,6 +21,8 @@ use crate::progress::Progress;
 
 /// Large hosts take 2 GB in one push (GitHub), others what their proxy was told to.
 const SLICE_BYTES: u64 = 1024 * 1024 * 1024;
+/// Objects that one request names: some 4 MB of it.
+const MOST_WANTED: usize = 80_000;
 /// The largest pack that is taken to look at one commit.
 const LARGEST_LOOK: u64 = 64 * 1024 * 1024;
 
@@ -95,7 +97,7 @@ impl SmartTransport {
         read.map_err(|error| self.messages.explain(error))
     }
 
-    fn fetch_into(&mut self, wanted: Wanted, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    fn fetch_into(&mut self, wanted: Wanted<'_>, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let mut conversation = self.wire.open(Service::UploadPack)?;
         let advertised = advertisement::read(conversation.advertisement(), Service::UploadPack)?;
         upload_pack::fetch(
@@ -107,6 +109,31 @@ impl SmartTransport {
             &self.progress.clone(),
             sink,
         )
+    }
+
+    /// Takes a pack in. Every object is hashed; of a whole history, whatever one of them needs has to be there.
+    fn take_in(&mut self, target: &Repository, wanted: Wanted<'_>, progress: &Progress) -> Result<()> {
+        progress.check()?;
+        let is_whole = wanted.depth.is_none() && wanted.filter.is_none() && wanted.objects.len() == 1;
+        let scratch = Scratch::make(target.path(), "fetch")?;
+        let fail = |error| git_error("receive objects into", &scratch.0, error);
+        let mut indexer = Indexer::new(None, &scratch.0, 0o444, is_whole).map_err(fail)?;
+        let mut room = Room::of(target.path())?.spare();
+        self.fetch_into(wanted, &mut |bytes| {
+            // A remote that sends without end must not fill the disk that the backup is made on.
+            room = room.saturating_sub(bytes.len() as u64);
+            if room < bytes.len() as u64 {
+                room = Room::of(target.path())?.spare();
+                Room::of(target.path())?.must_hold(bytes.len() as u64, target.path())?;
+            }
+            progress.bytes_done(bytes.len() as u64);
+            std::io::Write::write_all(&mut indexer, bytes).map_err(|error| {
+                let text = format!("cannot take in what the remote sends, in {}", target.path().display());
+                Error::with_source(Kind::Git, text, error)
+            })
+        })?;
+        let hex = indexer.commit().map_err(fail)?;
+        pack::place_indexed(&scratch.0, &target.pack_directory(), &hex).map(|_| ())
     }
 }
 
@@ -217,7 +244,7 @@ impl Transport for SmartTransport {
     fn commit_message(&mut self, commit: Oid) -> Result<String> {
         let mut seeker = CommitSeeker::new(commit, LARGEST_LOOK);
         // One that is cut off at once costs the same with and without a filter, which few servers allow.
-        let wanted = Wanted { commit, depth: Some(1), filter: Some("tree:0") };
+        let wanted = Wanted { objects: &[commit], depth: Some(1), filter: Some("tree:0") };
         let fetched = self.fetch_into(wanted, &mut |bytes| seeker.take(bytes));
         match (seeker.found(), fetched) {
             (Some(data), _) => Ok(message_of(&data)),
@@ -230,32 +257,40 @@ impl Transport for SmartTransport {
     }
 
     fn fetch(&mut self, target: &Repository, want: Oid, progress: &Progress) -> Result<()> {
-        progress.check()?;
-        let scratch = Scratch::make(target.path(), "fetch")?;
-        let wanted = Wanted { commit: want, depth: None, filter: None };
-        let fail = |error| git_error("receive objects into", &scratch.0, error);
-        // Every object is hashed, and whatever one of them needs has to be there.
-        let mut indexer = Indexer::new(None, &scratch.0, 0o444, true).map_err(fail)?;
-        let mut room = Room::of(target.path())?.spare();
-        self.fetch_into(wanted, &mut |bytes| {
-            // A remote that sends without end must not fill the disk that the backup is made on.
-            room = room.saturating_sub(bytes.len() as u64);
-            if room < bytes.len() as u64 {
-                room = Room::of(target.path())?.spare();
-                Room::of(target.path())?.must_hold(bytes.len() as u64, target.path())?;
-            }
-            std::io::Write::write_all(&mut indexer, bytes).map_err(|error| {
-                let text = format!("cannot take in what the remote sends, in {}", target.path().display());
-                Error::with_source(Kind::Git, text, error)
-            })
-        })?;
-        let hex = indexer.commit().map_err(fail)?;
-        pack::place_indexed(&scratch.0, &target.pack_directory(), &hex)?;
+        self.take_in(target, Wanted { objects: &[want], depth: None, filter: None }, progress)?;
         if !target.has_commit(want) {
             let text = format!("the remote sent a pack without {want}, which it advertises");
             return Err(Error::new(Kind::RemoteRefused, text));
         }
         Ok(())
+    }
+
+    fn abilities(&self) -> Abilities {
+        let can = |word: &str| self.advertised.as_ref().is_some_and(|advertised| advertised.can(word));
+        let gives_any = can("allow-any-sha1-in-want");
+        Abilities {
+            shallow: can("shallow"),
+            leaves_out: can("filter"),
+            earlier_commits: gives_any || can("allow-reachable-sha1-in-want"),
+            single_objects: gives_any,
+        }
+    }
+
+    fn fetch_part(
+        &mut self,
+        target: &Repository,
+        want: &[Oid],
+        part: Part,
+        progress: &Progress,
+    ) -> Result<()> {
+        let (depth, filter) = match part {
+            Part::Snapshot => (Some(1), None),
+            Part::Names => (Some(1), Some("blob:none")),
+            Part::Commits => (None, Some("tree:0")),
+            Part::Objects => (None, None),
+        };
+        want.chunks(MOST_WANTED)
+            .try_for_each(|objects| self.take_in(target, Wanted { objects, depth, filter }, progress))
     }
 
     fn describe(&mut self) -> Result<Description> {
