@@ -16,6 +16,7 @@ pub mod error;
 pub mod fault;
 pub mod git;
 pub mod heal;
+pub mod history;
 pub mod ignore;
 pub mod limits;
 pub mod memory;

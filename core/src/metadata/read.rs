@@ -2,10 +2,10 @@
 
 use git2::{Odb, Oid};
 
-use super::shard::{Prefix, foreign_version, read_records};
+use super::shard::{Prefix, find_in_shard, foreign_version, read_records};
 use super::{
-    FORMAT_PATH, FORMAT_VERSION, MAX_LEVELS, OWN_NAME, RECORDS_NAME, Record, child_at, child_name, child_of,
-    damaged, directory_path, hash_of, read_blob, records_path,
+    FORMAT_PATH, FORMAT_VERSION, MAX_LEVELS, NOTHING_IN_IT, OWN_NAME, RECORDS_NAME, Record, child_at,
+    child_name, child_of, damaged, directory_path, hash_of, read_blob, records_path,
 };
 use crate::error::{Error, Kind, Result};
 use crate::names::RootName;
@@ -90,7 +90,12 @@ fn find(
     }
 }
 
-fn find_in(objects: &Odb<'_>, node: Entry, mut path: Vec<u8>, name: &[u8]) -> Result<Option<Record>> {
+pub(super) fn find_in(
+    objects: &Odb<'_>,
+    node: Entry,
+    mut path: Vec<u8>,
+    name: &[u8],
+) -> Result<Option<Record>> {
     let hash = hash_of(name);
     let mut node = node;
     let mut prefix = Prefix::new();
@@ -107,8 +112,7 @@ fn find_in(objects: &Odb<'_>, node: Entry, mut path: Vec<u8>, name: &[u8]) -> Re
         prefix.push(child);
         node = below;
     }
-    let records = read_records(objects, node.oid, &path, &prefix)?;
-    Ok(records.into_iter().find(|record| record.name == name))
+    find_in_shard(objects, node.oid, &path, name)
 }
 
 /// Calls `visit` with the directory and the record for every record of `root`: a directory's own record
@@ -166,12 +170,20 @@ fn visit_shards(
 ) -> Result<()> {
     let (path, prefix) = place;
     if !node.is_tree() {
-        return visit(read_records(objects, node.oid, path, prefix)?);
+        let records = read_records(objects, node.oid, path, prefix)?;
+        if records.is_empty() && !prefix.is_empty() {
+            return Err(damaged(path, NOTHING_IN_IT));
+        }
+        return visit(records);
     }
     if prefix.len() >= MAX_LEVELS {
         return Err(damaged(path, "more levels of shards than a hash has bits for"));
     }
     let listing = Listing::read(objects, node.oid, path)?;
+    // One that is empty could stand at all of 64^42 places.
+    if listing.is_empty() {
+        return Err(damaged(path, NOTHING_IN_IT));
+    }
     for (name, entry) in listing.iter() {
         let (path, prefix) = place;
         let child = child_of(name).ok_or_else(|| damaged(path, "a name that is no shard's"))?;
@@ -190,10 +202,14 @@ fn visit_shards(
 fn subdirectories(listing: &Listing<'_>, path: &[u8]) -> Result<Vec<(Vec<u8>, Entry)>> {
     let mut found = Vec::new();
     for (stored, entry) in listing.iter().filter(|(stored, _)| *stored != RECORDS_NAME) {
-        let name = unescape_component(stored).filter(|_| entry.is_tree());
-        let name =
-            name.ok_or_else(|| damaged(path, &format!("{:?} is no directory's name", lossy(stored))))?;
-        found.push((name.into_owned(), entry));
+        found.push((subdirectory(stored, entry, path)?, entry));
     }
     Ok(found)
+}
+
+/// The name on disk of a directory in the metadata directory at `path`.
+pub(super) fn subdirectory(stored: &[u8], entry: Entry, path: &[u8]) -> Result<Vec<u8>> {
+    let name = unescape_component(stored).filter(|_| entry.is_tree());
+    let name = name.ok_or_else(|| damaged(path, &format!("{:?} is no directory's name", lossy(stored))))?;
+    Ok(name.into_owned())
 }

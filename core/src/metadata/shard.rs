@@ -2,6 +2,7 @@
 //! lines by name, kept as they were written, so that fields a later version added survive a writer that does
 //! not know them.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use git2::{Odb, Oid};
@@ -119,6 +120,25 @@ pub(super) fn read_records(objects: &Odb<'_>, oid: Oid, path: &[u8], prefix: &[u
         records.push(record);
     }
     Ok(records)
+}
+
+/// The record of one name, found by halving: of the other lines only some names are read.
+pub(super) fn find_in_shard(objects: &Odb<'_>, oid: Oid, path: &[u8], name: &[u8]) -> Result<Option<Record>> {
+    let data = read_blob(objects, oid, path, MAX_SHARD_BYTES)?;
+    let lines: Vec<&[u8]> = lines_of(&data, path)?.collect();
+    let (mut from, mut to) = (0, lines.len());
+    while from < to {
+        let middle = from + (to - from) / 2;
+        let found = name_in_line(lines[middle]).map_err(|problem| damaged(path, &problem))?;
+        match found.as_slice().cmp(name) {
+            Ordering::Less => from = middle + 1,
+            Ordering::Greater => to = middle,
+            Ordering::Equal => {
+                return Record::from_line(lines[middle]).map(Some).map_err(|problem| damaged(path, &problem));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// The record lines, after the header was found to be of a version that this program reads.
