@@ -29,7 +29,7 @@ pub use changes::Changes;
 pub use edit::{MetadataStats, apply};
 pub use read::{DirectoryRecords, check_format, read_directory, read_record, walk};
 pub use record::{Mtime, Record};
-pub use tolerant::{Readable, find_record, read_what_is_there};
+pub use tolerant::{Readable, find_record, read_what_is_there, record_under, shard_under};
 
 /// The version of the repository's format, in `.backupbot/format` and in each shard's first line.
 pub const FORMAT_VERSION: u32 = 1;

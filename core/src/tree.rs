@@ -134,7 +134,7 @@ pub fn lookup(objects: &Odb<'_>, base: Oid, path: &[u8]) -> Result<Option<Entry>
             return Ok(None);
         }
         let at = path.get(..walked).unwrap_or_default();
-        match entry_of(objects, current.oid, at, component)? {
+        match entry_in(objects, current.oid, at, component)? {
             Some(entry) => current = entry,
             None => return Ok(None),
         }
@@ -143,7 +143,8 @@ pub fn lookup(objects: &Odb<'_>, base: Oid, path: &[u8]) -> Result<Option<Entry>
     Ok(Some(current))
 }
 
-fn entry_of(objects: &Odb<'_>, tree: Oid, path: &[u8], name: &[u8]) -> Result<Option<Entry>> {
+/// What stands under `name` in the tree `tree`, which stands at `path`.
+pub fn entry_in(objects: &Odb<'_>, tree: Oid, path: &[u8], name: &[u8]) -> Result<Option<Entry>> {
     let object = read_tree(objects, tree, path)?;
     for raw in parse(object.data()) {
         let raw = raw.map_err(|e| malformed(tree, path, e))?;

@@ -249,7 +249,7 @@ impl Directory {
 }
 
 /// What a tree's entry is on disk; `None` for what no root can hold.
-fn kind_of(entry: Entry) -> Option<EntryKind> {
+pub(super) fn kind_of(entry: Entry) -> Option<EntryKind> {
     match entry.mode {
         MODE_TREE => Some(EntryKind::Directory),
         MODE_SYMLINK => Some(EntryKind::Symlink),

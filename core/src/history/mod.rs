@@ -3,9 +3,12 @@
 //! In: a repository, possibly of somebody else's making. Out: names as the user knows them, with what Git holds and
 //! what the metadata says of them. Nothing is changed and no lock is needed, so a daemon may work meanwhile.
 //!
-//! A [`Snapshot`] is one commit. [`directory`] reads what stands in it, one directory at a time.
+//! A [`Snapshot`] is one commit. [`directory`] reads what stands in it, one directory at a time; [`log`] goes back through
+//! the snapshots, or through those that changed a path; [`moment`] finds the one that a user means.
 
 pub mod directory;
+pub mod log;
+pub mod moment;
 
 use git2::{ObjectType, Odb, Oid};
 use jiff::Timestamp;

@@ -10,7 +10,7 @@ use super::{
 use crate::error::{Error, Kind, Result};
 use crate::names::RootName;
 use crate::path::{RelPath, lossy, unescape_component};
-use crate::tree::{Entry, Listing, MAX_DEPTH, lookup};
+use crate::tree::{Entry, Listing, MAX_DEPTH, entry_in, lookup};
 
 /// What is recorded of one directory.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -96,23 +96,34 @@ pub(super) fn find_in(
     mut path: Vec<u8>,
     name: &[u8],
 ) -> Result<Option<Record>> {
+    match descend(objects, node, &mut path, name)? {
+        Some(shard) => find_in_shard(objects, shard, &path, name),
+        None => Ok(None),
+    }
+}
+
+/// The shard in which the record of `name` is, if there is one; `path` becomes its own.
+pub(super) fn descend(
+    objects: &Odb<'_>,
+    node: Entry,
+    path: &mut Vec<u8>,
+    name: &[u8],
+) -> Result<Option<Oid>> {
     let hash = hash_of(name);
     let mut node = node;
-    let mut prefix = Prefix::new();
+    let mut level = 0;
     while node.is_tree() {
-        if prefix.len() >= MAX_LEVELS {
-            return Err(damaged(&path, "more levels of shards than a hash has bits for"));
+        if level >= MAX_LEVELS {
+            return Err(damaged(path, "more levels of shards than a hash has bits for"));
         }
-        let child = child_at(&hash, prefix.len());
-        let Some(below) = Listing::read(objects, node.oid, &path)?.get(&child_name(child)) else {
-            return Ok(None);
-        };
+        let child = child_name(child_at(&hash, level));
+        let Some(below) = entry_in(objects, node.oid, path, &child)? else { return Ok(None) };
         path.push(b'/');
-        path.extend_from_slice(&child_name(child));
-        prefix.push(child);
+        path.extend_from_slice(&child);
+        level += 1;
         node = below;
     }
-    find_in_shard(objects, node.oid, &path, name)
+    Ok(Some(node.oid))
 }
 
 /// Calls `visit` with the directory and the record for every record of `root`: a directory's own record

@@ -4,8 +4,8 @@
 
 use git2::{Odb, Oid};
 
-use super::read::{find_in, subdirectory};
-use super::shard::{Prefix, read_records};
+use super::read::{descend, find_in, subdirectory};
+use super::shard::{Prefix, find_in_shard, read_records};
 use super::{MAX_LEVELS, NOTHING_IN_IT, OWN_NAME, RECORDS_NAME, Record, child_of, damaged};
 use crate::error::{Error, Result};
 use crate::tree::{Entry, Listing};
@@ -70,6 +70,16 @@ pub fn find_record(objects: &Odb<'_>, tree: Oid, path: &[u8], name: &[u8]) -> Re
         Some(node) => find_in(objects, node, records_path(path), name),
         None => Ok(None),
     }
+}
+
+/// The shard below a directory's records `node` in which the record of `name` stands, if there is one.
+pub fn shard_under(objects: &Odb<'_>, node: Entry, name: &[u8]) -> Result<Option<Oid>> {
+    descend(objects, node, &mut RECORDS_NAME.to_vec(), name)
+}
+
+/// The record of `name` in a shard that [`shard_under`] found.
+pub fn record_under(objects: &Odb<'_>, shard: Oid, name: &[u8]) -> Result<Option<Record>> {
+    find_in_shard(objects, shard, RECORDS_NAME, name)
 }
 
 fn records_path(path: &[u8]) -> Vec<u8> {
