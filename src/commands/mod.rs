@@ -6,6 +6,7 @@ mod control;
 mod once;
 mod page;
 mod remote;
+mod restore;
 mod run;
 mod status;
 mod why;
@@ -26,6 +27,7 @@ pub fn obey(world: &World, invocation: &Invocation) -> Result<Exit, Failure> {
         Command::Resume(scope) => control::set_paused(world, global, scope, false),
         Command::Flush(flush) => control::flush(world, global, flush),
         Command::Why(why) => why::why(world, global, why),
+        Command::Restore(restore) => restore::restore(world, global, restore),
         Command::Remote(remote) => remote::remote(world, global, remote),
         Command::Completions(completions) => completions::completions(completions),
     }

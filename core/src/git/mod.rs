@@ -10,3 +10,6 @@ pub mod refs;
 pub mod repository;
 pub mod salvage;
 pub mod workshop;
+
+/// The name of an object.
+pub use git2::Oid;
