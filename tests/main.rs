@@ -36,6 +36,7 @@ mod power;
 mod remote_faults;
 mod remote_test;
 mod remotes;
+mod restore;
 mod scale;
 mod ssh;
 mod state_damage;

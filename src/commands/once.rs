@@ -9,6 +9,7 @@ use backupbot_actors::board::Board;
 use backupbot_actors::control::{Control, Flushed};
 use backupbot_actors::root;
 use backupbot_actors::seat::now_ms;
+use backupbot_core::config::{LogConfig, LogLevel};
 use backupbot_core::store::{Store, StoreReader};
 use serde_json::json;
 use slog::{Logger, warn};
@@ -60,7 +61,10 @@ pub fn commit_here(
     within: Duration,
 ) -> Result<Flushed, Failure> {
     let meter = Meter::default();
-    let (log, guard) = logging::start(&settings.config.log, &meter)?;
+    // Whoever restores is told what came of it; of the rest only what went wrong concerns him.
+    let quiet =
+        LogConfig { level: settings.config.log.level.min(LogLevel::Warning), ..settings.config.log.clone() };
+    let (log, guard) = logging::start(&quiet, &meter)?;
     let ground = boot::prepare(settings, command, &world.host, &log)?;
     let mut settings = settings.clone();
     for repository in &mut settings.config.repositories {

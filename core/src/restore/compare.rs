@@ -29,6 +29,16 @@ pub enum Likeness {
     Different,
 }
 
+/// Whose bytes a file has.
+enum Bytes {
+    /// Those that the record speaks of.
+    AsRecorded,
+    /// Those that Git holds, and the record speaks of others.
+    AsInGit,
+    /// Somebody else's.
+    Other,
+}
+
 /// What a name should be.
 pub struct Wanted<'w> {
     /// What it is.
@@ -71,7 +81,12 @@ impl Eye<'_> {
         }
         let is_dressed = self.is_dressed(look, wanted);
         let has_content = match wanted.kind {
-            EntryKind::File => self.has_bytes(place, name, look, wanted)?,
+            EntryKind::File => match self.bytes(place, name, look, wanted, is_dressed)? {
+                Bytes::AsRecorded => true,
+                // The record is of other bytes: nothing that it says counts.
+                Bytes::AsInGit => return Ok(Likeness::Same),
+                Bytes::Other => false,
+            },
             EntryKind::Symlink => match wanted.found {
                 Some(found) => {
                     let target = read_link_target(reader, found, self.progress)?;
@@ -97,30 +112,45 @@ impl Eye<'_> {
         is_timely && has_mode && is_owned
     }
 
-    fn has_bytes(&self, place: &Place, name: &[u8], look: &Look, wanted: &Wanted<'_>) -> Result<bool> {
-        let Some(found) = wanted.found else { return Ok(false) };
+    fn bytes(
+        &self,
+        place: &Place,
+        name: &[u8],
+        look: &Look,
+        wanted: &Wanted<'_>,
+        is_dressed: bool,
+    ) -> Result<Bytes> {
+        let Some(found) = wanted.found else { return Ok(Bytes::Other) };
         if look.size != found.size {
-            return Ok(false);
+            return Ok(Bytes::Other);
         }
-        let is_same_time = wanted.record.is_some_and(|record| look.mtime_ns == nanoseconds(record));
-        if is_same_time && !self.reads {
-            return Ok(true);
+        // Size and time count for the content only where nothing would be given to the file on the strength of them.
+        if is_dressed && wanted.record.is_some() && !self.reads {
+            return Ok(Bytes::AsRecorded);
         }
         // BLAKE3 is the faster, but what Git holds decides where the record speaks of something else.
-        if let Some(recorded) = wanted.record.and_then(|record| record.blake3) {
+        let recorded = wanted.record.and_then(|record| record.blake3);
+        let is_of_this_size =
+            wanted.record.and_then(|record| record.size).is_none_or(|size| size == found.size);
+        if let Some(recorded) = recorded.filter(|_| is_of_this_size) {
             let mut hasher = blake3::Hasher::new();
             let is_whole = self.read_through(place, name, found.size, &mut |piece| {
                 hasher.update(piece);
                 Ok(())
             })?;
             if is_whole && *hasher.finalize().as_bytes() == recorded {
-                return Ok(true);
+                return Ok(Bytes::AsRecorded);
             }
         }
         let mut hasher = ObjectHasher::new(ObjectKind::Blob, found.size);
         let is_whole = self.read_through(place, name, found.size, &mut |piece| hasher.update(piece))?;
         // Bytes made to collide are no error here: they are not what they should be.
-        Ok(is_whole && hasher.finish().is_ok_and(|id| id == found.id))
+        let is_in_git = is_whole && hasher.finish().is_ok_and(|id| id == found.id);
+        Ok(match (is_in_git, recorded) {
+            (false, _) => Bytes::Other,
+            (true, Some(_)) => Bytes::AsInGit,
+            (true, None) => Bytes::AsRecorded,
+        })
     }
 
     /// Reads a file of exactly `size` bytes. `false` if it is no file, or of another size.

@@ -344,6 +344,8 @@ impl Walker<'_, '_> {
                     }
                     self.conflict(&root, &path, EntryKind::File, error.to_string())?;
                 }
+            } else if stands(&node.name) {
+                self.notice_neighbour(&open, &node, &path);
             }
         }
         stack.extend(directories.into_iter().rev());
