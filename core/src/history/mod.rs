@@ -4,8 +4,10 @@
 //! what the metadata says of them. Nothing is changed and no lock is needed, so a daemon may work meanwhile.
 //!
 //! A [`Snapshot`] is one commit. [`directory`] reads what stands in it, one directory at a time; [`log`] goes back through
-//! the snapshots, or through those that changed a path; [`moment`] finds the one that a user means.
+//! the snapshots, or through those that changed a path; [`moment`] finds the one that a user means; [`compare`] says what
+//! differs between two.
 
+pub mod compare;
 pub mod directory;
 pub mod log;
 pub mod moment;
