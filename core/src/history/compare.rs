@@ -144,7 +144,7 @@ pub fn within(
     let mut comparer = Comparer::new(objects);
     let located = |snapshot: &Snapshot| find(objects, snapshot.tree, root, path);
     let (old, new) = (Half::of(located(old)?), Half::of(located(new)?));
-    comparer.pair(root, path.clone(), old, new)?;
+    comparer.pair(root, path.clone(), &old, &new)?;
     comparer.drain(root)?;
     comparer.finish()
 }
@@ -262,9 +262,9 @@ impl<'c, 'o> Comparer<'c, 'o> {
         for (name, (old_half, new_half)) in halves {
             let is_there = |half: &Half| half.leaf().is_some() || half.directory().is_some();
             came_or_went |= is_there(&old_half) != is_there(&new_half);
-            self.pair(root, path.join(&name), old_half, new_half)?;
+            self.pair(root, path.join(&name), &old_half, &new_half)?;
         }
-        self.itself(root, path, (old, new), own, is_empty, came_or_went);
+        self.itself(root, path, (old, new), &own, is_empty, came_or_went);
         Ok(())
     }
 
@@ -316,7 +316,7 @@ impl<'c, 'o> Comparer<'c, 'o> {
         root: &RootName,
         path: RelPath,
         places: (Option<Place>, Option<Place>),
-        own: (Option<Record>, Option<Record>),
+        own: &(Option<Record>, Option<Record>),
         is_empty: bool,
         came_or_went: bool,
     ) {
@@ -334,7 +334,7 @@ impl<'c, 'o> Comparer<'c, 'o> {
         self.found.changes.push(Change { root: root.clone(), path, what, old, new, fields });
     }
 
-    fn pair(&mut self, root: &RootName, path: RelPath, old: Half, new: Half) -> Result<()> {
+    fn pair(&mut self, root: &RootName, path: RelPath, old: &Half, new: &Half) -> Result<()> {
         self.push(path.clone(), old.directory(), new.directory())?;
         let mut fields = Fields::between(old.record.as_ref(), new.record.as_ref());
         let (old_side, new_side) = (old.leaf(), new.leaf());
@@ -343,7 +343,7 @@ impl<'c, 'o> Comparer<'c, 'o> {
                 let is_directory = old.directory().is_some() || new.directory().is_some();
                 let is_recorded_anew = old.record.is_some() != new.record.is_some();
                 if !is_directory && (fields.any() || is_recorded_anew) {
-                    self.only_recorded(root, path, &old, &new, fields);
+                    self.only_recorded(root, path, old, new, fields);
                 }
                 return Ok(());
             }

@@ -5,10 +5,11 @@
 //!
 //! A [`Snapshot`] is one commit. [`directory`] reads what stands in it, one directory at a time; [`log`] goes back through
 //! the snapshots, or through those that changed a path; [`moment`] finds the one that a user means; [`compare`] says what
-//! differs between two.
+//! differs between two; [`form`] tells a file's content from what stands for it.
 
 pub mod compare;
 pub mod directory;
+pub mod form;
 pub mod log;
 pub mod moment;
 
