@@ -18,6 +18,8 @@ use clap::{
 
 use crate::spans;
 
+pub mod look;
+
 /// Every twin of a flag; the configuration knows by this list which variables are not its own.
 pub const TWINS: &[&str] = &[
     "BACKUPBOT_CONFIG",
@@ -31,6 +33,12 @@ pub const TWINS: &[&str] = &[
     "BACKUPBOT_TIMEOUT",
     "BACKUPBOT_REPLACE",
     "BACKUPBOT_YES",
+    "BACKUPBOT_AT",
+    "BACKUPBOT_PATH",
+    "BACKUPBOT_LIMIT",
+    "BACKUPBOT_RECURSIVE",
+    "BACKUPBOT_RAW",
+    "BACKUPBOT_STAT",
     #[cfg(feature = "fault-points")]
     "BACKUPBOT_FAULT",
     #[cfg(feature = "fault-points")]
@@ -39,21 +47,7 @@ pub const TWINS: &[&str] = &[
 
 /// Commands of the contract that this version does not have yet.
 const UNBUILT: &[&str] = &[
-    "reload",
-    "approve",
-    "alerts",
-    "audit",
-    "snapshots",
-    "ls",
-    "diff",
-    "cat",
-    "restore",
-    "verify",
-    "roots",
-    "lfs",
-    "keys",
-    "recipe",
-    "report",
+    "reload", "approve", "alerts", "audit", "restore", "verify", "roots", "lfs", "keys", "recipe", "report",
 ];
 
 /// Watches directories and, within a minute of a change, has it in a Git commit on remotes that you own.
@@ -69,6 +63,7 @@ const UNBUILT: &[&str] = &[
 Is my data safe?     backupbot status
 Is this file safe?   backupbot why PATH
 Push now and wait:   backupbot flush --wait
+What was in it?      backupbot ls --at yesterday PATH
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 done but some files could not be read,
 4 timed out, 5 the state directory is in use, 6 the supervisor gave up (start it again)."
@@ -123,6 +118,17 @@ pub enum Command {
     Flush(Flush),
     /// Say whether a file is protected, since when, and if not, why not
     Why(Why),
+    /// List the snapshots, newest first, or those that changed one path
+    Snapshots(look::Snapshots),
+    /// List a directory as it was
+    Ls(look::Ls),
+    /// Write a file as it was to the standard output
+    Cat(look::Cat),
+    /// Say what differs between two snapshots
+    ///
+    /// Lines begin with A (added), M (changed), D (deleted), R (renamed: the very same content under another name) or
+    /// m (only owner, mode, time or attributes changed).
+    Diff(look::Diff),
     /// Look after the remotes that a network leads to
     Remote(Remote),
     /// Print a completion script for a shell

@@ -356,7 +356,10 @@ impl<'c, 'o> Comparer<'c, 'o> {
                 }
                 What::Metadata
             }
-            (Some(_), Some(_)) => What::Changed,
+            (Some(_), Some(_)) => {
+                fields.content = false;
+                What::Changed
+            }
         };
         let change = Change { root: root.clone(), path, what, old: old_side, new: new_side, fields };
         self.found.changes.push(change);

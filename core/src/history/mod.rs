@@ -13,7 +13,7 @@ pub mod form;
 pub mod log;
 pub mod moment;
 
-use git2::{ObjectType, Odb, Oid};
+use git2::ObjectType;
 use jiff::Timestamp;
 
 use crate::error::{Error, Kind, Result};
@@ -28,6 +28,7 @@ use crate::tree::{Listing, lookup};
 use directory::Place;
 
 pub use crate::snapshot::message::Counts;
+pub use git2::{Odb, Oid};
 
 /// A commit that is longer is nobody's backup.
 const MAX_COMMIT_BYTES: usize = 1 << 20;
