@@ -18,6 +18,9 @@ use clap::{
 
 use crate::spans;
 
+pub mod look;
+pub mod restore;
+
 /// Every twin of a flag; the configuration knows by this list which variables are not its own.
 pub const TWINS: &[&str] = &[
     "BACKUPBOT_CONFIG",
@@ -45,6 +48,10 @@ pub const TWINS: &[&str] = &[
     "BACKUPBOT_NO_SET_ID",
     "BACKUPBOT_NO_LIMITS",
     "BACKUPBOT_REPORT",
+    "BACKUPBOT_PATH",
+    "BACKUPBOT_LIMIT",
+    "BACKUPBOT_RECURSIVE",
+    "BACKUPBOT_STAT",
     #[cfg(feature = "fault-points")]
     "BACKUPBOT_FAULT",
     #[cfg(feature = "fault-points")]
@@ -52,22 +59,8 @@ pub const TWINS: &[&str] = &[
 ];
 
 /// Commands of the contract that this version does not have yet.
-const UNBUILT: &[&str] = &[
-    "reload",
-    "approve",
-    "alerts",
-    "audit",
-    "snapshots",
-    "ls",
-    "diff",
-    "cat",
-    "verify",
-    "roots",
-    "lfs",
-    "keys",
-    "recipe",
-    "report",
-];
+const UNBUILT: &[&str] =
+    &["reload", "approve", "alerts", "audit", "verify", "roots", "lfs", "keys", "recipe", "report"];
 
 /// Watches directories and, within a minute of a change, has it in a Git commit on remotes that you own.
 ///
@@ -82,6 +75,7 @@ const UNBUILT: &[&str] = &[
 Is my data safe?     backupbot status
 Is this file safe?   backupbot why PATH
 Push now and wait:   backupbot flush --wait
+What was in it?      backupbot ls --at yesterday PATH
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 done but some files could not be read,
 4 timed out, 5 the state directory is in use, 6 the supervisor gave up (start it again)."
@@ -136,13 +130,24 @@ pub enum Command {
     Flush(Flush),
     /// Say whether a file is protected, since when, and if not, why not
     Why(Why),
+    /// List the snapshots, newest first, or those that changed one path
+    Snapshots(look::Snapshots),
+    /// List a directory as it was
+    Ls(look::Ls),
+    /// Write a file as it was to the standard output
+    Cat(look::Cat),
+    /// Say what differs between two snapshots
+    ///
+    /// Lines begin with A (added), M (changed), D (deleted), R (renamed: the very same content under another name) or
+    /// m (only owner, mode, time or attributes changed).
+    Diff(look::Diff),
     /// Bring files back: any version, all or some of them
     ///
     /// Every file is proven while it is written, by the checksums of Git and of the backup. One that cannot be restored
     /// stops nothing else: it is named, and the exit code is 3. A restore that was interrupted goes on where it ended
     /// when the same command is given again.
-    #[command(after_help = RESTORE_HELP)]
-    Restore(Restore),
+    #[command(after_help = restore::EXAMPLES)]
+    Restore(restore::Restore),
     /// Look after the remotes that a network leads to
     Remote(Remote),
     /// Print a completion script for a shell
@@ -204,84 +209,6 @@ pub struct Why {
     /// The file: its path, or ROOT/PATH with the name of a watched root
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
-}
-
-/// Examples of `restore`.
-const RESTORE_HELP: &str = "\
-Everything, beside what is there:  backupbot restore --to /tmp/back
-One file as it was yesterday:      backupbot restore --at yesterday --to /tmp/back documents/letter.txt
-What would happen:                 backupbot restore --in-place --dry-run documents/thesis
-Back to where it was:              backupbot restore --in-place documents/thesis
-That was a mistake:                backupbot restore --undo";
-
-/// Arguments of `restore`.
-#[derive(Debug, Clone, Args)]
-pub struct Restore {
-    /// What to restore: ROOT/PATH with the name of a watched root, or the path where it was; with everything below it.
-    /// With *, ? or [ in it, all that the pattern names. Without any: everything
-    #[arg(value_name = "PATH")]
-    pub paths: Vec<PathBuf>,
-    /// From which repository.
-    #[command(flatten)]
-    pub scope: Scope,
-    /// Which state: latest (the default), latest~3, a tag, a commit, a date, a time, yesterday, \"2 hours ago\"
-    #[arg(long, value_name = "WHEN")]
-    pub at: Option<String>,
-    /// Restore below this directory, each root under its name. It must be empty or not exist, unless --overwrite is
-    /// given
-    #[arg(long, value_name = "DIR")]
-    pub to: Option<PathBuf>,
-    /// Restore to where it was. What is there now is backed up first, the plan is shown, and --undo takes it back
-    #[arg(long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
-    pub in_place: bool,
-    /// Take the last restore in place back: exactly what it touched becomes again what it was
-    #[arg(long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
-    pub undo: bool,
-    /// What to do with files that stand there: leave them (never), replace them if they differ (changed; the default in
-    /// place), or replace them whatever they are (always)
-    #[arg(long, value_name = "HOW", value_enum)]
-    pub overwrite: Option<Overwrite>,
-    /// Remove what the snapshot does not have, except what is excluded from the backup
-    #[arg(long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
-    pub delete: bool,
-    /// Only say what would be done
-    #[arg(long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
-    pub dry_run: bool,
-    /// Name every step as it is taken
-    #[arg(long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
-    pub list: bool,
-    /// Read everything again from the disk afterwards and compare it with the snapshot
-    #[arg(long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
-    pub verify: bool,
-    /// Restore named pipes, sockets and devices too
-    #[arg(long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
-    pub special: bool,
-    /// Restore what the repository holds even where that is a git-lfs pointer or ciphertext
-    #[arg(long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
-    pub raw: bool,
-    /// Leave out set-id bits and capabilities, for backups of machines that you do not trust
-    #[arg(long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
-    pub no_set_id: bool,
-    /// Restore whatever the snapshot asks for, even if it looks as if made to fill disks
-    #[arg(long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
-    pub no_limits: bool,
-    /// Do not ask before restoring in place
-    #[arg(long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
-    pub yes: bool,
-    /// Write the report, as JSON, to this file as well
-    #[arg(long, value_name = "FILE")]
-    pub report: Option<PathBuf>,
-}
-
-/// What to do with files that stand where others are restored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Overwrite {
-    /// They are left as they are.
-    Never,
-    /// They are replaced if they differ.
-    Changed,
-    /// They are replaced.
-    Always,
 }
 
 /// Arguments of `remote`.

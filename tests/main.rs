@@ -29,6 +29,7 @@ mod http;
 mod http_faults;
 mod http_refusals;
 mod lifecycle;
+mod look;
 mod main_job;
 mod names;
 mod polling;

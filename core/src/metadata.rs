@@ -10,6 +10,7 @@
 //! for hostile.
 
 mod changes;
+mod difference;
 mod edit;
 mod read;
 mod record;
@@ -26,6 +27,7 @@ use crate::path::{OWN_DIRECTORY, RelPath, lossy};
 
 pub use crate::beneath::EntryKind;
 pub use changes::Changes;
+pub use difference::{RecordChange, differing_records};
 pub use edit::{MetadataStats, apply};
 pub use read::{DirectoryRecords, check_format, read_directory, read_record, walk};
 pub use record::{Mtime, Record};

@@ -21,7 +21,7 @@ use git2::{ObjectType, Odb, OdbObject, Oid};
 use crate::error::{Error, Kind, Result};
 use crate::path::lossy;
 
-pub use diff::{Change, diff_new_objects, diff_paths};
+pub use diff::{Change, diff_names, diff_new_objects, diff_paths};
 pub use edit::{Edits, apply};
 pub use parse::{Entries, Malformed, RawEntry, parse, serialize};
 

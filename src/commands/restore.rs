@@ -16,38 +16,49 @@ mod present;
 mod tell;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use backupbot_core::git::repository::Repository;
-use backupbot_core::history::{Snapshot, moment};
+use backupbot_core::history::Snapshot;
 use backupbot_core::ignore::IgnoreRules;
 use backupbot_core::names::RootName;
 use backupbot_core::progress::Progress;
 use backupbot_core::restore::{
     self, Bounds, Destination, Existing, Plan, Policies, Report, Request, Selection, journal, marker,
 };
-use jiff::Zoned;
 
 use crate::boot;
-use crate::cli::{Global, Overwrite, Restore};
+use crate::cli::Global;
+use crate::cli::restore::{Overwrite, Restore};
 use crate::exit::{Exit, Failure};
 use crate::files::shown;
+use crate::output;
 use crate::settings::World;
 
 use place::Source;
 use tell::Teller;
 
+/// How long an interrupted restore in place is gone on with by the same command.
+const GOES_ON_WITHIN_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// How an undo is told from other restores; the time of what it takes back follows.
+const UNDO_OF: &str = "--undo of ";
+
+/// When the restore began that an undo takes back.
+fn undone_by(identity: &marker::Identity) -> Option<i64> {
+    identity.selection.first()?.strip_prefix(UNDO_OF)?.parse().ok()
+}
+
 pub fn restore(world: &World, global: &Global, arguments: &Restore) -> Result<Exit, Failure> {
     check_usage(arguments)?;
     boot::keep_files_private();
-    let source = Source::find(world, global, arguments.scope.repository.as_deref())?;
-    let repository = Repository::open(&source.git_directory)?;
+    let wanted = arguments.scope.repository.as_deref();
+    let source = Source::find(world, global, wanted, arguments.paths.first().map(PathBuf::as_path))?;
     let progress = Progress::new();
     interrupt::listen(&progress);
-    let run = Run { world, global, arguments, source: &source, repository: &repository, progress: &progress };
+    let run = Run { world, global, arguments, source: &source, progress: &progress };
     let outcome = match &arguments.to {
-        Some(directory) => run.to(world.absolute(directory)),
+        Some(directory) => run.to(&world.absolute(directory)),
         None if arguments.undo => run.undo(),
         None => run.in_place(),
     };
@@ -80,15 +91,13 @@ struct Run<'r> {
     world: &'r World,
     global: &'r Global,
     arguments: &'r Restore,
-    source: &'r Source,
-    repository: &'r Repository,
+    source: &'r Source<'r>,
     progress: &'r Progress,
 }
 
 impl Run<'_> {
     fn snapshot(&self) -> Result<Snapshot, Failure> {
-        let at = self.arguments.at.as_deref().unwrap_or("latest");
-        Ok(moment::resolve(self.repository, self.source.tip(self.repository)?, at, &Zoned::now())?)
+        self.source.looking.snapshot(self.arguments.at.as_deref())
     }
 
     fn policies(&self) -> Policies {
@@ -126,34 +135,53 @@ impl Run<'_> {
             }
         }
         marker::Identity {
-            repository: self.source.name.to_string(),
+            repository: self.source.name().to_string(),
             snapshot: snapshot.id.to_string(),
             selection,
         }
     }
 
-    fn to(&self, directory: PathBuf) -> Result<Exit, Failure> {
-        let snapshot = self.snapshot()?;
-        let selection =
-            paths::selection(self.world, self.source, self.repository, &snapshot, &self.arguments.paths)?;
-        self.source.refuse_dangerous_target(&directory, &snapshot, self.repository)?;
+    /// The snapshot of an interrupted restore of the same things, if no other state was asked for: since then `latest` may
+    /// have become another.
+    fn interrupted(&self, begun: Option<marker::Identity>) -> Result<Option<Snapshot>, Failure> {
+        let Some(begun) = begun.filter(|_| self.arguments.at.is_none()) else { return Ok(None) };
+        let Ok(id) = begun.snapshot.parse() else { return Ok(None) };
+        let Ok(snapshot) = Snapshot::read(self.source.repository(), id) else { return Ok(None) };
+        if self.identity(&snapshot) != begun {
+            return Ok(None);
+        }
+        output::complain(&format!(
+            "going on with the restore of snapshot {} that was interrupted (--at names another state)",
+            self.source.looking.named(&snapshot)
+        ));
+        Ok(Some(snapshot))
+    }
+
+    fn to(&self, directory: &Path) -> Result<Exit, Failure> {
+        let begun = marker::unfinished(directory).filter(|_| self.arguments.overwrite.is_none());
+        let snapshot = match self.interrupted(begun)? {
+            Some(snapshot) => snapshot,
+            None => self.snapshot()?,
+        };
+        let selection = paths::selection(self.source, &snapshot, &self.arguments.paths)?;
+        self.source.refuse_dangerous_target(directory, &snapshot)?;
         let mut policies = self.policies();
         if policies.delete {
             policies.excluded = self.rules(|root| Some(directory.join(root.as_str())));
         }
         let identity = self.identity(&snapshot);
         let guarded = policies.existing == Existing::Finish;
-        let destination = Destination::Directory(directory.clone());
+        let destination = Destination::Directory(directory.to_path_buf());
         let request = self.request(&snapshot, &selection, &destination, &policies);
         let mut teller = Teller::new(self.global, self.arguments);
         if self.arguments.dry_run {
             if guarded {
-                marker::look(&directory, &identity)?;
+                marker::look(directory, &identity)?;
             }
             let plan = self.plan(&request, &mut teller)?;
             return self.report(plan.report, teller);
         }
-        let marker = if guarded { Some(marker::begin(&directory, &identity)?) } else { None };
+        let marker = if guarded { Some(marker::begin(directory, &identity)?) } else { None };
         let plan = self.plan(&request, &mut Teller::silent())?;
         let report = self.apply(&request, &plan, &mut teller, None)?;
         if let Some(marker) = marker {
@@ -163,20 +191,35 @@ impl Run<'_> {
     }
 
     fn in_place(&self) -> Result<Exit, Failure> {
-        let snapshot = self.snapshot()?;
-        let selection =
-            paths::selection(self.world, self.source, self.repository, &snapshot, &self.arguments.paths)?;
+        let past = journal::latest(&self.source.journals(), self.source.name().as_str())?;
+        // Later it counts as given up, and `latest` means what it says.
+        let since_ms = jiff::Timestamp::now().as_millisecond() - GOES_ON_WITHIN_MS;
+        let begun = past.filter(|past| !past.is_finished && past.head.started_ms >= since_ms);
+        let snapshot = match self.interrupted(begun.map(|past| past.head.identity))? {
+            Some(snapshot) => snapshot,
+            None => self.snapshot()?,
+        };
+        let selection = paths::selection(self.source, &snapshot, &self.arguments.paths)?;
         let identity = self.identity(&snapshot);
         self.work_in_place(&snapshot, &selection, self.policies(), identity).map(|(exit, _)| exit)
     }
 
     fn undo(&self) -> Result<Exit, Failure> {
-        let past = journal::latest(&self.source.journals(), self.source.name.as_str())?.ok_or_else(|| {
-            Failure::failed("there is no restore in place to take back (the last one was taken back already, or there was none)")
+        let (journals, repository) = (self.source.journals(), self.source.name().as_str());
+        let mut past = journal::latest(&journals, repository)?;
+        // An undo that was interrupted is gone on with, not itself undone.
+        let undoing =
+            past.as_ref().filter(|past| !past.is_finished).and_then(|past| undone_by(&past.head.identity));
+        if let Some(started_ms) = undoing {
+            past = journal::begun_at(&journals, repository, started_ms)?.or(past);
+        }
+        let past = past.ok_or_else(|| {
+            let text = "there is no restore in place to take back: there was none, or the last one was taken back already";
+            Failure::failed(text)
         })?;
         let before =
             past.head.before.parse().map_err(|error| Failure::io("the journal is damaged", error))?;
-        let snapshot = Snapshot::read(self.repository, before)?;
+        let snapshot = Snapshot::read(self.source.repository(), before)?;
         let selection = Selection::Exactly(past.paths.clone());
         let policies = Policies {
             existing: Existing::Changed,
@@ -186,9 +229,9 @@ impl Run<'_> {
             ..self.policies()
         };
         let identity = marker::Identity {
-            repository: self.source.name.to_string(),
+            repository: self.source.name().to_string(),
             snapshot: snapshot.id.to_string(),
-            selection: vec![format!("--undo of {}", past.head.started_ms)],
+            selection: vec![format!("{UNDO_OF}{}", past.head.started_ms)],
         };
         let (exit, is_done) = self.work_in_place(&snapshot, &selection, policies, identity)?;
         if is_done {
@@ -226,7 +269,7 @@ impl Run<'_> {
         if !present::confirm(self.arguments.yes)? {
             return Err(Failure::failed("nothing was restored"));
         }
-        let present = present::commit(self.world, self.global, self.source, self.repository, selection)?;
+        let present = present::commit(self.world, self.global, self.source, selection)?;
         let policies = Policies { unsaved: present.unsaved, ..policies.clone() };
         let request = Request { policies: &policies, ..request };
         let started_ms = jiff::Timestamp::now().as_millisecond();
@@ -245,7 +288,7 @@ impl Run<'_> {
         destination: &'q Destination,
         policies: &'q Policies,
     ) -> Request<'q> {
-        Request { repository: self.repository, snapshot, selection, destination, policies }
+        Request { repository: self.source.repository(), snapshot, selection, destination, policies }
     }
 
     /// The rules of the configured roots, applied to where they are restored to.

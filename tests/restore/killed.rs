@@ -64,7 +64,8 @@ fn a_killed_restore_leaves_whole_files_only_and_is_finished_by_the_same_command(
             // Another restore is not let in.
             let other = super::restore(&setup, &[&arguments[..], &["folder1/run"]].concat());
             assert_eq!(other.status.code(), Some(2), "{what}: {}", said(&other));
-            restored(&setup, &arguments);
+            let said = restored(&setup, &arguments);
+            assert!(said.contains("going on with the restore of snapshot"), "{what}: {said}");
             assert_same(&expected, &portraits(&out.join("folder1")));
             assert_eq!(fs::read_dir(&out).unwrap().count(), 1, "{what}: nothing of ours is left");
         }
@@ -84,8 +85,7 @@ fn a_killed_restore_in_place_is_finished_and_undone_to_where_it_began() {
         }
     }
     let messed = portraits(&setup.root());
-    let at = setup.local().tip("main").unwrap();
-    let arguments = ["--in-place", "--yes", "--at", &at];
+    let arguments = ["--in-place", "--yes"];
     for pass in [1, 10] {
         dies(&setup, &format!("restore:file-placed=kill@{pass}"), &arguments);
     }

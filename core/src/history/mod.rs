@@ -4,13 +4,16 @@
 //! what the metadata says of them. Nothing is changed and no lock is needed, so a daemon may work meanwhile.
 //!
 //! A [`Snapshot`] is one commit. [`directory`] reads what stands in it, one directory at a time; [`log`] goes back through
-//! the snapshots, or through those that changed a path; [`moment`] finds the one that a user means.
+//! the snapshots, or through those that changed a path; [`moment`] finds the one that a user means; [`compare`] says what
+//! differs between two; [`form`] tells a file's content from what stands for it.
 
+pub mod compare;
 pub mod directory;
+pub mod form;
 pub mod log;
 pub mod moment;
 
-use git2::{ObjectType, Odb, Oid};
+use git2::ObjectType;
 use jiff::Timestamp;
 
 use crate::error::{Error, Kind, Result};
@@ -25,6 +28,7 @@ use crate::tree::{Listing, lookup};
 use directory::Place;
 
 pub use crate::snapshot::message::Counts;
+pub use git2::{Odb, Oid};
 
 /// A commit that is longer is nobody's backup.
 const MAX_COMMIT_BYTES: usize = 1 << 20;

@@ -26,11 +26,30 @@ pub struct Readable {
     pub directories: Vec<(Vec<u8>, Oid)>,
     /// What could not be read and why, one sentence each.
     pub damage: Vec<String>,
+    /// Of shards that were read.
+    bytes: usize,
 }
 
 impl Readable {
-    fn damaged(&mut self, error: &Error) {
-        if self.damage.len() < MAX_DAMAGE {
+    /// Takes in the records below a shard or a tree of shards, in no particular order.
+    pub(super) fn read_shards(
+        &mut self,
+        objects: &Odb<'_>,
+        node: Entry,
+        mut path: Vec<u8>,
+        mut prefix: Prefix,
+    ) {
+        let mut reader = Reader { objects, found: self };
+        reader.shards(node, &mut path, &mut prefix);
+    }
+
+    /// Whether so much is damaged that the rest is not looked at.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.damage.len() >= MAX_DAMAGE
+    }
+
+    pub(super) fn damaged(&mut self, error: &Error) {
+        if !self.is_given_up() {
             self.damage.push(error.to_string());
         }
     }
@@ -54,8 +73,7 @@ pub fn read_what_is_there(objects: &Odb<'_>, tree: Oid, path: &[u8]) -> Readable
     }
     found.directories.sort_unstable();
     if let Some(node) = listing.get(RECORDS_NAME) {
-        let mut reader = Reader { objects, found: &mut found, bytes: 0 };
-        reader.shards(node, &mut records_path(path), &mut Prefix::new());
+        found.read_shards(objects, node, records_path(path), Prefix::new());
     }
     found.records.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     let own = found.records.iter().position(|record| record.name == OWN_NAME);
@@ -89,7 +107,6 @@ fn records_path(path: &[u8]) -> Vec<u8> {
 struct Reader<'r, 'o> {
     objects: &'r Odb<'o>,
     found: &'r mut Readable,
-    bytes: usize,
 }
 
 impl Reader<'_, '_> {
@@ -108,7 +125,7 @@ impl Reader<'_, '_> {
             Err(error) => return self.found.damaged(&error),
         };
         for (name, entry) in listing.iter() {
-            if self.found.damage.len() >= MAX_DAMAGE {
+            if self.found.is_given_up() {
                 return;
             }
             let Some(child) = child_of(name) else {
@@ -127,11 +144,11 @@ impl Reader<'_, '_> {
 
     fn shard(&mut self, node: Entry, path: &[u8], prefix: &Prefix) {
         let size = self.objects.read_header(node.oid).map_or(0, |(size, _)| size);
-        if self.bytes.saturating_add(size) > MAX_DIRECTORY_BYTES {
+        if self.found.bytes.saturating_add(size) > MAX_DIRECTORY_BYTES {
             let text = format!("more than {MAX_DIRECTORY_BYTES} bytes of records in one directory");
             return self.found.damaged(&damaged(path, &text));
         }
-        self.bytes += size;
+        self.found.bytes += size;
         match read_records(self.objects, node.oid, path, prefix) {
             Ok(records) if records.is_empty() && !prefix.is_empty() => {
                 self.found.damaged(&damaged(path, NOTHING_IN_IT));

@@ -5,8 +5,8 @@
 //! deltas and loose objects, which our own repositories hardly have, come through libgit2 and are held whole, within
 //! [`MOST_HELD_BYTES`]. Whatever a pack says is taken for hostile: the name decides whether bytes count.
 //!
-//! [`Form`] tells a file's own bytes from what stands in for them: a pointer of git-lfs, or ciphertext. Whoever learns
-//! to fetch or decrypt those begins there.
+//! [`stands_in`] tells a file's own bytes from what stands in for them: a pointer of git-lfs, or ciphertext. Whoever
+//! learns to fetch or decrypt those begins there.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use libdeflater::Decompressor;
 use crate::error::{Error, Kind, Result};
 use crate::git::pack::{EntryKind, ObjectHasher, ObjectKind, PackReader, PackSet, RawEntry};
 use crate::git::repository::Repository;
+use crate::history::form::{self, Form, HEAD_BYTES};
 use crate::metadata::Record;
 use crate::progress::Progress;
 
@@ -27,8 +28,6 @@ const WHOLE_BYTES: u64 = 1024 * 1024;
 pub const MOST_HELD_BYTES: u64 = 512 * 1024 * 1024;
 /// How much is inflated between two writes.
 const PIECE_BYTES: usize = 256 * 1024;
-/// A pointer of git-lfs is shorter by its specification.
-const LONGEST_POINTER: u64 = 1024;
 /// What git-crypt writes in front of everything that it encrypts.
 const CIPHER_HEADER: &[u8] = b"\0GITCRYPT\0";
 
@@ -56,7 +55,7 @@ pub struct Proof {
     pub blake3: [u8; 32],
     /// How many there were.
     pub size: u64,
-    /// The first of them, as many as [`Form`] needs to know.
+    /// The first of them, as many as [`stands_in`] needs to know.
     pub beginning: Vec<u8>,
 }
 
@@ -69,75 +68,32 @@ pub enum Trouble {
     Elsewhere(Error),
 }
 
-/// What a blob holds in respect of the file that it is stored for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// The file's own bytes.
-    Plain,
-    /// A pointer to an object of git-lfs.
-    LfsPointer,
-    /// What git-crypt made of them.
-    Ciphertext,
-}
-
-impl Form {
-    /// What it is, judged by how it begins. `is_as_recorded`: the bytes have the recorded checksum, so they are the
-    /// user's, whatever they look like.
-    pub fn of(proof: &Proof, is_as_recorded: bool) -> Self {
-        if is_as_recorded {
-            Form::Plain
-        } else if proof.beginning.starts_with(CIPHER_HEADER) {
-            Form::Ciphertext
-        } else if proof.size < LONGEST_POINTER && is_pointer(&proof.beginning) {
-            Form::LfsPointer
-        } else {
-            Form::Plain
-        }
+/// What stands in a repository instead of a file's own bytes, in words; `None` if it is the file. `is_as_recorded`: the
+/// bytes have the recorded checksum, so they are the user's, whatever they look like.
+pub fn stands_in(proof: &Proof, record: Option<&Record>, is_as_recorded: bool) -> Option<&'static str> {
+    if is_as_recorded {
+        return None;
     }
-
-    /// What stands there instead of the file, in words; `None` if it is the file.
-    pub fn stands_in(self) -> Option<&'static str> {
-        match self {
-            Form::Plain => None,
-            Form::LfsPointer => Some(
-                "the repository holds a git-lfs pointer to it, and this version cannot fetch what it points at; \
-                 --raw restores the pointer",
-            ),
-            Form::Ciphertext => Some(
-                "the repository holds it encrypted by git-crypt, and this version cannot decrypt it; --raw restores \
-                 the ciphertext",
-            ),
-        }
-    }
-}
-
-/// The strict form: version first, other keys sorted, an object id and a size among them, each line ended.
-fn is_pointer(bytes: &[u8]) -> bool {
-    let Some(text) = std::str::from_utf8(bytes).ok().and_then(|text| text.strip_suffix('\n')) else {
-        return false;
+    // A record may claim anything of bytes that do not have its checksum.
+    let form = match proof.beginning.starts_with(CIPHER_HEADER) {
+        true => Form::GitCrypt,
+        false => form::of(&proof.beginning, proof.size, record),
     };
-    let mut lines = text.split('\n');
-    let version = lines.next().and_then(|line| line.strip_prefix("version "));
-    if version != Some("https://git-lfs.github.com/spec/v1") {
-        return false;
+    match form {
+        Form::Content => None,
+        Form::Pointer => Some(
+            "the repository holds a git-lfs pointer to it, and this version cannot fetch what it points at; --raw restores \
+             the pointer",
+        ),
+        Form::GitCrypt => Some(
+            "the repository holds it encrypted by git-crypt, and this version cannot decrypt it; --raw restores the \
+             ciphertext",
+        ),
+        Form::OpenPgp => Some(
+            "the repository holds it encrypted by OpenPGP, and this version cannot decrypt it; --raw restores the \
+             ciphertext",
+        ),
     }
-    let (mut last_key, mut has_id, mut has_size) = ("", false, false);
-    for line in lines {
-        let Some((key, value)) = line.split_once(' ') else { return false };
-        if key.is_empty() || key <= last_key {
-            return false;
-        }
-        last_key = key;
-        match key {
-            "oid" => {
-                let digits = value.strip_prefix("sha256:").unwrap_or_default();
-                has_id = digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-            }
-            "size" => has_size = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()),
-            _ => {}
-        }
-    }
-    has_id && has_size
 }
 
 impl Proof {
@@ -250,13 +206,13 @@ impl ContentReader<'_> {
         checked.finish()
     }
 
-    /// How the blob begins, as far as [`Form`] needs to know; the rest of it is not read.
+    /// How the blob begins, as far as [`stands_in`] needs to know; the rest of it is not read.
     pub fn beginning(&mut self, found: &Found, progress: &Progress) -> Result<Vec<u8>> {
         let mut beginning = Vec::new();
         let outcome = self.stream(found, progress, &mut |piece| {
-            let wanted = (LONGEST_POINTER as usize).saturating_sub(beginning.len()).min(piece.len());
+            let wanted = HEAD_BYTES.saturating_sub(beginning.len()).min(piece.len());
             beginning.extend_from_slice(&piece[..wanted]);
-            if beginning.len() < LONGEST_POINTER as usize { Ok(()) } else { Err(Error::cancelled()) }
+            if beginning.len() < HEAD_BYTES { Ok(()) } else { Err(Error::cancelled()) }
         });
         match outcome {
             Err(Trouble::Object(error)) => Err(error),
@@ -373,7 +329,7 @@ impl<'s> Checked<'s> {
         })?;
         self.git.update(piece).map_err(Trouble::Object)?;
         self.blake3.update(piece);
-        let wanted = (LONGEST_POINTER as usize).saturating_sub(self.beginning.len()).min(piece.len());
+        let wanted = HEAD_BYTES.saturating_sub(self.beginning.len()).min(piece.len());
         self.beginning.extend_from_slice(&piece[..wanted]);
         (self.sink)(piece).map_err(Trouble::Elsewhere)
     }

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use super::content::{ContentReader, Contents, Form, Found, Trouble};
+use super::content::{ContentReader, Contents, Found, Trouble, stands_in};
 use super::finish::{Open, release};
 use super::report::{Named, Report};
 use super::step::Step;
@@ -292,7 +292,7 @@ impl Hands<'_> {
         let is_as_recorded =
             job.record.as_ref().is_some_and(|record| record.blake3.is_some() && proof.fits(record));
         if !self.policies().raw
-            && let Some(why) = Form::of(&proof, is_as_recorded).stands_in()
+            && let Some(why) = stands_in(&proof, job.record.as_ref(), is_as_recorded)
         {
             return Err(Error::new(Kind::Git, why));
         }

@@ -80,10 +80,7 @@ pub fn begin(directory: &Path, head: Head) -> Result<Journal> {
         .filter(|past| !past.is_finished && past.head.identity == head.identity);
     let (path, head, is_new) = match unfinished {
         Some(past) => (past.path, past.head, false),
-        None => {
-            let name = format!("{:016}-{}{ENDING}", head.started_ms, head.identity.repository);
-            (directory.join(name), head, true)
-        }
+        None => (directory.join(name_of(&head.identity.repository, head.started_ms)), head, true),
     };
     let failed = |error| Error::io("write", &path, error);
     let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path).map_err(failed)?;
@@ -173,7 +170,23 @@ fn prune(directory: &Path, repository: &str) {
 /// # Errors
 /// If it cannot be read.
 pub fn latest(directory: &Path, repository: &str) -> Result<Option<Past>> {
-    let Some(path) = list(directory, repository).pop() else { return Ok(None) };
+    list(directory, repository).pop().map(read).transpose()
+}
+
+/// The journal of the restore that began then.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn begun_at(directory: &Path, repository: &str, started_ms: i64) -> Result<Option<Past>> {
+    let path = directory.join(name_of(repository, started_ms));
+    if path.exists() { read(path).map(Some) } else { Ok(None) }
+}
+
+fn name_of(repository: &str, started_ms: i64) -> String {
+    format!("{started_ms:016}-{repository}{ENDING}")
+}
+
+fn read(path: PathBuf) -> Result<Past> {
     let failed = |error| Error::io("read", &path, error);
     let mut reader = BufReader::new(File::open(&path).map_err(failed)?);
     let mut line = Vec::new();
@@ -186,7 +199,7 @@ pub fn latest(directory: &Path, repository: &str) -> Result<Option<Past>> {
     loop {
         line.clear();
         if reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line).map_err(failed)? == 0 {
-            return Ok(Some(past));
+            return Ok(past);
         }
         match serde_json::from_slice(&line) {
             Ok(Line::Finished) => past.is_finished = true,

@@ -114,6 +114,14 @@ pub fn begin(directory: &Path, identity: &Identity) -> Result<Marker> {
     Ok(Marker { path, file, is_resumed })
 }
 
+/// The restore that was begun in a directory and not finished, if there is one.
+pub fn unfinished(directory: &Path) -> Option<Identity> {
+    let file = File::open(directory.join(NAME)).ok()?;
+    let mut text = String::new();
+    file.take(LONGEST).read_to_string(&mut text).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
 /// Something in the directory beside the marker.
 fn others_in(directory: &Path) -> Result<Option<String>> {
     let failed = |error| Error::io("list", directory, error);
@@ -135,8 +143,7 @@ pub fn look(directory: &Path, identity: &Identity) -> Result<bool> {
     if !directory.exists() {
         return Ok(false);
     }
-    let text = fs::read_to_string(directory.join(NAME)).unwrap_or_default();
-    if serde_json::from_str::<Identity>(&text).is_ok_and(|found| found == *identity) {
+    if unfinished(directory).as_ref() == Some(identity) {
         return Ok(true);
     }
     match others_in(directory)? {

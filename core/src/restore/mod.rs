@@ -42,7 +42,7 @@ use crate::path::RelPath;
 use crate::progress::Progress;
 
 pub use bounds::Bounds;
-pub use content::{ContentReader, Contents, Form, Found, Proof, Trouble};
+pub use content::{ContentReader, Contents, Found, Proof, Trouble, stands_in};
 pub use report::{MOST_NAMED, Named, Report, Reread, Totals};
 pub use selection::{Selection, What, Wish, has_wildcards};
 pub use step::{Action, Step};

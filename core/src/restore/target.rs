@@ -95,12 +95,12 @@ impl Target {
 
     /// The directory itself as a place.
     pub fn top(self: &Arc<Self>) -> Place {
-        Place { target: self.clone(), path: RelPath::root(), held: None }
+        self.place(RelPath::root())
     }
 
     /// A directory in it by its path, opened at each use.
     pub fn place(self: &Arc<Self>, path: RelPath) -> Place {
-        Place { target: self.clone(), path, held: None }
+        Place { target: self.clone(), path, held: None, is_counted: false, anchor: None }
     }
 
     /// What its file system has left.
@@ -121,17 +121,25 @@ impl Target {
     }
 }
 
+/// Every so many directories below each other one is held in any case, so that opening a deep one does not have to go
+/// through all above it.
+const ANCHOR_EVERY: usize = 64;
+
 /// A directory beneath a target. Its descriptor is held while there are few of them, else it is opened at each use.
 #[derive(Debug)]
 pub struct Place {
     target: Arc<Target>,
     path: RelPath,
-    held: Option<OwnedFd>,
+    held: Option<Arc<OwnedFd>>,
+    /// It is one of the few.
+    is_counted: bool,
+    /// The nearest directory above that is held in any case, and how many bytes of the path lead there.
+    anchor: Option<(Arc<OwnedFd>, usize)>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if self.held.is_some() {
+        if self.is_counted {
             self.target.held.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -187,9 +195,15 @@ impl Place {
             return Ok(Held::Lent(held.as_fd()));
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        open::open(self.target.descriptor.as_fd(), &self.path, flags)
-            .map(Held::Opened)
-            .map_err(|errno| self.failed("open the directory", b"", errno))
+        let opened = match &self.anchor {
+            Some((anchor, length)) => {
+                let below = self.path.as_bytes().get(length + 1..).unwrap_or_default();
+                let below = RelPath::new(below).map_err(|_| self.failed("open", b"", Errno::INVAL))?;
+                open::open(anchor.as_fd(), &below, flags)
+            }
+            None => open::open(self.target.descriptor.as_fd(), &self.path, flags),
+        };
+        opened.map(Held::Opened).map_err(|errno| self.failed("open the directory", b"", errno))
     }
 
     /// An error about `name` in this directory.
@@ -229,10 +243,16 @@ impl Place {
         if !is_few {
             self.target.held.fetch_sub(1, Ordering::Relaxed);
         }
+        let path = self.path.join(name);
+        let (descriptor, length) = (Arc::new(descriptor), path.as_bytes().len());
+        let is_anchor = path.components().count().is_multiple_of(ANCHOR_EVERY);
+        let anchor = if is_anchor { Some((descriptor.clone(), length)) } else { self.anchor.clone() };
         Ok(Place {
             target: self.target.clone(),
-            path: self.path.join(name),
-            held: is_few.then_some(descriptor),
+            path,
+            held: (is_few || is_anchor).then_some(descriptor),
+            is_counted: is_few,
+            anchor,
         })
     }
 

@@ -5,8 +5,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::time::Duration;
 
 use backupbot_actors::control::{Flushed, FlushedRepository};
-use backupbot_core::git::Oid;
-use backupbot_core::git::repository::Repository;
+use backupbot_core::history::Oid;
 use backupbot_core::names::RootName;
 use backupbot_core::path::RelPath;
 use backupbot_core::restore::Selection;
@@ -59,23 +58,22 @@ pub fn confirm(yes: bool) -> Result<bool, Failure> {
 pub fn commit(
     world: &World,
     global: &Global,
-    source: &Source,
-    repository: &Repository,
+    source: &Source<'_>,
     selection: &Selection,
 ) -> Result<Present, Failure> {
     if nothing_is_there(source, selection) {
         // An empty new disk holds nothing that could be lost, and would not be taken for the root either.
-        return Ok(Present { commit: source.tip(repository)?, unsaved: BTreeMap::new() });
+        return Ok(Present { commit: source.looking.tip, unsaved: BTreeMap::new() });
     }
     let flushed: Flushed = match client::reach(world, global)? {
         Reach::Daemon(client) => {
             let wish = json!({
-                "repository": source.name.as_str(),
+                "repository": source.name().as_str(),
                 "wait": true,
                 "commit_only": true,
                 "timeout": format!("{}s", WITHIN.as_secs()),
             });
-            let answer = client.post("/flush", &wish, WITHIN)?.ok().map_err(refused)?;
+            let answer = client.post("/flush", &wish, WITHIN)?.ok().map_err(|failure| refused(&failure))?;
             serde_json::from_value(answer).map_err(|error| {
                 Failure::io("the daemon's answer is not understood; is it another version?", error)
             })?
@@ -84,17 +82,17 @@ pub fn commit(
             let settings = asking
                 .configuration()?
                 .ok_or_else(|| Failure::usage("no configuration was found: name one with --config"))?;
-            once::commit_here(world, &settings, "restore", WITHIN).map_err(refused)?
+            once::commit_here(world, &settings, "restore", WITHIN).map_err(|failure| refused(&failure))?
         }
     };
-    let found = flushed.repositories.into_iter().find(|found| found.name == source.name.as_str());
-    let found = found.ok_or_else(|| Failure::failed(format!("{} was not committed", source.name)))?;
+    let found = flushed.repositories.into_iter().find(|found| found.name == source.name().as_str());
+    let found = found.ok_or_else(|| Failure::failed(format!("{} was not committed", source.name())))?;
     let commit = found.commit.as_deref().and_then(|commit| commit.parse().ok());
-    let commit = commit.ok_or_else(|| Failure::failed(format!("{} was not committed", source.name)))?;
+    let commit = commit.ok_or_else(|| Failure::failed(format!("{} was not committed", source.name())))?;
     Ok(Present { commit, unsaved: unsaved(&found)? })
 }
 
-fn refused(failure: Failure) -> Failure {
+fn refused(failure: &Failure) -> Failure {
     let why = failure.lines.join("; ");
     let text = format!(
         "what is there now cannot be committed, so nothing was restored in place: {why}; restore somewhere else with --to"
@@ -122,7 +120,7 @@ fn unsaved(found: &FlushedRepository) -> Result<BTreeMap<RootName, BTreeSet<RelP
 }
 
 /// Whether every root that is concerned is missing or empty.
-fn nothing_is_there(source: &Source, selection: &Selection) -> bool {
+fn nothing_is_there(source: &Source<'_>, selection: &Selection) -> bool {
     let concerned = |name: &RootName| match selection {
         Selection::Everything => true,
         Selection::Some(wishes) => wishes.iter().any(|wish| wish.root == *name),

@@ -10,7 +10,8 @@ use backupbot_core::progress::Progress;
 use backupbot_core::restore::{Action, Plan, Report, Step, Totals};
 use serde_json::{Value, json};
 
-use crate::cli::{Global, Restore};
+use crate::cli::Global;
+use crate::cli::restore::Restore;
 use crate::exit::{Exit, Failure};
 use crate::meter::Meter;
 use crate::output;

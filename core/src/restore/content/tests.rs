@@ -121,27 +121,17 @@ fn a_tree_is_no_files_content() {
 }
 
 #[test]
-fn only_strict_pointers_and_marked_ciphertext_stand_in_for_a_file() {
-    let id = "0".repeat(64);
-    let good = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{id}\nsize 12\n");
-    let proof = |bytes: &[u8]| Proof { blake3: [0; 32], size: bytes.len() as u64, beginning: bytes.to_vec() };
-    let form = |bytes: &[u8]| Form::of(&proof(bytes), false);
-    assert_eq!(form(good.as_bytes()), Form::LfsPointer);
-    assert_eq!(form(b"\0GITCRYPT\0and so on"), Form::Ciphertext);
-    assert_eq!(
-        Form::of(&proof(good.as_bytes()), true),
-        Form::Plain,
-        "the user's own file that looks like one"
-    );
-    for bad in [
-        good.trim_end().to_owned(),
-        good.replace("size 12", "size twelve"),
-        good.replace("sha256:", "sha1:"),
-        good.replace("version ", "versions "),
-        format!("version https://git-lfs.github.com/spec/v1\nsize 12\noid sha256:{id}\n"),
-        "version https://git-lfs.github.com/spec/v1\n".to_owned(),
-        String::new(),
-    ] {
-        assert_eq!(form(bad.as_bytes()), Form::Plain, "{bad:?}");
+fn what_stands_in_for_a_file_is_told_unless_the_checksum_says_that_it_is_the_file() {
+    let pointer =
+        format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 12\n", "0".repeat(64));
+    let mut record = crate::restore::tests::record(b"f", crate::beneath::EntryKind::File);
+    for bytes in [pointer.as_bytes(), b"\0GITCRYPT\0and so on"] {
+        let proof = Proof { blake3: [0; 32], size: bytes.len() as u64, beginning: bytes.to_vec() };
+        assert!(stands_in(&proof, None, false).is_some());
+        record.size = Some(bytes.len() as u64);
+        assert!(stands_in(&proof, Some(&record), false).is_some(), "a size alone proves nothing");
+        assert_eq!(stands_in(&proof, Some(&record), true), None, "the user's own file that looks like one");
     }
+    let plain = Proof { blake3: [0; 32], size: 5, beginning: b"plain".to_vec() };
+    assert_eq!(stands_in(&plain, None, false), None);
 }

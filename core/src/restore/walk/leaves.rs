@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::Existing;
 use super::super::compare::{Eye, Likeness, Wanted};
-use super::super::content::{Form, Found, Proof};
+use super::super::content::{Found, Proof, stands_in};
 use super::super::finish::Open;
 use super::super::hands::{Job, Work, mode_without_record};
 use super::super::selection::Chosen;
@@ -171,7 +171,7 @@ impl Walker<'_, '_> {
         }
         let beginning = self.reader.beginning(found, self.progress)?;
         let proof = Proof { blake3: [0; 32], size: found.size, beginning };
-        Ok(Form::of(&proof, false).stands_in())
+        Ok(stands_in(&proof, record, false))
     }
 
     /// Decides about something that stands where a file, a link or a special file is wanted. `None` if nothing is to be
