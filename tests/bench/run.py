@@ -351,6 +351,39 @@ class Bench:
         self.pair("burst of %d small files until all are at the remote; gitwatch's way" % self.files, ours, peer)
         self.clear("state", "peer.git")
 
+    def restore(self):
+        """Everything back from the local repositories: ours, git clone from its packed own, restic restore."""
+        self.need_first()
+
+        def ours(_):
+            self.clear("restored")
+            return measure([self.binary, "restore", "--state-dir", self.path("state"), "--to", self.path("restored")])
+
+        def git(_):
+            self.clear("cloned")
+            return measure(["git", "clone", "-q", self.path("peer.git"), self.path("cloned")])
+
+        def git_of_ours(_):
+            self.clear("cloned")
+            (name,) = os.listdir(self.path("state/repos"))
+            source = "file://" + self.path("state/repos/" + name)
+            return measure(["git", "clone", "-q", source, self.path("cloned")])
+
+        def restic(_):
+            self.clear("restic-restored")
+            return self.restic("restore", "latest", "--target", self.path("restic-restored"))
+
+        self.pair("restore of %d files; git clone of git's own repository on the same disk" % self.files, ours, git)
+        self.pair("the same; git clone of our repository over its protocol", ours, git_of_ours)
+        if shutil.which("restic"):
+            if not os.path.isdir(self.path("restic")):
+                self.restic("init")
+                self.restic("backup", self.corpus)
+            self.pair("the same; restic restore", ours, restic)
+        (root,) = os.listdir(self.path("restored"))
+        subprocess.run(["diff", "-r", self.corpus, os.path.join(self.path("restored"), root)], check=True)
+        self.clear("restored", "cloned", "restic-restored")
+
     def count(self, repository):
         listed = subprocess.run(["git", "--git-dir", repository, "ls-tree", "-r", "--name-only", "main"], check=True,
                                 stdout=subprocess.PIPE).stdout
@@ -377,7 +410,7 @@ def main():
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--at", default=os.path.join(PROJECT, "target", "bench"))
-    works = ["first", "rescan", "changed", "push", "ssh", "http", "idle", "burst"]
+    works = ["first", "rescan", "changed", "push", "ssh", "http", "idle", "burst", "restore"]
     parser.add_argument("--only", choices=works, action="append", help="one of the measurements; may be repeated")
     parser.add_argument("--binary")
     arguments = parser.parse_args()

@@ -170,7 +170,7 @@ fn prune(directory: &Path, repository: &str) {
 /// # Errors
 /// If it cannot be read.
 pub fn latest(directory: &Path, repository: &str) -> Result<Option<Past>> {
-    list(directory, repository).pop().map(read).transpose()
+    list(directory, repository).pop().map(|path| read(&path)).transpose()
 }
 
 /// The journal of the restore that began then.
@@ -179,23 +179,23 @@ pub fn latest(directory: &Path, repository: &str) -> Result<Option<Past>> {
 /// If it cannot be read.
 pub fn begun_at(directory: &Path, repository: &str, started_ms: i64) -> Result<Option<Past>> {
     let path = directory.join(name_of(repository, started_ms));
-    if path.exists() { read(path).map(Some) } else { Ok(None) }
+    if path.exists() { read(&path).map(Some) } else { Ok(None) }
 }
 
 fn name_of(repository: &str, started_ms: i64) -> String {
     format!("{started_ms:016}-{repository}{ENDING}")
 }
 
-fn read(path: PathBuf) -> Result<Past> {
-    let failed = |error| Error::io("read", &path, error);
-    let mut reader = BufReader::new(File::open(&path).map_err(failed)?);
+fn read(path: &Path) -> Result<Past> {
+    let failed = |error| Error::io("read", path, error);
+    let mut reader = BufReader::new(File::open(path).map_err(failed)?);
     let mut line = Vec::new();
     reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line).map_err(failed)?;
     let head: Head = serde_json::from_slice(&line).map_err(|error| {
         let text = format!("the journal {} is damaged", path.display());
         Error::with_source(Kind::Io, text, error)
     })?;
-    let mut past = Past { head, paths: BTreeMap::new(), is_finished: false, path: path.clone() };
+    let mut past = Past { head, paths: BTreeMap::new(), is_finished: false, path: path.to_path_buf() };
     loop {
         line.clear();
         if reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line).map_err(failed)? == 0 {
