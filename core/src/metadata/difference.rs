@@ -47,7 +47,7 @@ pub fn differing_records(
 }
 
 /// Pairs of shards that are compared for one directory; a million names make some ten thousand.
-const MAX_PAIRS: usize = 1 << 20;
+const MAX_PAIRS: usize = 1 << 19;
 
 #[derive(Default)]
 struct Sides {
