@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use git2::Odb;
 
-use super::shard::Prefix;
+use super::shard::{Prefix, read_differing};
 use super::tolerant::Readable;
 use super::{MAX_LEVELS, RECORDS_NAME, Record, child_of, damaged};
 use crate::tree::{Entry, diff_names};
@@ -46,15 +46,19 @@ pub fn differing_records(
     (changes, damage.collect())
 }
 
+/// Pairs of shards that are compared for one directory; a million names make some ten thousand.
+const MAX_PAIRS: usize = 1 << 19;
+
 #[derive(Default)]
 struct Sides {
     old: Readable,
     new: Readable,
+    pairs: usize,
 }
 
 impl Sides {
-    /// The native recursion ends at [`MAX_LEVELS`]. Its width is bounded as that of a reader is: whatever differs holds
-    /// a name that belongs to no other place, or costs one of the damages that are allowed.
+    /// The native recursion ends at [`MAX_LEVELS`], and a tree of shards that names itself many times over at
+    /// [`MAX_PAIRS`].
     fn join(
         &mut self,
         objects: &Odb<'_>,
@@ -63,8 +67,18 @@ impl Sides {
         path: Vec<u8>,
         prefix: &mut Prefix,
     ) {
-        if old == new {
+        if old == new || self.old.is_given_up() || self.new.is_given_up() {
             return;
+        }
+        self.pairs += 1;
+        if self.pairs > MAX_PAIRS {
+            return self.new.give_up(&damaged(&path, "more shards than any directory has"));
+        }
+        if let (Some(old), Some(new)) = (old, new)
+            && !old.is_tree()
+            && !new.is_tree()
+        {
+            return self.shards(objects, old, new, &path, prefix);
         }
         let tree = |entry: Option<Entry>| entry.filter(|entry| entry.is_tree()).map(|entry| entry.oid);
         let (Some(old_tree), Some(new_tree)) = (tree(old), tree(new)) else {
@@ -91,9 +105,6 @@ impl Sides {
             self.new.damaged(&error);
         }
         for (name, (old, new)) in below {
-            if self.old.is_given_up() || self.new.is_given_up() {
-                return;
-            }
             let Some(child) = child_of(&name) else {
                 self.new.damaged(&damaged(&path, "a name that is no shard's"));
                 continue;
@@ -101,6 +112,22 @@ impl Sides {
             prefix.push(child);
             self.join(objects, old, new, [path.as_slice(), b"/", &name].concat(), prefix);
             prefix.pop();
+        }
+    }
+    /// Where one of them cannot be read, the other is as a whole.
+    fn shards(&mut self, objects: &Odb<'_>, old: Entry, new: Entry, path: &[u8], prefix: &Prefix) {
+        if !self.old.has_room_for(objects, old.oid, path) || !self.new.has_room_for(objects, new.oid, path) {
+            return;
+        }
+        match read_differing(objects, (old.oid, new.oid), path, prefix) {
+            Ok((old, new)) => {
+                self.old.records.extend(old);
+                self.new.records.extend(new);
+            }
+            Err(_) => {
+                self.old.read_shards(objects, old, path.to_vec(), prefix.clone());
+                self.new.read_shards(objects, new, path.to_vec(), prefix.clone());
+            }
         }
     }
 }

@@ -28,6 +28,7 @@ pub struct Readable {
     pub damage: Vec<String>,
     /// Of shards that were read.
     bytes: usize,
+    given_up: bool,
 }
 
 impl Readable {
@@ -45,7 +46,24 @@ impl Readable {
 
     /// Whether so much is damaged that the rest is not looked at.
     pub(super) fn is_given_up(&self) -> bool {
-        self.damage.len() >= MAX_DAMAGE
+        self.given_up || self.damage.len() >= MAX_DAMAGE
+    }
+
+    /// Whether the shard can be held beside what was read; if not, nothing more is.
+    pub(super) fn has_room_for(&mut self, objects: &Odb<'_>, shard: Oid, path: &[u8]) -> bool {
+        let size = objects.read_header(shard).map_or(0, |(size, _)| size);
+        self.bytes = self.bytes.saturating_add(size);
+        if self.bytes > MAX_DIRECTORY_BYTES {
+            let text = format!("more than {MAX_DIRECTORY_BYTES} bytes of records in one directory");
+            self.give_up(&damaged(path, &text));
+        }
+        !self.given_up
+    }
+
+    /// Looks at nothing more, for this reason.
+    pub(super) fn give_up(&mut self, error: &Error) {
+        self.damaged(error);
+        self.given_up = true;
     }
 
     pub(super) fn damaged(&mut self, error: &Error) {
@@ -143,12 +161,9 @@ impl Reader<'_, '_> {
     }
 
     fn shard(&mut self, node: Entry, path: &[u8], prefix: &Prefix) {
-        let size = self.objects.read_header(node.oid).map_or(0, |(size, _)| size);
-        if self.found.bytes.saturating_add(size) > MAX_DIRECTORY_BYTES {
-            let text = format!("more than {MAX_DIRECTORY_BYTES} bytes of records in one directory");
-            return self.found.damaged(&damaged(path, &text));
+        if !self.found.has_room_for(self.objects, node.oid, path) {
+            return;
         }
-        self.found.bytes += size;
         match read_records(self.objects, node.oid, path, prefix) {
             Ok(records) if records.is_empty() && !prefix.is_empty() => {
                 self.found.damaged(&damaged(path, NOTHING_IN_IT));
