@@ -39,6 +39,9 @@ pub const MODE_COMMIT: u32 = 0o160_000;
 /// Directories below each other that are followed at most; Linux cannot name a deeper one in one call.
 pub const MAX_DEPTH: usize = 4096;
 
+/// A tree object that is longer is not read: four million names.
+const MAX_BYTES: usize = 256 << 20;
+
 /// What a name stands for in a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Entry {
@@ -156,9 +159,18 @@ pub fn entry_in(objects: &Odb<'_>, tree: Oid, path: &[u8], name: &[u8]) -> Resul
 }
 
 fn read_tree<'o>(objects: &'o Odb<'_>, oid: Oid, path: &[u8]) -> Result<OdbObject<'o>> {
-    let object = objects.read(oid).map_err(|e| {
-        Error::with_source(Kind::Git, format!("cannot read the tree {oid} at {:?}", lossy(path)), e)
-    })?;
+    let fail =
+        |e| Error::with_source(Kind::Git, format!("cannot read the tree {oid} at {:?}", lossy(path)), e);
+    // A few kilobytes of a pack can inflate to gigabytes.
+    let (size, _) = objects.read_header(oid).map_err(fail)?;
+    if size > MAX_BYTES {
+        let text = format!(
+            "the tree {oid} at {:?} has {size} bytes, more than the {MAX_BYTES} that are read",
+            lossy(path)
+        );
+        return Err(Error::new(Kind::Git, text));
+    }
+    let object = objects.read(oid).map_err(fail)?;
     if object.kind() != ObjectType::Tree {
         let text = format!("the object {oid} at {:?} is a {}, not a tree", lossy(path), object.kind());
         return Err(Error::new(Kind::Git, text));

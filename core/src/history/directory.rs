@@ -8,9 +8,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use git2::{ObjectType, Odb, Oid};
+use git2::{Odb, Oid};
 
-use super::check_size;
 use crate::beneath::EntryKind;
 use crate::error::{Error, Kind, Result};
 use crate::metadata::{self, OWN_NAME, Record, find_record, read_what_is_there};
@@ -18,8 +17,6 @@ use crate::names::RootName;
 use crate::path::{RelPath, lossy, unescape_component};
 use crate::tree::{Entry, Listing, MAX_DEPTH, MODE_COMMIT, MODE_EXECUTABLE, MODE_SYMLINK, MODE_TREE, lookup};
 
-/// A tree object that is longer is not read: four million names.
-const MAX_TREE_BYTES: usize = 256 << 20;
 /// What the directories that wait in a walk take of memory at most: enough for a million of them.
 const MAX_WAITING_BYTES: usize = 256 << 20;
 /// What we write into directories that need it; never the user's, whose file of this name is escaped.
@@ -157,7 +154,6 @@ impl Directory {
     }
 
     fn take_files(&mut self, objects: &Odb<'_>, tree: Oid, path: &[u8]) -> Result<()> {
-        check_size(objects, tree, ObjectType::Tree, MAX_TREE_BYTES)?;
         let listing = Listing::read(objects, tree, path)?;
         self.nodes.reserve_exact(listing.len());
         for (stored, entry) in listing.iter() {

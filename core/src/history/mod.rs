@@ -13,7 +13,6 @@ pub mod form;
 pub mod log;
 pub mod moment;
 
-use git2::ObjectType;
 use jiff::Timestamp;
 
 use crate::error::{Error, Kind, Result};
@@ -72,9 +71,14 @@ impl Snapshot {
     /// [`Kind::Git`] if there is no such commit or it is damaged.
     pub fn read(repository: &Repository, id: Oid) -> Result<Self> {
         let fail = |error| git_error(&format!("read commit {id} of"), repository.path(), error);
+        let (size, _) = repository.objects()?.read_header(id).map_err(fail)?;
+        if size > MAX_COMMIT_BYTES {
+            let text =
+                format!("commit {id} has {size} bytes, more than the {MAX_COMMIT_BYTES} that are read");
+            return Err(Error::new(Kind::Git, text));
+        }
         let commit = repository.git().find_commit(id).map_err(fail)?;
-        let raw = commit.message_raw_bytes();
-        let message = String::from_utf8_lossy(&raw[..raw.len().min(MAX_COMMIT_BYTES)]);
+        let message = String::from_utf8_lossy(commit.message_raw_bytes());
         let seconds = commit.time().seconds();
         let listed = trailer(&message, ROOTS_TRAILER).unwrap_or_default();
         let watched = listed.split(',').filter_map(|name| RootName::new(unlisted(name)).ok()).collect();
@@ -136,21 +140,6 @@ impl Snapshot {
 /// The root that a name at the top of a tree stands for.
 fn root_name(stored: &[u8]) -> Option<RootName> {
     RootName::new(std::str::from_utf8(stored).ok()?).ok()
-}
-
-/// Refuses an object that is not of `kind`, or larger than `limit`, before it is held in memory.
-fn check_size(objects: &Odb<'_>, id: Oid, kind: ObjectType, limit: usize) -> Result<()> {
-    let (size, found) = objects
-        .read_header(id)
-        .map_err(|error| Error::with_source(Kind::Git, format!("cannot read the {kind} {id}"), error))?;
-    if found != kind {
-        return Err(Error::new(Kind::Git, format!("the object {id} is a {found}, not a {kind}")));
-    }
-    if size > limit {
-        let text = format!("the {kind} {id} has {size} bytes, more than the {limit} that are read at once");
-        return Err(Error::new(Kind::Git, text));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

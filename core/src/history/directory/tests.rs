@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
+use git2::ObjectType;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::*;
