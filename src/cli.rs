@@ -19,6 +19,9 @@ use clap::{
 
 use crate::spans;
 
+pub mod look;
+pub mod restore;
+
 /// Every twin of a flag; the configuration knows by this list which variables are not its own.
 pub const TWINS: &[&str] = &[
     "BACKUPBOT_CONFIG",
@@ -33,6 +36,24 @@ pub const TWINS: &[&str] = &[
     "BACKUPBOT_TIMEOUT",
     "BACKUPBOT_REPLACE",
     "BACKUPBOT_YES",
+    "BACKUPBOT_AT",
+    "BACKUPBOT_TO",
+    "BACKUPBOT_IN_PLACE",
+    "BACKUPBOT_UNDO",
+    "BACKUPBOT_OVERWRITE",
+    "BACKUPBOT_DELETE",
+    "BACKUPBOT_DRY_RUN",
+    "BACKUPBOT_LIST",
+    "BACKUPBOT_VERIFY",
+    "BACKUPBOT_SPECIAL",
+    "BACKUPBOT_RAW",
+    "BACKUPBOT_NO_SET_ID",
+    "BACKUPBOT_NO_LIMITS",
+    "BACKUPBOT_REPORT",
+    "BACKUPBOT_PATH",
+    "BACKUPBOT_LIMIT",
+    "BACKUPBOT_RECURSIVE",
+    "BACKUPBOT_STAT",
     #[cfg(feature = "fault-points")]
     "BACKUPBOT_FAULT",
     #[cfg(feature = "fault-points")]
@@ -40,23 +61,8 @@ pub const TWINS: &[&str] = &[
 ];
 
 /// Commands of the contract that this version does not have yet.
-const UNBUILT: &[&str] = &[
-    "reload",
-    "approve",
-    "alerts",
-    "audit",
-    "snapshots",
-    "ls",
-    "diff",
-    "cat",
-    "restore",
-    "verify",
-    "roots",
-    "lfs",
-    "keys",
-    "recipe",
-    "report",
-];
+const UNBUILT: &[&str] =
+    &["reload", "approve", "alerts", "audit", "verify", "roots", "lfs", "keys", "recipe", "report"];
 
 /// Watches directories and, within a minute of a change, has it in a Git commit on remotes that you own.
 ///
@@ -71,6 +77,7 @@ const UNBUILT: &[&str] = &[
 Is my data safe?     backupbot status
 Is this file safe?   backupbot why PATH
 Push now and wait:   backupbot flush --wait
+What was in it?      backupbot ls --at yesterday PATH
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 done but some files could not be read,
 4 timed out, 5 the state directory is in use, 6 the supervisor gave up (start it again)."
@@ -125,6 +132,24 @@ pub enum Command {
     Flush(Flush),
     /// Say whether a file is protected, since when, and if not, why not
     Why(Why),
+    /// List the snapshots, newest first, or those that changed one path
+    Snapshots(look::Snapshots),
+    /// List a directory as it was
+    Ls(look::Ls),
+    /// Write a file as it was to the standard output
+    Cat(look::Cat),
+    /// Say what differs between two snapshots
+    ///
+    /// Lines begin with A (added), M (changed), D (deleted), R (renamed: the very same content under another name) or
+    /// m (only owner, mode, time or attributes changed).
+    Diff(look::Diff),
+    /// Bring files back: any version, all or some of them
+    ///
+    /// Every file is proven while it is written, by the checksums of Git and of the backup. One that cannot be restored
+    /// stops nothing else: it is named, and the exit code is 3. A restore that was interrupted goes on where it ended
+    /// when the same command is given again.
+    #[command(after_help = restore::EXAMPLES)]
+    Restore(restore::Restore),
     /// Look after the remotes that a network leads to
     Remote(Remote),
     /// Print a completion script for a shell

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! main ─ cli ─ settings ─┬─ commands/{run,once} ─ boot ─ press, shutdown ─ http ─▶ the tree of actors
-//!                        └─ commands/{status,control,why} ─ client ─▶ the daemon, or offline ─▶ the store
+//!                        ├─ commands/{status,control,why} ─ client ─▶ the daemon, or offline ─▶ the store
+//!                        └─ commands/{snapshots,ls,cat,diff} ─ looking ─▶ the bare repository
 //! ```
 
 mod adoption;
@@ -16,6 +17,7 @@ mod files;
 mod http;
 mod lock;
 mod logging;
+mod looking;
 mod meter;
 mod offline;
 mod output;

@@ -4,6 +4,7 @@
 //! unknown. Without a configuration the repositories that lie in the state directory are shown, and no
 //! remotes, because their names stand nowhere else.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use backupbot_actors::root::repository_path;
 use backupbot_core::config::{Alerts, Repository as RepositorySettings};
 use backupbot_core::error::{Kind, Result as CoreResult};
 use backupbot_core::git::repository::Repository;
+use backupbot_core::history::Oid;
 use backupbot_core::ignore::IgnoreRules;
 use backupbot_core::names::{RemoteName, RepositoryName};
 use backupbot_core::protection::{self, PathReport, StateCounts, Subject};
@@ -281,6 +283,18 @@ impl Offline {
             ..status::unheard_of(remote.clone())
         };
         Ok(status.view(now))
+    }
+
+    /// The commit that was last read back at each configured remote of a repository.
+    pub fn confirmed(&self, name: &RepositoryName) -> Result<BTreeMap<String, Option<Oid>>, Failure> {
+        let reader = self.store.reader();
+        let mut confirmed = BTreeMap::new();
+        for remote in self.configured(name).iter().flat_map(|settings| &settings.remotes) {
+            let record = reader.remote(name, &remote.name)?.unwrap_or_default();
+            let commit = record.confirmed.as_ref().map(snapshot::oid).transpose()?;
+            confirmed.insert(remote.name.to_string(), commit);
+        }
+        Ok(confirmed)
     }
 
     /// Where a file stands.

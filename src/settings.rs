@@ -100,7 +100,7 @@ impl World {
     }
 
     /// The path from `/`, with `.` and `..` resolved as the file system would.
-    fn absolute(&self, path: &Path) -> PathBuf {
+    pub fn absolute(&self, path: &Path) -> PathBuf {
         let mut resolved = PathBuf::new();
         for component in self.current_dir.join(path).components() {
             match component {

@@ -1,7 +1,7 @@
 //! What BackupBot does and how it does it, without actors, HTTP or a terminal.
 //!
-//! Arrows point downwards only: verbs ([`snapshot`], [`push`], [`scan`], [`adopt`], [`heal`]) use nouns ([`git`],
-//! [`store`], [`watch`], [`metadata`], [`tree`], [`config`], [`ignore`]), and both stand on the ground
+//! Arrows point downwards only: verbs ([`snapshot`], [`push`], [`scan`], [`history`], [`adopt`], [`heal`]) use nouns
+//! ([`git`], [`store`], [`watch`], [`metadata`], [`tree`], [`config`], [`ignore`]), and both stand on the ground
 //! ([`path`], [`names`], [`clock`], [`quarantine`], [`disk`], [`limits`], [`memory`], [`secret`], [`error`], [`progress`], [`fault`]).
 //! Nothing here logs, prints, reads a home
 //! directory or panics on input: a function takes what it needs and returns what happened.
@@ -16,6 +16,7 @@ pub mod error;
 pub mod fault;
 pub mod git;
 pub mod heal;
+pub mod history;
 pub mod ignore;
 pub mod limits;
 pub mod memory;
@@ -26,6 +27,7 @@ pub mod progress;
 pub mod protection;
 pub mod push;
 pub mod quarantine;
+pub mod restore;
 pub mod scan;
 pub mod secret;
 pub mod snapshot;

@@ -10,12 +10,14 @@
 //! for hostile.
 
 mod changes;
+mod difference;
 mod edit;
 mod read;
 mod record;
 mod shard;
 #[cfg(test)]
 mod tests;
+mod tolerant;
 
 use git2::{ObjectType, Odb, Oid};
 
@@ -25,9 +27,11 @@ use crate::path::{OWN_DIRECTORY, RelPath, lossy};
 
 pub use crate::beneath::EntryKind;
 pub use changes::Changes;
+pub use difference::{RecordChange, differing_records};
 pub use edit::{MetadataStats, apply};
 pub use read::{DirectoryRecords, check_format, read_directory, read_record, walk};
 pub use record::{Mtime, Record};
+pub use tolerant::{Readable, find_record, read_what_is_there, record_under, shard_under};
 
 /// The version of the repository's format, in `.backupbot/format` and in each shard's first line.
 pub const FORMAT_VERSION: u32 = 1;
@@ -42,9 +46,11 @@ pub const OWN_NAME: &[u8] = b".";
 const MAX_SHARD_BYTES: usize = 16 << 20;
 /// Six bits a level: beyond this a name's hash is used up.
 const MAX_LEVELS: usize = 42;
+/// What no writer leaves below a tree of shards.
+const NOTHING_IN_IT: &str = "a shard without records";
 
 /// The metadata directory of a directory.
-fn directory_path(root: &RootName, directory: &RelPath) -> Vec<u8> {
+pub fn directory_path(root: &RootName, directory: &RelPath) -> Vec<u8> {
     let mut path = format!("{OWN_DIRECTORY}/meta/").into_bytes();
     path.extend_from_slice(&directory.to_git_path(root));
     path

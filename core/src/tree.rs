@@ -21,7 +21,7 @@ use git2::{ObjectType, Odb, OdbObject, Oid};
 use crate::error::{Error, Kind, Result};
 use crate::path::lossy;
 
-pub use diff::{Change, diff_new_objects, diff_paths};
+pub use diff::{Change, diff_names, diff_new_objects, diff_paths};
 pub use edit::{Edits, apply};
 pub use parse::{Entries, Malformed, RawEntry, parse, serialize};
 
@@ -38,6 +38,9 @@ pub const MODE_COMMIT: u32 = 0o160_000;
 
 /// Directories below each other that are followed at most; Linux cannot name a deeper one in one call.
 pub const MAX_DEPTH: usize = 4096;
+
+/// A tree object that is longer is not read: four million names.
+const MAX_BYTES: usize = 256 << 20;
 
 /// What a name stands for in a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -134,7 +137,7 @@ pub fn lookup(objects: &Odb<'_>, base: Oid, path: &[u8]) -> Result<Option<Entry>
             return Ok(None);
         }
         let at = path.get(..walked).unwrap_or_default();
-        match entry_of(objects, current.oid, at, component)? {
+        match entry_in(objects, current.oid, at, component)? {
             Some(entry) => current = entry,
             None => return Ok(None),
         }
@@ -143,7 +146,8 @@ pub fn lookup(objects: &Odb<'_>, base: Oid, path: &[u8]) -> Result<Option<Entry>
     Ok(Some(current))
 }
 
-fn entry_of(objects: &Odb<'_>, tree: Oid, path: &[u8], name: &[u8]) -> Result<Option<Entry>> {
+/// What stands under `name` in the tree `tree`, which stands at `path`.
+pub fn entry_in(objects: &Odb<'_>, tree: Oid, path: &[u8], name: &[u8]) -> Result<Option<Entry>> {
     let object = read_tree(objects, tree, path)?;
     for raw in parse(object.data()) {
         let raw = raw.map_err(|e| malformed(tree, path, e))?;
@@ -155,9 +159,18 @@ fn entry_of(objects: &Odb<'_>, tree: Oid, path: &[u8], name: &[u8]) -> Result<Op
 }
 
 fn read_tree<'o>(objects: &'o Odb<'_>, oid: Oid, path: &[u8]) -> Result<OdbObject<'o>> {
-    let object = objects.read(oid).map_err(|e| {
-        Error::with_source(Kind::Git, format!("cannot read the tree {oid} at {:?}", lossy(path)), e)
-    })?;
+    let fail =
+        |e| Error::with_source(Kind::Git, format!("cannot read the tree {oid} at {:?}", lossy(path)), e);
+    // A few kilobytes of a pack can inflate to gigabytes.
+    let (size, _) = objects.read_header(oid).map_err(fail)?;
+    if size > MAX_BYTES {
+        let text = format!(
+            "the tree {oid} at {:?} has {size} bytes, more than the {MAX_BYTES} that are read",
+            lossy(path)
+        );
+        return Err(Error::new(Kind::Git, text));
+    }
+    let object = objects.read(oid).map_err(fail)?;
     if object.kind() != ObjectType::Tree {
         let text = format!("the object {oid} at {:?} is a {}, not a tree", lossy(path), object.kind());
         return Err(Error::new(Kind::Git, text));

@@ -1,12 +1,17 @@
 //! The commands, one a file; this only leads the way to them.
 
+mod cat;
 mod check;
 mod completions;
 mod control;
+mod diff;
+mod ls;
 mod once;
 mod page;
 mod remote;
+mod restore;
 mod run;
+mod snapshots;
 mod status;
 mod why;
 
@@ -26,6 +31,11 @@ pub fn obey(world: &World, invocation: &Invocation) -> Result<Exit, Failure> {
         Command::Resume(scope) => control::set_paused(world, global, scope, false),
         Command::Flush(flush) => control::flush(world, global, flush),
         Command::Why(why) => why::why(world, global, why),
+        Command::Restore(restore) => restore::restore(world, global, restore),
+        Command::Snapshots(snapshots) => snapshots::snapshots(world, global, snapshots),
+        Command::Ls(ls) => ls::ls(world, global, ls),
+        Command::Cat(cat) => cat::cat(world, global, cat),
+        Command::Diff(diff) => diff::diff(world, global, diff),
         Command::Remote(remote) => remote::remote(world, global, remote),
         Command::Completions(completions) => completions::completions(completions),
     }

@@ -1,7 +1,6 @@
 //! `backupbot why PATH`: is this file protected, since when, and if not, why not.
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 
 use backupbot_core::protection::PathReport;
 use base64::Engine as _;
@@ -11,6 +10,7 @@ use serde_json::Value;
 use crate::cli::{Global, Why};
 use crate::client::{self, Reach};
 use crate::exit::{Exit, Failure};
+use crate::looking::place::meanings;
 use crate::offline;
 use crate::output;
 use crate::settings::World;
@@ -56,26 +56,6 @@ pub fn why(world: &World, global: &Global, arguments: &Why) -> Result<Exit, Fail
     Ok(Exit::Done)
 }
 
-/// What a path can mean, the most literal first: as given (absolute, or `<root>/rel`), from the working
-/// directory, and with symbolic links above it resolved.
-fn meanings(current_dir: &Path, given: &Path) -> Vec<PathBuf> {
-    let absolute = current_dir.join(given);
-    let mut meanings = vec![given.to_path_buf(), absolute.components().collect()];
-    if let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name())
-        && let Ok(parent) = parent.canonicalize()
-    {
-        meanings.push(parent.join(name));
-    }
-    meanings.extend(absolute.canonicalize());
-    let mut seen = Vec::new();
-    meanings.retain(|path| {
-        let is_new = !seen.contains(path);
-        seen.push(path.clone());
-        is_new
-    });
-    meanings
-}
-
 fn render(report: Value) -> Result<String, Failure> {
     let report: PathReport = serde_json::from_value(report).map_err(|error| {
         Failure::io("the daemon's answer is not understood; is it another version?", error)
@@ -103,23 +83,4 @@ fn render(report: Value) -> Result<String, Failure> {
         lines.push(format!("  remote {}: {has_it}{reason}", remote.name));
     }
     Ok(lines.join("\n"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_taken_literally_first_and_from_the_working_directory_then() {
-        let scratch = tempfile::tempdir().unwrap();
-        let real = scratch.path().canonicalize().unwrap();
-        std::fs::create_dir(real.join("data")).unwrap();
-        std::os::unix::fs::symlink(real.join("data"), real.join("link")).unwrap();
-        let found = meanings(&real, Path::new("link/gone.txt"));
-        assert_eq!(
-            found,
-            [PathBuf::from("link/gone.txt"), real.join("link/gone.txt"), real.join("data/gone.txt")]
-        );
-        assert_eq!(meanings(&real, &real.join("data/./x")).last(), Some(&real.join("data/x")));
-    }
 }

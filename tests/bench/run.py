@@ -303,6 +303,64 @@ class Bench:
     def http(self):
         self.network(servers.Web)
 
+    def look(self):
+        """Looking into history; the peer is git on the same repository, which knows no metadata."""
+        self.need_first()
+        self.change(1000, "look")
+        self.ours()
+        name = os.path.basename(self.corpus)
+        bare = os.path.join(self.path("state"), "repos", name + ".git")
+        widest = max(os.walk(self.corpus), key=lambda entry: len(entry[2]))
+        inside = os.path.relpath(widest[0], self.corpus)
+        path = os.path.join(name, "" if inside == "." else inside)
+        some_file = os.path.join(path, sorted(widest[2])[0])
+
+        def ours(*arguments):
+            return lambda _: measure([self.binary, *arguments, "--state-dir", self.path("state")])
+
+        def git(*arguments):
+            return lambda _: measure(["git", "--git-dir", bare, *arguments])
+
+        count = len(widest[2])
+        self.pair("`ls` of a directory with %d files; git ls-tree -l" % count, ours("ls", path), git("ls-tree", "-l", "main:" + path))
+        self.pair("`ls -R` of everything; git ls-tree -rl", ours("ls", "-R"), git("ls-tree", "-rl", "main", name))
+        self.pair("`diff` of two snapshots, 1000 files changed; git diff --name-status",
+                  ours("diff", "latest~1", "latest"), git("diff", "--name-status", "--no-renames", "main~1", "main", "--", name))
+        self.pair("`cat` of a small file; git cat-file", ours("cat", some_file), git("cat-file", "blob", "main:" + some_file))
+
+        # What is measured has to be left as the others expect it.
+        shutil.copytree(self.path("state"), self.path("state-look"), dirs_exist_ok=True)
+        self.many_commits(os.path.join(self.path("state-look"), "repos", name + ".git"), some_file, 10_000)
+        bare = os.path.join(self.path("state-look"), "repos", name + ".git")
+
+        def long(*arguments):
+            return lambda _: measure([self.binary, *arguments, "--state-dir", self.path("state-look")])
+
+        self.pair("`snapshots`, 10,000 of them; git log --first-parent", long("snapshots"), git("log", "--first-parent", "main"))
+        self.pair("`snapshots --path` of one file; git log -- FILE", long("snapshots", "--path", some_file), git("log", "--first-parent", "main", "--", some_file))
+        self.pair("`ls --at` an abbreviated id; git rev-parse", long("ls", "--at", "latest~9999"), git("rev-parse", "main~9999"))
+        self.clear("state-look")
+
+    @staticmethod
+    def many_commits(bare, path, count):
+        """Puts so many commits in our form on top of the branch, each with a change beside `path`."""
+        git = ["git", "--git-dir", bare]
+        when = int(subprocess.run([*git, "log", "-1", "--format=%ct", "main"], check=True, stdout=subprocess.PIPE).stdout)
+        importer = subprocess.Popen([*git, "fast-import", "--quiet"], stdin=subprocess.PIPE)
+        for number in range(count):
+            message = ("backup x: 0 added, 1 changed, 0 deleted\n\nBackupBot-Instance: bench\nBackupBot-Batch: %d\n"
+                       "BackupBot-Bytes: 1\nBackupBot-Format: 1\n" % (number + 100))
+            lines = ["commit refs/heads/main", "committer b <b@b> %d +0000" % (when + 30 * number),
+                     "data %d" % len(message), message]
+            if number == 0:
+                lines.append("from refs/heads/main^0")
+            content = "%d" % number
+            lines += ["M 100644 inline %s-%d" % (path, number % 50), "data %d" % len(content), content, ""]
+            importer.stdin.write("\n".join(lines).encode())
+        importer.stdin.close()
+        if importer.wait() != 0:
+            sys.exit("git fast-import failed")
+
     def idle(self):
         self.need_first()
         daemon = Daemon(self, "--watch", self.corpus)
@@ -374,6 +432,39 @@ class Bench:
         self.pair("burst of %d small files until all are at the remote; gitwatch's way" % self.files, ours, peer)
         self.clear("state", "peer.git")
 
+    def restore(self):
+        """Everything back from the local repositories: ours, git clone from its packed own, restic restore."""
+        self.need_first()
+
+        def ours(_):
+            self.clear("restored")
+            return measure([self.binary, "restore", "--state-dir", self.path("state"), "--to", self.path("restored")])
+
+        def git(_):
+            self.clear("cloned")
+            return measure(["git", "clone", "-q", self.path("peer.git"), self.path("cloned")])
+
+        def git_of_ours(_):
+            self.clear("cloned")
+            (name,) = os.listdir(self.path("state/repos"))
+            source = "file://" + self.path("state/repos/" + name)
+            return measure(["git", "clone", "-q", source, self.path("cloned")])
+
+        def restic(_):
+            self.clear("restic-restored")
+            return self.restic("restore", "latest", "--target", self.path("restic-restored"))
+
+        self.pair("restore of %d files; git clone of git's own repository on the same disk" % self.files, ours, git)
+        self.pair("the same; git clone of our repository over its protocol", ours, git_of_ours)
+        if shutil.which("restic"):
+            if not os.path.isdir(self.path("restic")):
+                self.restic("init")
+                self.restic("backup", self.corpus)
+            self.pair("the same; restic restore", ours, restic)
+        (root,) = os.listdir(self.path("restored"))
+        subprocess.run(["diff", "-r", self.corpus, os.path.join(self.path("restored"), root)], check=True)
+        self.clear("restored", "cloned", "restic-restored")
+
     def count(self, repository):
         listed = subprocess.run(["git", "--git-dir", repository, "ls-tree", "-r", "--name-only", "main"], check=True,
                                 stdout=subprocess.PIPE).stdout
@@ -400,7 +491,7 @@ def main():
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--at", default=os.path.join(PROJECT, "target", "bench"))
-    works = ["first", "rescan", "changed", "push", "ssh", "http", "idle", "burst"]
+    works = ["first", "rescan", "changed", "push", "ssh", "http", "idle", "burst", "look", "restore"]
     parser.add_argument("--only", choices=works, action="append", help="one of the measurements; may be repeated")
     parser.add_argument("--binary")
     arguments = parser.parse_args()

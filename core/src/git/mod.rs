@@ -9,4 +9,5 @@ pub mod reachable;
 pub mod refs;
 pub mod repository;
 pub mod salvage;
+pub mod stream;
 pub mod workshop;

@@ -148,6 +148,19 @@ impl Repository {
         Ok(found)
     }
 
+    /// Every tag that leads to a commit, with the commit and its name without `refs/tags/`.
+    pub fn tags(&self) -> Result<Vec<(Oid, String)>> {
+        let mut tags = Vec::new();
+        for (name, target) in self.references()? {
+            let Some(name) = name.strip_prefix("refs/tags/") else { continue };
+            let commit =
+                self.inner.find_object(target, None).and_then(|object| object.peel(git2::ObjectType::Commit));
+            // One that leads elsewhere, or nowhere, marks no commit.
+            tags.extend(commit.map(|commit| (commit.id(), name.to_owned())));
+        }
+        Ok(tags)
+    }
+
     /// The tree of a commit.
     pub fn tree_of(&self, commit: Oid) -> Result<Oid> {
         let found = self.inner.find_commit(commit);
@@ -175,6 +188,18 @@ impl Repository {
         self.inner
             .graph_descendant_of(descendant, ancestor)
             .map_err(|error| git_error("walk the history of", &self.path, error))
+    }
+
+    /// The newest commit that is in the history of both; `None` if there is none, or one of them is not here.
+    pub fn common_ancestor(&self, one: Oid, other: Oid) -> Result<Option<Oid>> {
+        if !self.has_commit(one) || !self.has_commit(other) {
+            return Ok(None);
+        }
+        match self.inner.merge_base(one, other) {
+            Ok(base) => Ok(Some(base)),
+            Err(error) if error.code() == git2::ErrorCode::NotFound => Ok(None),
+            Err(error) => Err(git_error("walk the history of", &self.path, error)),
+        }
     }
 
     /// Whether every commit from `tip` down to the first is here.

@@ -2,15 +2,15 @@
 
 use git2::{Odb, Oid};
 
-use super::shard::{Prefix, foreign_version, read_records};
+use super::shard::{Prefix, find_in_shard, foreign_version, read_records};
 use super::{
-    FORMAT_PATH, FORMAT_VERSION, MAX_LEVELS, OWN_NAME, RECORDS_NAME, Record, child_at, child_name, child_of,
-    damaged, directory_path, hash_of, read_blob, records_path,
+    FORMAT_PATH, FORMAT_VERSION, MAX_LEVELS, NOTHING_IN_IT, OWN_NAME, RECORDS_NAME, Record, child_at,
+    child_name, child_of, damaged, directory_path, hash_of, read_blob, records_path,
 };
 use crate::error::{Error, Kind, Result};
 use crate::names::RootName;
 use crate::path::{RelPath, lossy, unescape_component};
-use crate::tree::{Entry, Listing, MAX_DEPTH, lookup};
+use crate::tree::{Entry, Listing, MAX_DEPTH, entry_in, lookup};
 
 /// What is recorded of one directory.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -90,25 +90,40 @@ fn find(
     }
 }
 
-fn find_in(objects: &Odb<'_>, node: Entry, mut path: Vec<u8>, name: &[u8]) -> Result<Option<Record>> {
+pub(super) fn find_in(
+    objects: &Odb<'_>,
+    node: Entry,
+    mut path: Vec<u8>,
+    name: &[u8],
+) -> Result<Option<Record>> {
+    match descend(objects, node, &mut path, name)? {
+        Some(shard) => find_in_shard(objects, shard, &path, name),
+        None => Ok(None),
+    }
+}
+
+/// The shard in which the record of `name` is, if there is one; `path` becomes its own.
+pub(super) fn descend(
+    objects: &Odb<'_>,
+    node: Entry,
+    path: &mut Vec<u8>,
+    name: &[u8],
+) -> Result<Option<Oid>> {
     let hash = hash_of(name);
     let mut node = node;
-    let mut prefix = Prefix::new();
+    let mut level = 0;
     while node.is_tree() {
-        if prefix.len() >= MAX_LEVELS {
-            return Err(damaged(&path, "more levels of shards than a hash has bits for"));
+        if level >= MAX_LEVELS {
+            return Err(damaged(path, "more levels of shards than a hash has bits for"));
         }
-        let child = child_at(&hash, prefix.len());
-        let Some(below) = Listing::read(objects, node.oid, &path)?.get(&child_name(child)) else {
-            return Ok(None);
-        };
+        let child = child_name(child_at(&hash, level));
+        let Some(below) = entry_in(objects, node.oid, path, &child)? else { return Ok(None) };
         path.push(b'/');
-        path.extend_from_slice(&child_name(child));
-        prefix.push(child);
+        path.extend_from_slice(&child);
+        level += 1;
         node = below;
     }
-    let records = read_records(objects, node.oid, &path, &prefix)?;
-    Ok(records.into_iter().find(|record| record.name == name))
+    Ok(Some(node.oid))
 }
 
 /// Calls `visit` with the directory and the record for every record of `root`: a directory's own record
@@ -166,12 +181,20 @@ fn visit_shards(
 ) -> Result<()> {
     let (path, prefix) = place;
     if !node.is_tree() {
-        return visit(read_records(objects, node.oid, path, prefix)?);
+        let records = read_records(objects, node.oid, path, prefix)?;
+        if records.is_empty() && !prefix.is_empty() {
+            return Err(damaged(path, NOTHING_IN_IT));
+        }
+        return visit(records);
     }
     if prefix.len() >= MAX_LEVELS {
         return Err(damaged(path, "more levels of shards than a hash has bits for"));
     }
     let listing = Listing::read(objects, node.oid, path)?;
+    // One that is empty could stand at all of 64^42 places.
+    if listing.is_empty() {
+        return Err(damaged(path, NOTHING_IN_IT));
+    }
     for (name, entry) in listing.iter() {
         let (path, prefix) = place;
         let child = child_of(name).ok_or_else(|| damaged(path, "a name that is no shard's"))?;
@@ -190,10 +213,14 @@ fn visit_shards(
 fn subdirectories(listing: &Listing<'_>, path: &[u8]) -> Result<Vec<(Vec<u8>, Entry)>> {
     let mut found = Vec::new();
     for (stored, entry) in listing.iter().filter(|(stored, _)| *stored != RECORDS_NAME) {
-        let name = unescape_component(stored).filter(|_| entry.is_tree());
-        let name =
-            name.ok_or_else(|| damaged(path, &format!("{:?} is no directory's name", lossy(stored))))?;
-        found.push((name.into_owned(), entry));
+        found.push((subdirectory(stored, entry, path)?, entry));
     }
     Ok(found)
+}
+
+/// The name on disk of a directory in the metadata directory at `path`.
+pub(super) fn subdirectory(stored: &[u8], entry: Entry, path: &[u8]) -> Result<Vec<u8>> {
+    let name = unescape_component(stored).filter(|_| entry.is_tree());
+    let name = name.ok_or_else(|| damaged(path, &format!("{:?} is no directory's name", lossy(stored))))?;
+    Ok(name.into_owned())
 }

@@ -1,5 +1,6 @@
 //! Records against a map as the model; the real git as the judge of the trees.
 
+mod difference;
 mod foreign;
 
 use std::cell::RefCell;

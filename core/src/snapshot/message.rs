@@ -14,8 +14,21 @@ pub const INSTANCE_TRAILER: &str = "BackupBot-Instance";
 pub const BATCH_TRAILER: &str = "BackupBot-Batch";
 /// The trailer with the roots' names, comma-separated.
 pub const ROOTS_TRAILER: &str = "BackupBot-Roots";
+/// The trailer with the bytes of the files that the subject counts as added or changed.
+pub const BYTES_TRAILER: &str = "BackupBot-Bytes";
 /// The trailer with the layout's version.
 pub const FORMAT_TRAILER: &str = "BackupBot-Format";
+
+/// Numbers of files in one commit against its parent, as its subject says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Files and links that were not there before.
+    pub added: u64,
+    /// Files and links whose content or metadata is new.
+    pub changed: u64,
+    /// Entries that are gone; a directory counts once.
+    pub deleted: u64,
+}
 
 /// A commit object's bytes.
 pub(super) fn commit_object(
@@ -37,7 +50,7 @@ pub(super) fn commit_object(
     Ok(format!(
         "tree {tree}\n{parent}author {name} <{email}> {seconds} +0000\ncommitter {name} <{email}> {seconds} +0000\n\n\
          backup {}: {} added, {} changed, {} deleted\n\n\
-         {INSTANCE_TRAILER}: {}\n{BATCH_TRAILER}: {}\n{ROOTS_TRAILER}: {}\n{FORMAT_TRAILER}: {FORMAT}\n",
+         {INSTANCE_TRAILER}: {}\n{BATCH_TRAILER}: {}\n{ROOTS_TRAILER}: {}\n{BYTES_TRAILER}: {}\n{FORMAT_TRAILER}: {FORMAT}\n",
         at.strftime("%Y-%m-%dT%H:%M:%SZ"),
         summary.added,
         summary.changed,
@@ -45,12 +58,26 @@ pub(super) fn commit_object(
         batch.instance,
         batch.number,
         roots.join(","),
+        summary.bytes,
     ))
 }
 
 /// A root's name in the list: a comma or percent sign in it is percent-encoded.
 pub fn listed(root: &str) -> String {
     root.replace('%', "%25").replace(',', "%2C")
+}
+
+/// The inverse of [`listed`].
+pub fn unlisted(name: &str) -> String {
+    name.replace("%2C", ",").replace("%25", "%")
+}
+
+/// The numbers in a subject of ours: added, changed, deleted.
+pub fn counts_in_subject(message: &str) -> Option<Counts> {
+    let numbers = message.lines().next()?.strip_prefix("backup ")?.split_once(": ")?.1;
+    let mut parts = numbers.split(", ");
+    let mut next = |word: &str| parts.next()?.strip_suffix(word)?.strip_suffix(' ')?.parse().ok();
+    Some(Counts { added: next("added")?, changed: next("changed")?, deleted: next("deleted")? })
 }
 
 /// A trailer's value in a commit message.
@@ -93,5 +120,30 @@ mod tests {
         assert_eq!(trailer(message, BATCH_TRAILER), Some("7"));
         assert_eq!(trailer(message, ROOTS_TRAILER), None);
         assert_eq!(trailer("", INSTANCE_TRAILER), None);
+    }
+
+    #[test]
+    fn the_numbers_in_a_subject_are_read_and_nothing_that_only_looks_like_them() {
+        let numbers = Some(Counts { added: 3, changed: 1, deleted: 0 });
+        assert_eq!(
+            counts_in_subject("backup 2026-11-22T13:05:00Z: 3 added, 1 changed, 0 deleted\n\nx"),
+            numbers
+        );
+        for other in [
+            "",
+            "backup x",
+            "backup x: 3 added",
+            "backup x: -3 added, 1 changed, 0 deleted",
+            "x: 3 added, 1 changed, 0 deleted",
+        ] {
+            assert_eq!(counts_in_subject(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_roots_name_in_the_list_comes_back() {
+        for name in ["plain", "a,b", "100%", "%2C", "%252C,"] {
+            assert_eq!(unlisted(&listed(name)), name);
+        }
     }
 }

@@ -66,6 +66,16 @@ pub fn diff_paths(
     })
 }
 
+/// Calls `visit` for each name at which two directories differ, in Git's order, and opens none of them.
+pub fn diff_names(
+    objects: &Odb<'_>,
+    old: Option<Oid>,
+    new: Option<Oid>,
+    visit: &mut dyn FnMut(Change<'_>) -> Result<()>,
+) -> Result<()> {
+    join(objects, old, new, &mut |change| visit(change).map(|()| false))
+}
+
 /// One tree being read, an entry ahead.
 struct Side<'o> {
     oid: Oid,

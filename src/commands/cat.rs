@@ -1,0 +1,110 @@
+//! `backupbot cat`: a file as it was, in constant memory, its hash checked on the way.
+//!
+//! What is written before an error is found cannot be taken back: a script must look at the exit code.
+
+use backupbot_core::error::{Error, Kind};
+use backupbot_core::git::stream::Contents;
+use backupbot_core::history::directory::{Node, find};
+use backupbot_core::history::form::{self, Form, HEAD_BYTES};
+use backupbot_core::history::{Odb, Oid};
+use backupbot_core::metadata::EntryKind;
+
+use crate::cli::Global;
+use crate::cli::look::Cat;
+use crate::exit::{Exit, Failure};
+use crate::looking::{Looking, shown};
+use crate::output::{self, Lines};
+use crate::settings::World;
+
+pub fn cat(world: &World, global: &Global, arguments: &Cat) -> Result<Exit, Failure> {
+    let looking = Looking::open(world, global, arguments.scope.repository.as_deref(), Some(&arguments.path))?;
+    let snapshot = looking.snapshot(arguments.at.at.as_deref())?;
+    let objects = looking.repository.objects()?;
+    let (root, path) = looking.locate(&arguments.path, &snapshot)?;
+    let located = find(&objects, snapshot.tree, &root, &path)?;
+    let node = located.ok_or_else(|| looking.absent(&root, &path, &snapshot))?.node;
+    let shown = shown::path(&root, &path);
+    let oid = content_of(&node, &objects, &shown, arguments.raw)?;
+    let contents = Contents::open(&looking.repository)?;
+    if !arguments.raw {
+        refuse_stand_ins(&contents, &objects, &node, oid, &shown)?;
+    }
+    let expected = node.record.as_ref().and_then(|record| record.blake3).filter(|_| !arguments.raw);
+    let mut found = blake3::Hasher::new();
+    let mut lines = Lines::begin();
+    // A reader that went away ends the stream as an error; what it was is kept here.
+    let mut unwritten: Option<Failure> = None;
+    let streamed = contents.stream(&oid, &mut |piece| {
+        if expected.is_some() {
+            found.update(piece);
+        }
+        lines.bytes(piece).map_err(|failure| {
+            unwritten = Some(failure);
+            Error::cancelled()
+        })
+    });
+    if let Some(failure) = unwritten {
+        return Err(failure);
+    }
+    let ended = lines.end();
+    if let Err(error) = streamed {
+        let text = format!("{shown}: what was written is not the file: {error}");
+        return Err(Failure::failed(text));
+    }
+    ended?;
+    if expected.is_some_and(|expected| expected != *found.finalize().as_bytes()) {
+        let text = "its checksum is not the recorded one: it is what Git holds, changed by another program";
+        output::complain(&format!("backupbot: {shown}: {text}"));
+    }
+    Ok(Exit::Done)
+}
+
+/// The object to write, or why there is none.
+fn content_of(node: &Node, objects: &Odb<'_>, shown: &str, raw: bool) -> Result<Oid, Failure> {
+    let refused = |why: String| Err(Failure::failed(format!("{shown} {why}")));
+    match (node.kind, node.entry) {
+        (EntryKind::File, Some(entry)) => Ok(entry.oid),
+        (EntryKind::Symlink, Some(entry)) if raw => Ok(entry.oid),
+        (EntryKind::Symlink, Some(entry)) => {
+            let target = objects.read(entry.oid).ok().filter(|object| object.len() <= HEAD_BYTES);
+            let target =
+                target.map_or_else(String::new, |object| format!(" to {}", shown::name(object.data())));
+            refused(format!("is a symbolic link{target}; links are not followed, --raw writes the target"))
+        }
+        (EntryKind::Directory, _) => refused("is a directory: `backupbot ls` shows what is in it".to_owned()),
+        (kind, _) => refused(format!("is a {} and has no content", kind.as_str())),
+    }
+}
+
+/// Ends with a failure where Git holds something that stands for the file.
+fn refuse_stand_ins(
+    contents: &Contents<'_>,
+    objects: &Odb<'_>,
+    node: &Node,
+    oid: Oid,
+    shown: &str,
+) -> Result<(), Failure> {
+    let (size, _) = objects
+        .read_header(oid)
+        .map_err(|error| Failure::failed(format!("{shown}: its content {oid} is not here: {error}")))?;
+    let mut head = Vec::with_capacity(HEAD_BYTES);
+    let looked = contents.stream(&oid, &mut |piece| {
+        head.extend_from_slice(&piece[..piece.len().min(HEAD_BYTES - head.len())]);
+        if head.len() == HEAD_BYTES { Err(Error::cancelled()) } else { Ok(()) }
+    });
+    match looked {
+        Err(error) if error.kind() != Kind::Cancelled => {
+            return Err(Failure::failed(format!("{shown}: {error}")));
+        }
+        _ => {}
+    }
+    let form = form::of(&head, size as u64, node.record.as_ref());
+    if form == Form::Content {
+        return Ok(());
+    }
+    let text = format!(
+        "{shown} is stored as {}, not as itself, and this version cannot turn that back; --raw writes it as it is",
+        form.as_str()
+    );
+    Err(Failure::failed(text))
+}
