@@ -117,7 +117,7 @@ impl World {
     }
 
     /// A remote's address with a relative local path made absolute; everything else as it is.
-    fn absolute_remote(&self, remote: &str) -> String {
+    pub fn absolute_remote(&self, remote: &str) -> String {
         let first = remote.split('/').next().unwrap_or_default();
         if remote.is_empty() || remote.starts_with('~') || first.contains(':') {
             return remote.to_owned();
