@@ -80,7 +80,9 @@ fn a_path_is_followed_through_time() {
     assert_eq!(page.lines().count(), 5);
     assert!(page.lines().nth(4).unwrap().contains("before-the-change"), "{page}");
     assert_eq!(documents(&setup, &["snapshots", "--limit", "2"]).len(), 2);
-    assert_eq!(documents(&setup, &["snapshots", "--at", "latest~2"]).len(), 2);
+    let from_earlier = documents(&setup, &["snapshots", "--at", "latest~2"]);
+    assert_eq!(from_earlier.len(), 2);
+    assert_eq!(from_earlier[0]["remotes"], json!(["usb"]), "which is ahead of it");
 
     let versions = documents(&setup, &["snapshots", "--path", "folder1/notes/.git/plan"]);
     let changes: Vec<(&str, &Value)> =
