@@ -315,7 +315,7 @@ class Bench:
 
         self.pair("`snapshots`, 10,000 of them; git log --first-parent", long("snapshots"), git("log", "--first-parent", "main"))
         self.pair("`snapshots --path` of one file; git log -- FILE", long("snapshots", "--path", some_file), git("log", "--first-parent", "main", "--", some_file))
-        self.pair("`ls --at` an abbreviated id; git rev-parse", long("ls", "--at", "latest~9999"), git("rev-parse", "main~9999"))
+        self.pair("`ls --at latest~9999`; git rev-parse", long("ls", "--at", "latest~9999"), git("rev-parse", "main~9999"))
         self.clear("state-look")
 
     @staticmethod
