@@ -337,9 +337,9 @@ fn nothing_to_look_into_is_told_with_what_to_do() {
 fn a_large_file_is_written_without_being_held_and_damage_is_told() {
     let setup = Setup::new();
     let path = setup.root().join("film");
-    // Two hundred megabytes in which each megabyte is another, quickly made and compressed.
+    // More than is allowed, in which each megabyte is another, quickly made and compressed.
     let mut file = fs::File::create(&path).unwrap();
-    for number in 0..200_u32 {
+    for number in 0..120_u32 {
         let mut piece = vec![0; 1 << 20];
         piece[..4].copy_from_slice(&number.to_le_bytes());
         file.write_all(&piece).unwrap();
@@ -367,7 +367,7 @@ fn a_large_file_is_written_without_being_held_and_damage_is_told() {
     }
     assert!(child.wait().unwrap().success());
     assert_eq!(hash.finalize(), blake3::hash(&fs::read(&path).unwrap()));
-    assert!(peak > 0 && peak < 100_000, "{peak} kB");
+    assert!(peak > 0 && peak < 80_000, "{peak} kB");
 
     // A reader that goes away is no failure.
     let mut command =
