@@ -14,11 +14,13 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{
     Arg, ArgAction, ArgMatches, Args, Command as Clap, CommandFactory, FromArgMatches, Parser, Subcommand,
+    ValueEnum,
 };
 
 use crate::spans;
 
 pub mod look;
+pub mod restore;
 
 /// Every twin of a flag; the configuration knows by this list which variables are not its own.
 pub const TWINS: &[&str] = &[
@@ -27,6 +29,7 @@ pub const TWINS: &[&str] = &[
     "BACKUPBOT_JSON",
     "BACKUPBOT_WATCH",
     "BACKUPBOT_REMOTE",
+    "BACKUPBOT_ADOPT",
     "BACKUPBOT_REPOSITORY",
     "BACKUPBOT_WAIT",
     "BACKUPBOT_RESCAN",
@@ -34,10 +37,22 @@ pub const TWINS: &[&str] = &[
     "BACKUPBOT_REPLACE",
     "BACKUPBOT_YES",
     "BACKUPBOT_AT",
+    "BACKUPBOT_TO",
+    "BACKUPBOT_IN_PLACE",
+    "BACKUPBOT_UNDO",
+    "BACKUPBOT_OVERWRITE",
+    "BACKUPBOT_DELETE",
+    "BACKUPBOT_DRY_RUN",
+    "BACKUPBOT_LIST",
+    "BACKUPBOT_VERIFY",
+    "BACKUPBOT_SPECIAL",
+    "BACKUPBOT_RAW",
+    "BACKUPBOT_NO_SET_ID",
+    "BACKUPBOT_NO_LIMITS",
+    "BACKUPBOT_REPORT",
     "BACKUPBOT_PATH",
     "BACKUPBOT_LIMIT",
     "BACKUPBOT_RECURSIVE",
-    "BACKUPBOT_RAW",
     "BACKUPBOT_STAT",
     #[cfg(feature = "fault-points")]
     "BACKUPBOT_FAULT",
@@ -46,9 +61,8 @@ pub const TWINS: &[&str] = &[
 ];
 
 /// Commands of the contract that this version does not have yet.
-const UNBUILT: &[&str] = &[
-    "reload", "approve", "alerts", "audit", "restore", "verify", "roots", "lfs", "keys", "recipe", "report",
-];
+const UNBUILT: &[&str] =
+    &["reload", "approve", "alerts", "audit", "verify", "roots", "lfs", "keys", "recipe", "report"];
 
 /// Watches directories and, within a minute of a change, has it in a Git commit on remotes that you own.
 ///
@@ -137,6 +151,13 @@ pub enum Command {
     /// Lines begin with A (added), M (changed), D (deleted), R (renamed: the very same content under another name) or
     /// m (only owner, mode, time or attributes changed). With --json there is one document a line.
     Diff(look::Diff),
+    /// Bring files back: any version, all or some of them
+    ///
+    /// Every file is proven while it is written, by the checksums of Git and of the backup. One that cannot be restored
+    /// stops nothing else: it is named, and the exit code is 3. A restore that was interrupted goes on where it ended
+    /// when the same command is given again.
+    #[command(after_help = restore::EXAMPLES)]
+    Restore(restore::Restore),
     /// Look after the remotes that a network leads to
     Remote(Remote),
     /// Print a completion script for a shell
@@ -154,6 +175,20 @@ pub struct Target {
     /// repository
     #[arg(long, value_name = "URL")]
     pub remote: Vec<String>,
+    /// What to do where a remote's branch has a history that is not ours: `continue` makes our next commit upon it,
+    /// `branch` leaves it alone and uses a branch named after this instance from now on. Without it: such a remote is
+    /// halted, and the work goes to a rescue branch. Nothing of it is ever overwritten
+    #[arg(long, value_name = "HOW")]
+    pub adopt: Option<Adopt>,
+}
+
+/// What to do with a history that is not ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Adopt {
+    /// Go on from it
+    Continue,
+    /// Leave it
+    Branch,
 }
 
 /// Flags of `once`.

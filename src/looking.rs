@@ -34,12 +34,16 @@ const REMARKS: usize = 20;
 /// A repository that is looked into.
 pub struct Looking<'w> {
     world: &'w World,
-    settings: Option<Settings>,
+    /// The configuration, as far as there is one.
+    pub settings: Option<Settings>,
+    /// Where the state is.
+    pub state_dir: PathBuf,
     /// Its name.
     pub name: RepositoryName,
     /// It.
     pub repository: Repository,
-    tip: Oid,
+    /// The newest commit.
+    pub tip: Oid,
     /// The present moment, in the time zone of whoever asks.
     pub now: Zoned,
 }
@@ -74,7 +78,7 @@ impl<'w> Looking<'w> {
         };
         let tip = tip.ok_or_else(|| nothing_yet(&name, &state_dir))?;
         let now = clock::now().to_zoned(TimeZone::system());
-        Ok(Self { world, settings, name, repository, tip, now })
+        Ok(Self { world, settings, state_dir, name, repository, tip, now })
     }
 
     /// The snapshot that is meant; the latest if nothing was said.

@@ -37,6 +37,29 @@ impl Meter {
         true
     }
 
+    /// Shows a bar for `bytes` in all, if stderr is a terminal, with rate and remaining time.
+    pub fn show_bar(&self, bytes: u64) {
+        if !io::stderr().is_terminal() {
+            return;
+        }
+        let bar = ProgressBar::new(bytes);
+        let template =
+            "{bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} left  {msg}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(120));
+        self.replace(Some(bar));
+    }
+
+    /// How far it is.
+    pub fn reach(&self, bytes: u64, text: String) {
+        if let Some(bar) = self.bar() {
+            bar.set_position(bytes);
+            bar.set_message(text);
+        }
+    }
+
     /// What stands in it.
     pub fn say(&self, text: String) {
         if let Some(bar) = self.bar() {

@@ -11,6 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use backupbot_core::config::{self, Config, Context, Loaded, Problem};
 use serde::{Deserialize, Serialize};
 
+use crate::adoption;
 use crate::cli::{self, Global, Invocation, Target};
 use crate::exit::Failure;
 use crate::files;
@@ -99,7 +100,7 @@ impl World {
     }
 
     /// The path from `/`, with `.` and `..` resolved as the file system would.
-    fn absolute(&self, path: &Path) -> PathBuf {
+    pub fn absolute(&self, path: &Path) -> PathBuf {
         let mut resolved = PathBuf::new();
         for component in self.current_dir.join(path).components() {
             match component {
@@ -258,10 +259,11 @@ fn from_flags(world: &World, global: &Global, flags: Flags) -> Result<Settings, 
     checked(loaded, Origin::Flags(flags))
 }
 
-fn checked(loaded: Loaded, origin: Origin) -> Result<Settings, Failure> {
+fn checked(mut loaded: Loaded, origin: Origin) -> Result<Settings, Failure> {
     if loaded.config.state_dir == Path::new(NOWHERE) {
         return Err(no_state_dir());
     }
+    adoption::apply(&mut loaded.config)?;
     Ok(Settings { config: loaded.config, warnings: loaded.warnings, origin })
 }
 

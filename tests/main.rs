@@ -16,6 +16,7 @@
 
 mod support;
 
+mod adoption;
 mod api;
 mod cli;
 #[cfg(feature = "fault-points")]
@@ -37,8 +38,10 @@ mod power;
 mod remote_faults;
 mod remote_test;
 mod remotes;
+mod restore;
 mod scale;
 mod ssh;
+mod ssh_refusals;
 mod state_damage;
 mod storm;
 mod supervision;

@@ -285,6 +285,25 @@ impl Control {
         self.flush_after(repository, wait, timeout, false).await
     }
 
+    /// Has every change made before the call committed, at once, and waits for no remote.
+    pub async fn commit(&self, repository: Option<&str>, timeout: Duration) -> Result<Flushed, ControlError> {
+        let seats = self.chosen(repository)?;
+        let all = async {
+            let mut arrivals = Vec::new();
+            for seat in &seats {
+                let commit = commit_all(seat, false).await.map_err(|refusal| {
+                    ControlError::Refused(format!("{}: {}", seat.settings.name, explain(&refusal)))
+                })?;
+                arrivals.push(Arrival { commit, read_back: BTreeMap::new() });
+            }
+            Ok::<_, ControlError>(arrivals)
+        };
+        match actix_rt::time::timeout(timeout, all).await {
+            Err(_) => Err(ControlError::TimedOut(Box::new(self.flushed(&seats, None)?))),
+            Ok(arrivals) => self.flushed(&seats, Some(&arrivals?)),
+        }
+    }
+
     /// As [`Control::flush`]; with `rescan` every root is compared as a whole first, whatever events told.
     pub async fn flush_after(
         &self,
@@ -423,7 +442,8 @@ struct Arrival {
     read_back: BTreeMap<RemoteName, Oid>,
 }
 
-async fn flush_repository(seat: &RepositorySeat, rescan: bool) -> Result<Arrival, Refusal> {
+/// Commits everything that changed before the call; the commit that has it.
+async fn commit_all(seat: &RepositorySeat, rescan: bool) -> Result<Option<Oid>, Refusal> {
     if seat.common.store.reader().paused_since(&seat.settings.name).ok().flatten().is_some() {
         return Err(Refusal::Paused);
     }
@@ -443,14 +463,17 @@ async fn flush_repository(seat: &RepositorySeat, rescan: bool) -> Result<Arrival
             }
         }
     }
-    let commit = loop {
+    loop {
         match present::<Committer>(&seat.committer).await.send(CommitUpTo { seq }).await {
             Ok(Err(Refusal::NotRunning(_))) | Err(_) => {}
-            Ok(Err(refusal)) => return Err(refusal),
-            Ok(Ok(commit)) => break commit,
+            Ok(answer) => return answer,
         }
         actix_rt::time::sleep(Duration::from_millis(50)).await;
-    };
+    }
+}
+
+async fn flush_repository(seat: &RepositorySeat, rescan: bool) -> Result<Arrival, Refusal> {
+    let commit = commit_all(seat, rescan).await?;
     let Some(commit) = commit else { return Ok(Arrival::default()) };
     let mut pushes = Vec::new();
     for (name, place) in &seat.pushers {

@@ -27,6 +27,7 @@ pub mod progress;
 pub mod protection;
 pub mod push;
 pub mod quarantine;
+pub mod restore;
 pub mod scan;
 pub mod secret;
 pub mod snapshot;

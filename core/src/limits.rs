@@ -26,6 +26,11 @@ pub fn packs_piled_up() -> usize {
     share(descriptors(), 16, 3, 50)
 }
 
+/// Directories that a restore holds open at the same time; further ones are opened at each use.
+pub fn directories_held() -> usize {
+    share(descriptors(), 8, 4, 128)
+}
+
 fn share(limit: u64, part: u64, least: usize, most: usize) -> usize {
     usize::try_from(limit / part).unwrap_or(most).clamp(least, most)
 }

@@ -54,6 +54,12 @@ impl Progress {
         self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Counts bytes of a file that is not finished yet.
+    pub fn bytes_done(&self, bytes: u64) {
+        self.tick();
+        self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Steps so far; only whether it moves has a meaning.
     pub fn ticks(&self) -> u64 {
         self.0.ticks.load(Ordering::Relaxed)
@@ -64,7 +70,7 @@ impl Progress {
         self.0.files.load(Ordering::Relaxed)
     }
 
-    /// Bytes of finished files so far.
+    /// Bytes so far: of finished files, and of others where the job counts them as they pass.
     pub fn bytes(&self) -> u64 {
         self.0.bytes.load(Ordering::Relaxed)
     }

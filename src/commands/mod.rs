@@ -9,6 +9,7 @@ mod ls;
 mod once;
 mod page;
 mod remote;
+mod restore;
 mod run;
 mod snapshots;
 mod status;
@@ -30,6 +31,7 @@ pub fn obey(world: &World, invocation: &Invocation) -> Result<Exit, Failure> {
         Command::Resume(scope) => control::set_paused(world, global, scope, false),
         Command::Flush(flush) => control::flush(world, global, flush),
         Command::Why(why) => why::why(world, global, why),
+        Command::Restore(restore) => restore::restore(world, global, restore),
         Command::Snapshots(snapshots) => snapshots::snapshots(world, global, snapshots),
         Command::Ls(ls) => ls::ls(world, global, ls),
         Command::Cat(cat) => cat::cat(world, global, cat),

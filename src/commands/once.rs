@@ -9,6 +9,7 @@ use backupbot_actors::board::Board;
 use backupbot_actors::control::{Control, Flushed};
 use backupbot_actors::root;
 use backupbot_actors::seat::now_ms;
+use backupbot_core::config::{LogConfig, LogLevel};
 use backupbot_core::store::{Store, StoreReader};
 use serde_json::json;
 use slog::{Logger, warn};
@@ -41,14 +42,53 @@ struct Outcome {
 
 pub fn once(world: &World, invocation: &Invocation, once: &Once) -> Result<Exit, Failure> {
     boot::keep_files_private();
-    let settings = settings::for_work(world, invocation, &once.target)?;
+    let mut settings = settings::for_work(world, invocation, &once.target)?;
     let meter = Meter::default();
     let (log, guard) = logging::start(&settings.config.log, &meter)?;
     boot::log_panics(&log);
-    let outcome = work(world, &settings, once.timeout, &meter, &log);
+    let outcome = work(world, &mut settings, once, &meter, &log);
     meter.hide();
     drop((log, guard));
     tell(&outcome?, invocation.cli.global.json)
+}
+
+/// Commits the present state here, without pushing. The state directory stays locked for the rest of the process,
+/// because the database stays open with it.
+pub fn commit_here(
+    world: &World,
+    settings: &Settings,
+    command: &str,
+    within: Duration,
+) -> Result<Flushed, Failure> {
+    let meter = Meter::default();
+    // Whoever restores is told what came of it; of the rest only what went wrong concerns him.
+    let quiet =
+        LogConfig { level: settings.config.log.level.min(LogLevel::Warning), ..settings.config.log.clone() };
+    let (log, guard) = logging::start(&quiet, &meter)?;
+    let ground = boot::prepare(&mut settings.clone(), None, command, &world.host, &log)?;
+    let mut settings = settings.clone();
+    for repository in &mut settings.config.repositories {
+        repository.remotes.clear();
+    }
+    let (store, lock) = (ground.store, ground.lock);
+    let (its_meter, its_log) = (meter.clone(), log.clone());
+    let outcome = boot::on_a_thread_that_stays(move || {
+        let system = actix_rt::System::new();
+        let outcome = system.block_on(back_up(&settings, store, Some(within), &its_meter, &its_log));
+        std::mem::forget(system);
+        outcome
+    })?;
+    std::mem::forget(lock);
+    meter.hide();
+    drop((log, guard));
+    let outcome = outcome?;
+    match (outcome.exit, outcome.reached) {
+        (Exit::Done | Exit::SomeSkipped, Some(flushed)) => Ok(flushed),
+        (Exit::Done, None) => {
+            Err(Failure::failed("the present state was committed, but the result cannot be read"))
+        }
+        (exit, _) => Err(Failure { exit, lines: outcome.why }),
+    }
 }
 
 fn tell(outcome: &Outcome, as_json: bool) -> Result<Exit, Failure> {
@@ -73,12 +113,13 @@ fn tell(outcome: &Outcome, as_json: bool) -> Result<Exit, Failure> {
 
 fn work(
     world: &World,
-    settings: &Settings,
-    timeout: Option<Duration>,
+    settings: &mut Settings,
+    once: &Once,
     meter: &Meter,
     log: &Logger,
 ) -> Result<Outcome, Failure> {
-    let ground = boot::prepare(settings, "once", &world.host, log)?;
+    let ground = boot::prepare(settings, once.target.adopt, "once", &world.host, log)?;
+    let timeout = once.timeout;
     let (store, settings, meter, log) = (ground.store, settings.clone(), meter.clone(), log.clone());
     let outcome = boot::on_a_thread_that_stays(move || {
         let system = actix_rt::System::new();

@@ -146,9 +146,13 @@ struct FlushWish {
     /// Compare every root as a whole first, whatever events told.
     #[serde(default)]
     rescan: bool,
+    /// Wait until everything is committed here, and for no remote.
+    #[serde(default)]
+    commit_only: bool,
 }
 
-/// `POST /api/v1/flush`: 200 when everything is at every remote, 202 if not asked to wait.
+/// `POST /api/v1/flush`: 200 when everything is at every remote (with `commit_only`, in a commit here), 202 if not
+/// asked to wait.
 pub async fn flush(door: Data<Door>, request: HttpRequest, payload: Payload) -> Answer {
     let wish: FlushWish = body::json(&request, payload).await?;
     let timeout = match wish.timeout.as_deref().map(spans::parse) {
@@ -161,6 +165,10 @@ pub async fn flush(door: Data<Door>, request: HttpRequest, payload: Payload) -> 
     let inside = door.enter()?;
     info!(door.log, "asked over HTTP"; "to" => "flush", "repository" => &wish.repository, "wait" => wish.wait,
           "by" => peer(&request));
+    if wish.commit_only {
+        let committed = inside.control.commit(wish.repository.as_deref(), timeout).await;
+        return Ok(answer(&committed.map_err(|error| Problem::of_control(error, StatusCode::CONFLICT))?));
+    }
     let flushed =
         inside.control.flush_after(wish.repository.as_deref(), wish.wait, timeout, wish.rescan).await;
     let flushed = flushed.map_err(|error| Problem::of_control(error, StatusCode::CONFLICT))?;

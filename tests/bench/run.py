@@ -271,8 +271,31 @@ class Bench:
 
             self.pair("%s: `once` with nothing to do; nothing" % kind, nothing, lambda _: (0.001, 0.001, 1))
             self.pair("%s: `once` with one small commit and its push; git push of one" % kind, ours_again, peer_again)
+            self.small_pushes(kind, peer_again)
         finally:
             served.stop()
+
+    def small_pushes(self, kind, peer):
+        """One small commit after the other by the daemon: the push alone, and whether it grows with the history."""
+        daemon = Daemon(self, "--config", self.path("served.yaml"))
+        mine, theirs = [], []
+        for number in range(max(5, self.rounds)):
+            self.change(1, "daemon %d" % number)
+            before, count = cpu_of(daemon.child.pid), len(daemon.said("pushed"))
+            daemon.flush()
+            cpu = cpu_of(daemon.child.pid) - before
+            mine.append((daemon.said("pushed")[count]["took_ms"] / 1000, cpu, memory_of(daemon.child.pid, "VmHWM")))
+            theirs.append(peer(number))
+        self.report("%s: push of one small commit by the daemon; git push of one" % kind, mine, theirs)
+        for number in range(100):
+            with open(os.path.join(self.corpus, "grows"), "w") as out:
+                out.write("%d\n" % number)
+            daemon.flush()
+        took = [record["took_ms"] for record in daemon.said("pushed")]
+        os.remove(os.path.join(self.corpus, "grows"))
+        print("%s: 100 small commits, a push took %d ms for the first 20 of them and %d ms for the last 20 (medians)"
+              % (kind, statistics.median(took[-100:-80]), statistics.median(took[-20:])), flush=True)
+        daemon.stop()
 
     def ssh(self):
         self.network(servers.Sshd)
@@ -411,6 +434,39 @@ class Bench:
         self.pair("burst of %d small files until all are at the remote; gitwatch's way" % self.files, ours, peer)
         self.clear("state", "peer.git")
 
+    def restore(self):
+        """Everything back from the local repositories: ours, git clone from its packed own, restic restore."""
+        self.need_first()
+
+        def ours(_):
+            self.clear("restored")
+            return measure([self.binary, "restore", "--state-dir", self.path("state"), "--to", self.path("restored")])
+
+        def git(_):
+            self.clear("cloned")
+            return measure(["git", "clone", "-q", self.path("peer.git"), self.path("cloned")])
+
+        def git_of_ours(_):
+            self.clear("cloned")
+            (name,) = os.listdir(self.path("state/repos"))
+            source = "file://" + self.path("state/repos/" + name)
+            return measure(["git", "clone", "-q", source, self.path("cloned")])
+
+        def restic(_):
+            self.clear("restic-restored")
+            return self.restic("restore", "latest", "--target", self.path("restic-restored"))
+
+        self.pair("restore of %d files; git clone of git's own repository on the same disk" % self.files, ours, git)
+        self.pair("the same; git clone of our repository over its protocol", ours, git_of_ours)
+        if shutil.which("restic"):
+            if not os.path.isdir(self.path("restic")):
+                self.restic("init")
+                self.restic("backup", self.corpus)
+            self.pair("the same; restic restore", ours, restic)
+        (root,) = os.listdir(self.path("restored"))
+        subprocess.run(["diff", "-r", self.corpus, os.path.join(self.path("restored"), root)], check=True)
+        self.clear("restored", "cloned", "restic-restored")
+
     def count(self, repository):
         listed = subprocess.run(["git", "--git-dir", repository, "ls-tree", "-r", "--name-only", "main"], check=True,
                                 stdout=subprocess.PIPE).stdout
@@ -437,7 +493,7 @@ def main():
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--at", default=os.path.join(PROJECT, "target", "bench"))
-    works = ["first", "rescan", "changed", "push", "ssh", "http", "look", "idle", "burst"]
+    works = ["first", "rescan", "changed", "push", "ssh", "http", "idle", "burst", "look", "restore"]
     parser.add_argument("--only", choices=works, action="append", help="one of the measurements; may be repeated")
     parser.add_argument("--binary")
     arguments = parser.parse_args()

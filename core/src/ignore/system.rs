@@ -46,6 +46,11 @@ pub const SYSTEM_EXCLUDES: &[SystemExclude] = &[
         pattern: ".Trash-[0-9]*/",
         reason: "a user's wastebasket on this volume (freedesktop.org)",
     },
+    SystemExclude {
+        pattern: ".backupbot-restoring-[0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]\
+                  [0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]-[0-9]*",
+        reason: "file of a restore that is being written, or that died; the next one removes it",
+    },
     SystemExclude { pattern: "/lost+found/", reason: "what fsck puts aside, at the top of a file system" },
 ];
 

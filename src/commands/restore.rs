@@ -1,0 +1,346 @@
+//! `backupbot restore`: any version of any file, to where it was or to somewhere else.
+//!
+//! ```text
+//! what: paths ─┐
+//! when: at ────┼─▶ a plan (shown, or the end of a dry run) ─▶ in place: commit what is there, journal ─▶ apply ─▶ report
+//! where: place ┘
+//! ```
+//!
+//! The daemon is not needed and not in the way: the repository is only read. In place it is asked to commit what is
+//! there first; without one this process does so itself.
+
+mod interrupt;
+mod paths;
+mod place;
+mod present;
+mod tell;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use backupbot_core::history::Snapshot;
+use backupbot_core::ignore::IgnoreRules;
+use backupbot_core::names::RootName;
+use backupbot_core::progress::Progress;
+use backupbot_core::restore::{
+    self, Bounds, Destination, Existing, Plan, Policies, Report, Request, Selection, journal, marker,
+};
+
+use crate::boot;
+use crate::cli::Global;
+use crate::cli::restore::{Overwrite, Restore};
+use crate::exit::{Exit, Failure};
+use crate::files::shown;
+use crate::output;
+use crate::settings::World;
+
+use place::Source;
+use tell::Teller;
+
+/// How long an interrupted restore in place is gone on with by the same command.
+const GOES_ON_WITHIN_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// How an undo is told from other restores; the time of what it takes back follows.
+const UNDO_OF: &str = "--undo of ";
+
+/// When the restore began that an undo takes back.
+fn undone_by(identity: &marker::Identity) -> Option<i64> {
+    identity.selection.first()?.strip_prefix(UNDO_OF)?.parse().ok()
+}
+
+pub fn restore(world: &World, global: &Global, arguments: &Restore) -> Result<Exit, Failure> {
+    check_usage(arguments)?;
+    boot::keep_files_private();
+    let wanted = arguments.scope.repository.as_deref();
+    let source = Source::find(world, global, wanted, arguments.paths.first().map(PathBuf::as_path))?;
+    let progress = Progress::new();
+    interrupt::listen(&progress);
+    let run = Run { world, global, arguments, source: &source, progress: &progress };
+    let outcome = match &arguments.to {
+        Some(directory) => run.to(&world.absolute(directory)),
+        None if arguments.undo => run.undo(),
+        None => run.in_place(),
+    };
+    outcome.map_err(|failure| interrupt::explain(failure, &progress))
+}
+
+fn check_usage(arguments: &Restore) -> Result<(), Failure> {
+    let ways = [arguments.to.is_some(), arguments.in_place, arguments.undo];
+    if ways.into_iter().filter(|given| *given).count() != 1 {
+        return Err(Failure::usage(
+            "say where to restore to: --to DIR, or --in-place for where it was; --undo takes the last restore in place back",
+        ));
+    }
+    if arguments.undo && (!arguments.paths.is_empty() || arguments.at.is_some()) {
+        return Err(Failure::usage(
+            "--undo takes back exactly what was restored: it goes without PATH and --at",
+        ));
+    }
+    if arguments.delete && arguments.to.is_some() && arguments.overwrite.is_none() {
+        return Err(Failure::usage(
+            "--delete removes what stands in the directory: say with --overwrite=never, changed or always what is to be \
+             done with the rest",
+        ));
+    }
+    Ok(())
+}
+
+/// One call of the command.
+struct Run<'r> {
+    world: &'r World,
+    global: &'r Global,
+    arguments: &'r Restore,
+    source: &'r Source<'r>,
+    progress: &'r Progress,
+}
+
+impl Run<'_> {
+    fn snapshot(&self) -> Result<Snapshot, Failure> {
+        self.source.looking.snapshot(self.arguments.at.as_deref())
+    }
+
+    fn policies(&self) -> Policies {
+        let arguments = self.arguments;
+        let existing = match arguments.overwrite {
+            Some(Overwrite::Never) => Existing::Never,
+            Some(Overwrite::Changed) => Existing::Changed,
+            Some(Overwrite::Always) => Existing::Always,
+            None if arguments.to.is_some() => Existing::Finish,
+            None => Existing::Changed,
+        };
+        Policies {
+            existing,
+            replace_kinds: arguments.overwrite == Some(Overwrite::Always)
+                || (arguments.to.is_none() && arguments.overwrite.is_none()),
+            delete: arguments.delete,
+            specials: arguments.special,
+            raw: arguments.raw,
+            set_id: !arguments.no_set_id,
+            bounds: Bounds { on: !arguments.no_limits, ..Bounds::default() },
+            ..Policies::default()
+        }
+    }
+
+    fn identity(&self, snapshot: &Snapshot) -> marker::Identity {
+        let mut selection: Vec<String> = self.arguments.paths.iter().map(|path| shown(path)).collect();
+        selection.sort();
+        for (given, flag) in [
+            (self.arguments.special, "--special"),
+            (self.arguments.raw, "--raw"),
+            (self.arguments.no_set_id, "--no-set-id"),
+        ] {
+            if given {
+                selection.push(flag.to_owned());
+            }
+        }
+        marker::Identity {
+            repository: self.source.name().to_string(),
+            snapshot: snapshot.id.to_string(),
+            selection,
+        }
+    }
+
+    /// The snapshot of an interrupted restore of the same things, if no other state was asked for: since then `latest` may
+    /// have become another.
+    fn interrupted(&self, begun: Option<marker::Identity>) -> Result<Option<Snapshot>, Failure> {
+        let Some(begun) = begun.filter(|_| self.arguments.at.is_none()) else { return Ok(None) };
+        let Ok(id) = begun.snapshot.parse() else { return Ok(None) };
+        let Ok(snapshot) = Snapshot::read(self.source.repository(), id) else { return Ok(None) };
+        if self.identity(&snapshot) != begun {
+            return Ok(None);
+        }
+        output::complain(&format!(
+            "going on with the restore of snapshot {} that was interrupted (--at names another state)",
+            self.source.looking.named(&snapshot)
+        ));
+        Ok(Some(snapshot))
+    }
+
+    fn to(&self, directory: &Path) -> Result<Exit, Failure> {
+        let begun = marker::unfinished(directory).filter(|_| self.arguments.overwrite.is_none());
+        let snapshot = match self.interrupted(begun)? {
+            Some(snapshot) => snapshot,
+            None => self.snapshot()?,
+        };
+        let selection = paths::selection(self.source, &snapshot, &self.arguments.paths)?;
+        self.source.refuse_dangerous_target(directory, &snapshot)?;
+        let mut policies = self.policies();
+        if policies.delete {
+            policies.excluded = self.rules(|root| Some(directory.join(root.as_str())));
+        }
+        let identity = self.identity(&snapshot);
+        let guarded = policies.existing == Existing::Finish;
+        let destination = Destination::Directory(directory.to_path_buf());
+        let request = self.request(&snapshot, &selection, &destination, &policies);
+        let mut teller = Teller::new(self.global, self.arguments);
+        if self.arguments.dry_run {
+            if guarded {
+                marker::look(directory, &identity)?;
+            }
+            let plan = self.plan(&request, &mut teller)?;
+            return self.report(plan.report, teller);
+        }
+        let marker = if guarded { Some(marker::begin(directory, &identity)?) } else { None };
+        let plan = self.plan(&request, &mut Teller::silent())?;
+        let report = self.apply(&request, &plan, &mut teller, None)?;
+        if let Some(marker) = marker {
+            marker.finish()?;
+        }
+        self.report(report, teller)
+    }
+
+    fn in_place(&self) -> Result<Exit, Failure> {
+        let past = journal::latest(&self.source.journals(), self.source.name().as_str())?;
+        // Later it counts as given up, and `latest` means what it says.
+        let since_ms = jiff::Timestamp::now().as_millisecond() - GOES_ON_WITHIN_MS;
+        let begun = past.filter(|past| !past.is_finished && past.head.started_ms >= since_ms);
+        let snapshot = match self.interrupted(begun.map(|past| past.head.identity))? {
+            Some(snapshot) => snapshot,
+            None => self.snapshot()?,
+        };
+        let selection = paths::selection(self.source, &snapshot, &self.arguments.paths)?;
+        let identity = self.identity(&snapshot);
+        self.work_in_place(&snapshot, &selection, self.policies(), identity).map(|(exit, _)| exit)
+    }
+
+    fn undo(&self) -> Result<Exit, Failure> {
+        let (journals, repository) = (self.source.journals(), self.source.name().as_str());
+        let mut past = journal::latest(&journals, repository)?;
+        // An undo that was interrupted is gone on with, not itself undone.
+        let undoing =
+            past.as_ref().filter(|past| !past.is_finished).and_then(|past| undone_by(&past.head.identity));
+        if let Some(started_ms) = undoing {
+            past = journal::begun_at(&journals, repository, started_ms)?.or(past);
+        }
+        let past = past.ok_or_else(|| {
+            let text = "there is no restore in place to take back: there was none, or the last one was taken back already";
+            Failure::failed(text)
+        })?;
+        let before =
+            past.head.before.parse().map_err(|error| Failure::io("the journal is damaged", error))?;
+        let snapshot = Snapshot::read(self.source.repository(), before)?;
+        let selection = Selection::Exactly(past.paths.clone());
+        let policies = Policies {
+            existing: Existing::Changed,
+            replace_kinds: true,
+            delete: true,
+            specials: true,
+            ..self.policies()
+        };
+        let identity = marker::Identity {
+            repository: self.source.name().to_string(),
+            snapshot: snapshot.id.to_string(),
+            selection: vec![format!("{UNDO_OF}{}", past.head.started_ms)],
+        };
+        let (exit, is_done) = self.work_in_place(&snapshot, &selection, policies, identity)?;
+        if is_done {
+            past.mark_undone()?;
+        }
+        Ok(exit)
+    }
+
+    /// Shows the plan, asks, makes the present state safe, restores. Whether it was done.
+    fn work_in_place(
+        &self,
+        snapshot: &Snapshot,
+        selection: &Selection,
+        mut policies: Policies,
+        identity: marker::Identity,
+    ) -> Result<(Exit, bool), Failure> {
+        let places = self.source.places()?;
+        policies.excluded = self.rules(|root| places.get(root).cloned());
+        let destination = Destination::InPlace(places);
+        let request = self.request(snapshot, selection, &destination, &policies);
+        let mut teller = if self.arguments.dry_run {
+            Teller::new(self.global, self.arguments)
+        } else {
+            Teller::for_plan(self.global)
+        };
+        let plan = self.plan(&request, &mut teller)?;
+        if self.arguments.dry_run {
+            return Ok((self.report(plan.report, teller)?, false));
+        }
+        if plan.report.totals.changes() == 0 {
+            let report = Report { dry_run: false, finished: true, ..plan.report };
+            return Ok((self.report(report, Teller::new(self.global, self.arguments))?, true));
+        }
+        teller.show_plan(&plan)?;
+        if !present::confirm(self.arguments.yes)? {
+            return Err(Failure::failed("nothing was restored"));
+        }
+        let present = present::commit(self.world, self.global, self.source, selection)?;
+        let policies = Policies { unsaved: present.unsaved, ..policies.clone() };
+        let request = Request { policies: &policies, ..request };
+        let started_ms = jiff::Timestamp::now().as_millisecond();
+        let head = journal::Head { identity, before: present.commit.to_string(), started_ms };
+        let mut journal = journal::begin(&self.source.journals(), head)?;
+        let mut teller = Teller::new(self.global, self.arguments);
+        let report = self.apply(&request, &plan, &mut teller, Some(&mut journal))?;
+        journal.finish()?;
+        Ok((self.report(report, teller)?, true))
+    }
+
+    fn request<'q>(
+        &'q self,
+        snapshot: &'q Snapshot,
+        selection: &'q Selection,
+        destination: &'q Destination,
+        policies: &'q Policies,
+    ) -> Request<'q> {
+        Request { repository: self.source.repository(), snapshot, selection, destination, policies }
+    }
+
+    /// The rules of the configured roots, applied to where they are restored to.
+    fn rules(&self, place: impl Fn(&RootName) -> Option<PathBuf>) -> BTreeMap<RootName, Arc<IgnoreRules>> {
+        let rules = self.source.roots().filter_map(|root| {
+            let (rules, _) =
+                IgnoreRules::new(&place(&root.name)?, &root.ignore, &root.ignore_files, root.system_excludes);
+            Some((root.name.clone(), Arc::new(rules)))
+        });
+        rules.collect()
+    }
+
+    fn plan(&self, request: &Request<'_>, teller: &mut Teller) -> Result<Plan, Failure> {
+        let _shown = teller.meter_of_plan();
+        let mut plan = restore::plan(request, &mut |step| teller.take(step), self.progress)?;
+        plan.report.snapshot = request.snapshot.id.to_string();
+        Ok(plan)
+    }
+
+    fn apply(
+        &self,
+        request: &Request<'_>,
+        plan: &Plan,
+        teller: &mut Teller,
+        mut journal: Option<&mut journal::Journal>,
+    ) -> Result<Report, Failure> {
+        let work = Progress::new();
+        let _following = interrupt::follow(self.progress, &work);
+        let shown = tell::show_progress(&work, &plan.report.totals);
+        let mut told = |step: &restore::Step| {
+            if let Some(journal) = &mut journal {
+                journal.note(step)?;
+            }
+            teller.take(step)
+        };
+        let mut report = restore::apply(request, plan, &mut told, &work)?;
+        drop(shown);
+        report.snapshot = request.snapshot.id.to_string();
+        if self.arguments.verify {
+            restore::reread(request, &mut report, self.progress)?;
+        }
+        Ok(report)
+    }
+
+    fn report(&self, mut report: Report, teller: Teller) -> Result<Exit, Failure> {
+        report.target = match &self.arguments.to {
+            Some(directory) => shown(&self.world.absolute(directory)),
+            None => "in place".to_owned(),
+        };
+        if let Some(file) = &self.arguments.report {
+            teller.write_report(&self.world.absolute(file), &report)?;
+        }
+        teller.end(&report)
+    }
+}

@@ -1,0 +1,127 @@
+//! Where a restore comes from and where it may not go: the repository in the state directory, and what is watched.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use backupbot_core::config::{Repository as RepositorySettings, Root};
+use backupbot_core::git::repository::Repository;
+use backupbot_core::history::Snapshot;
+use backupbot_core::names::{RepositoryName, RootName};
+
+use crate::cli::Global;
+use crate::exit::Failure;
+use crate::files::shown;
+use crate::looking::Looking;
+use crate::settings::World;
+
+/// What is restored from.
+pub struct Source<'w> {
+    /// The repository, and what is known around it.
+    pub looking: Looking<'w>,
+}
+
+impl<'w> Source<'w> {
+    /// The repository that was named, or the only one, or the one in which `path` lies.
+    pub fn find(
+        world: &'w World,
+        global: &Global,
+        wanted: Option<&str>,
+        path: Option<&Path>,
+    ) -> Result<Self, Failure> {
+        Looking::open(world, global, wanted, path).map(|looking| Self { looking })
+    }
+
+    /// The repository.
+    pub fn repository(&self) -> &Repository {
+        &self.looking.repository
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &RepositoryName {
+        &self.looking.name
+    }
+
+    fn configured(&self) -> Option<&RepositorySettings> {
+        let settings = self.looking.settings.as_ref()?;
+        settings.config.repositories.iter().find(|repository| repository.name == self.looking.name)
+    }
+
+    /// The roots of the repository as they are configured.
+    pub fn roots(&self) -> impl Iterator<Item = &Root> {
+        self.configured().into_iter().flat_map(|repository| &repository.roots)
+    }
+
+    /// Where each root is watched.
+    pub fn places(&self) -> Result<BTreeMap<RootName, PathBuf>, Failure> {
+        let places: BTreeMap<RootName, PathBuf> =
+            self.roots().map(|root| (root.name.clone(), root.path.clone())).collect();
+        if places.is_empty() {
+            return Err(Failure::usage(
+                "no configuration was found, so it is not known where the files were: name one with --config, or restore \
+                 somewhere else with --to",
+            ));
+        }
+        Ok(places)
+    }
+
+    /// Where restores in place are remembered.
+    pub fn journals(&self) -> PathBuf {
+        self.looking.state_dir.join("restores")
+    }
+
+    /// Refuses a directory where a restore would be backed up again, or would change what is watched behind its back.
+    pub fn refuse_dangerous_target(&self, directory: &Path, snapshot: &Snapshot) -> Result<(), Failure> {
+        let real = real_path(directory);
+        let shown_directory = shown(directory);
+        let state_dir = real_path(&self.looking.state_dir);
+        if is_within(&real, &state_dir) {
+            return Err(Failure::usage(format!(
+                "{shown_directory} is in the state directory {}: name a directory elsewhere",
+                shown(&self.looking.state_dir)
+            )));
+        }
+        let objects = self.repository().objects()?;
+        let written: Vec<PathBuf> =
+            snapshot.roots(&objects)?.into_iter().map(|root| real.join(root.name.as_str())).collect();
+        let settings = self.looking.settings.iter().flat_map(|settings| &settings.config.repositories);
+        for root in settings.flat_map(|repository| &repository.roots) {
+            let watched = real_path(&root.path);
+            if is_within(&real, &watched) {
+                return Err(Failure::usage(format!(
+                    "{shown_directory} is in the watched directory {}, so what is restored there would be backed up again: \
+                     name a directory elsewhere, or restore to where it was with --in-place",
+                    shown(&root.path)
+                )));
+            }
+            if written.iter().any(|written| is_within(&watched, written)) {
+                return Err(Failure::usage(format!(
+                    "restoring to {shown_directory} would write into the watched directory {}: use --in-place, which backs \
+                     up first what is there and can be undone, or name a directory elsewhere",
+                    shown(&root.path)
+                )));
+            }
+        }
+        if written.iter().any(|written| is_within(&state_dir, written)) {
+            return Err(Failure::usage(format!(
+                "restoring to {shown_directory} would write over the state directory {}: name a directory elsewhere",
+                shown(&self.looking.state_dir)
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn is_within(path: &Path, directory: &Path) -> bool {
+    path.starts_with(directory)
+}
+
+/// The path without symbolic links, as far as it exists.
+fn real_path(path: &Path) -> PathBuf {
+    for ancestor in path.ancestors() {
+        if let Ok(real) = ancestor.canonicalize() {
+            let rest = path.strip_prefix(ancestor).unwrap_or(Path::new(""));
+            return if rest.as_os_str().is_empty() { real } else { real.join(rest) };
+        }
+    }
+    path.to_path_buf()
+}
