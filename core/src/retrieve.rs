@@ -159,6 +159,23 @@ impl Retrieval {
             announce(Cost::Everything)?;
             return self.snapshot(snapshot.id, tip, Part::Snapshot, progress);
         }
+        match self.alone(snapshot, selection, announce, progress) {
+            Err(error) if error.kind() == Kind::RemoteRefused => {
+                announce(Cost::Everything)?;
+                self.snapshot(snapshot.id, tip, Part::Snapshot, progress)
+            }
+            fetched => fetched,
+        }
+    }
+
+    /// The same, object by object.
+    fn alone(
+        &mut self,
+        snapshot: &Snapshot,
+        selection: &Selection,
+        announce: &mut dyn FnMut(Cost) -> Result<()>,
+        progress: &Progress,
+    ) -> Result<()> {
         let records = needed::records(&self.repository, snapshot, selection, progress)?;
         self.objects(&records, progress)?;
         let (contents, cost) = needed::contents(&self.repository, snapshot, selection, progress)?;

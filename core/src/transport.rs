@@ -79,7 +79,7 @@ pub struct Abilities {
     pub leaves_out: bool,
     /// Commits that only a history leads to.
     pub earlier_commits: bool,
-    /// Any object by its name.
+    /// Perhaps any object by its name: a refusal tells.
     pub single_objects: bool,
 }
 
