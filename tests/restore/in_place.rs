@@ -176,3 +176,16 @@ fn a_paused_repository_is_not_restored_in_place_behind_its_back() {
     assert!(said(&output).contains("paused") && said(&output).contains("--to"), "{}", said(&output));
     assert_eq!(fs::read(setup.root().join("file")).unwrap(), b"second");
 }
+
+#[test]
+fn a_root_that_became_a_link_is_not_followed() {
+    let setup = Setup::new();
+    write(&setup.root(), "file", "first");
+    backed_up(&setup);
+    fs::rename(setup.root(), setup.path("elsewhere")).unwrap();
+    write(&setup.path("elsewhere"), "file", "precious");
+    std::os::unix::fs::symlink(setup.path("elsewhere"), setup.root()).unwrap();
+    let output = restore(&setup, &["--in-place", "--yes"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert_eq!(fs::read(setup.path("elsewhere/file")).unwrap(), b"precious");
+}
