@@ -131,15 +131,23 @@ pub enum Command {
     /// Say whether a file is protected, since when, and if not, why not
     Why(Why),
     /// List the snapshots, newest first, or those that changed one path
+    ///
+    /// BYTES are those of the files that were added or changed, REMOTES those that were read back and have it. With --json
+    /// there is one document a line.
     Snapshots(look::Snapshots),
     /// List a directory as it was
+    ///
+    /// Names that could act on a terminal are in quotes, with escapes. With --json there is one document a line, its names
+    /// exact. Exits with 3 if a directory below could not be read.
     Ls(look::Ls),
     /// Write a file as it was to the standard output
+    ///
+    /// Exits with 1 if what was written is not the file, which is only known at its end.
     Cat(look::Cat),
     /// Say what differs between two snapshots
     ///
     /// Lines begin with A (added), M (changed), D (deleted), R (renamed: the very same content under another name) or
-    /// m (only owner, mode, time or attributes changed).
+    /// m (only owner, mode, time or attributes changed). With --json there is one document a line.
     Diff(look::Diff),
     /// Bring files back: any version, all or some of them
     ///

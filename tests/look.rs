@@ -80,7 +80,9 @@ fn a_path_is_followed_through_time() {
     assert_eq!(page.lines().count(), 5);
     assert!(page.lines().nth(4).unwrap().contains("before-the-change"), "{page}");
     assert_eq!(documents(&setup, &["snapshots", "--limit", "2"]).len(), 2);
-    assert_eq!(documents(&setup, &["snapshots", "--at", "latest~2"]).len(), 2);
+    let from_earlier = documents(&setup, &["snapshots", "--at", "latest~2"]);
+    assert_eq!(from_earlier.len(), 2);
+    assert_eq!(from_earlier[0]["remotes"], json!(["usb"]), "which is ahead of it");
 
     let versions = documents(&setup, &["snapshots", "--path", "folder1/notes/.git/plan"]);
     let changes: Vec<(&str, &Value)> =
@@ -335,9 +337,9 @@ fn nothing_to_look_into_is_told_with_what_to_do() {
 fn a_large_file_is_written_without_being_held_and_damage_is_told() {
     let setup = Setup::new();
     let path = setup.root().join("film");
-    // Two hundred megabytes in which each megabyte is another, quickly made and compressed.
+    // More than is allowed, in which each megabyte is another, quickly made and compressed.
     let mut file = fs::File::create(&path).unwrap();
-    for number in 0..200_u32 {
+    for number in 0..120_u32 {
         let mut piece = vec![0; 1 << 20];
         piece[..4].copy_from_slice(&number.to_le_bytes());
         file.write_all(&piece).unwrap();
@@ -365,7 +367,7 @@ fn a_large_file_is_written_without_being_held_and_damage_is_told() {
     }
     assert!(child.wait().unwrap().success());
     assert_eq!(hash.finalize(), blake3::hash(&fs::read(&path).unwrap()));
-    assert!(peak > 0 && peak < 100_000, "{peak} kB");
+    assert!(peak > 0 && peak < 80_000, "{peak} kB");
 
     // A reader that goes away is no failure.
     let mut command =

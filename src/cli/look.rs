@@ -5,7 +5,13 @@ use std::path::PathBuf;
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args};
 
-use super::Scope;
+/// Which repository.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Which {
+    /// The repository. Without it: the only one, or the one in which the path lies
+    #[arg(long, value_name = "NAME")]
+    pub repository: Option<String>,
+}
 
 /// At which moment.
 #[derive(Debug, Clone, Default, Args)]
@@ -22,7 +28,7 @@ pub struct At {
 pub struct Snapshots {
     /// Which repository.
     #[command(flatten)]
-    pub scope: Scope,
+    pub which: Which,
     /// From which snapshot on.
     #[command(flatten)]
     pub at: At,
@@ -42,7 +48,7 @@ pub struct Ls {
     pub path: Option<PathBuf>,
     /// Which repository.
     #[command(flatten)]
-    pub scope: Scope,
+    pub which: Which,
     /// When.
     #[command(flatten)]
     pub at: At,
@@ -59,7 +65,7 @@ pub struct Cat {
     pub path: PathBuf,
     /// Which repository.
     #[command(flatten)]
-    pub scope: Scope,
+    pub which: Which,
     /// When.
     #[command(flatten)]
     pub at: At,
@@ -79,7 +85,7 @@ pub struct Diff {
     pub new: Option<String>,
     /// Which repository.
     #[command(flatten)]
-    pub scope: Scope,
+    pub which: Which,
     /// Only this file or directory: its path, or ROOT/PATH with the name of a watched root
     #[arg(long, value_name = "PATH")]
     pub path: Option<PathBuf>,

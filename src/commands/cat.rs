@@ -17,7 +17,7 @@ use crate::output::{self, Lines};
 use crate::settings::World;
 
 pub fn cat(world: &World, global: &Global, arguments: &Cat) -> Result<Exit, Failure> {
-    let looking = Looking::open(world, global, arguments.scope.repository.as_deref(), Some(&arguments.path))?;
+    let looking = Looking::open(world, global, arguments.which.repository.as_deref(), Some(&arguments.path))?;
     let snapshot = looking.snapshot(arguments.at.at.as_deref())?;
     let objects = looking.repository.objects()?;
     let (root, path) = looking.locate(&arguments.path, &snapshot)?;

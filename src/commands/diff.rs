@@ -17,7 +17,7 @@ use crate::settings::World;
 
 pub fn diff(world: &World, global: &Global, arguments: &Diff) -> Result<Exit, Failure> {
     let path = arguments.path.as_deref();
-    let looking = Looking::open(world, global, arguments.scope.repository.as_deref(), path)?;
+    let looking = Looking::open(world, global, arguments.which.repository.as_deref(), path)?;
     let old = looking.snapshot(Some(&arguments.old))?;
     let new = looking.snapshot(arguments.new.as_deref())?;
     let objects = looking.repository.objects()?;

@@ -20,7 +20,7 @@ const LONGEST_TARGET: usize = 4096;
 
 pub fn ls(world: &World, global: &Global, arguments: &Ls) -> Result<Exit, Failure> {
     let path = arguments.path.as_deref();
-    let looking = Looking::open(world, global, arguments.scope.repository.as_deref(), path)?;
+    let looking = Looking::open(world, global, arguments.which.repository.as_deref(), path)?;
     let snapshot = looking.snapshot(arguments.at.at.as_deref())?;
     let objects = looking.repository.objects()?;
     let mut listing = Listing {

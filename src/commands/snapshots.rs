@@ -16,7 +16,7 @@ use crate::settings::World;
 
 pub fn snapshots(world: &World, global: &Global, arguments: &Snapshots) -> Result<Exit, Failure> {
     let path = arguments.path.as_deref();
-    let looking = Looking::open(world, global, arguments.scope.repository.as_deref(), path)?;
+    let looking = Looking::open(world, global, arguments.which.repository.as_deref(), path)?;
     let first = looking.snapshot(arguments.at.at.as_deref())?;
     let holders = match Holders::ask(world, global, &looking, &first) {
         Ok(holders) => Some(holders),

@@ -283,10 +283,12 @@ class Bench:
     def look(self):
         """Looking into history; the peer is git on the same repository, which knows no metadata."""
         self.need_first()
-        self.change(1000, "look")
-        self.ours()
         name = os.path.basename(self.corpus)
         bare = os.path.join(self.path("state"), "repos", name + ".git")
+        before = subprocess.run(["git", "--git-dir", bare, "rev-parse", "main"], check=True,
+                                stdout=subprocess.PIPE).stdout.decode().strip()
+        self.change(1000, "look %d" % time.time())
+        self.ours()
         widest = max(os.walk(self.corpus), key=lambda entry: len(entry[2]))
         inside = os.path.relpath(widest[0], self.corpus)
         path = os.path.join(name, "" if inside == "." else inside)
@@ -302,7 +304,7 @@ class Bench:
         self.pair("`ls` of a directory with %d files; git ls-tree -l" % count, ours("ls", path), git("ls-tree", "-l", "main:" + path))
         self.pair("`ls -R` of everything; git ls-tree -rl", ours("ls", "-R"), git("ls-tree", "-rl", "main", name))
         self.pair("`diff` of two snapshots, 1000 files changed; git diff --name-status",
-                  ours("diff", "latest~1", "latest"), git("diff", "--name-status", "--no-renames", "main~1", "main", "--", name))
+                  ours("diff", before, "latest"), git("diff", "--name-status", "--no-renames", before, "main", "--", name))
         self.pair("`cat` of a small file; git cat-file", ours("cat", some_file), git("cat-file", "blob", "main:" + some_file))
 
         # What is measured has to be left as the others expect it.
@@ -315,7 +317,7 @@ class Bench:
 
         self.pair("`snapshots`, 10,000 of them; git log --first-parent", long("snapshots"), git("log", "--first-parent", "main"))
         self.pair("`snapshots --path` of one file; git log -- FILE", long("snapshots", "--path", some_file), git("log", "--first-parent", "main", "--", some_file))
-        self.pair("`ls --at` an abbreviated id; git rev-parse", long("ls", "--at", "latest~9999"), git("rev-parse", "main~9999"))
+        self.pair("`ls --at latest~9999`; git rev-parse", long("ls", "--at", "latest~9999"), git("rev-parse", "main~9999"))
         self.clear("state-look")
 
     @staticmethod

@@ -46,7 +46,7 @@ pub fn differing_records(
     (changes, damage.collect())
 }
 
-/// Pairs of shards that are compared for one directory; a million names make some ten thousand.
+/// Pairs of shards that are compared for one directory; twenty million names make fewer.
 const MAX_PAIRS: usize = 1 << 19;
 
 #[derive(Default)]
