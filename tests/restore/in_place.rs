@@ -78,7 +78,9 @@ fn a_remote_that_is_out_of_reach_does_not_keep_anybody_from_restoring() {
     let mut setup = Setup::new();
     write(&setup.root(), "file", "before");
     backed_up(&setup);
-    setup.repository()["remotes"][0]["url"] = json!("/no/such/place/anywhere.git");
+    fs::write(setup.path("no directory"), "so nothing can be made in it").unwrap();
+    let url = setup.path("no directory/documents.git");
+    setup.repository()["remotes"][0]["url"] = json!(url.to_str().unwrap());
     write(&setup.root(), "file", "after");
     restored(&setup, &["--in-place", "--yes"]);
     assert_eq!(fs::read(setup.root().join("file")).unwrap(), b"before");
