@@ -76,7 +76,7 @@ impl Retrieval {
     pub fn begin(remote: &Remote, scratch: &Path, state_dir: &Path, progress: &Progress) -> Result<Self> {
         // Known hosts lie two levels above a repository of ours.
         let stands_for = state_dir.join("repos").join("restored.git");
-        let connected = transport::connect_to_read(remote, &stands_for, progress)?;
+        let connected = transport::connect_to_fetch(remote, &stands_for, progress)?;
         let mut transport = connected.ok_or_else(|| {
             Error::new(Kind::RemoteUnreachable, format!("there is nothing at {}", remote.url))
         })?;
