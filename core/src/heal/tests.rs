@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::*;
-use crate::config::{RemoteUrl, Timeouts};
+use crate::config::RemoteUrl;
 use crate::git::health::tests::{BRANCH, pack_of, rewrite, with_history};
 use crate::git::health::{Expected, Health};
 

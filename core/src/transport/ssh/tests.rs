@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use self::sshd::Sshd;
 use super::*;
-use crate::config::{Credentials, RemoteUrl, SecretSource, Timeouts};
+use crate::config::{Credentials, RemoteUrl, SecretSource};
 use crate::names::RemoteName;
 use crate::transport::wire::Incoming;
 
