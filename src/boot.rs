@@ -10,11 +10,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use backupbot_actors::supervision::install_panic_hook;
+use backupbot_core::adopt::Adoption;
 use backupbot_core::config::{Admin, Config};
 use backupbot_core::store::{Recovery, Store};
 use rustix::fs::Mode;
 use slog::{Logger, crit, error, info, warn};
 
+use crate::adoption;
+use crate::cli::Adopt;
 use crate::exit::Failure;
 use crate::files::shown;
 use crate::http::auth;
@@ -67,7 +70,13 @@ pub fn log_panics(log: &Logger) {
 }
 
 /// Makes the state directory ready and opens the database.
-pub fn prepare(settings: &Settings, command: &str, host: &str, log: &Logger) -> Result<Ground, Failure> {
+pub fn prepare(
+    settings: &mut Settings,
+    adopt: Option<Adopt>,
+    command: &str,
+    host: &str,
+    log: &Logger,
+) -> Result<Ground, Failure> {
     let config = &settings.config;
     for warning in &settings.warnings {
         warn!(log, "in the configuration"; "warning" => %warning);
@@ -80,6 +89,13 @@ pub fn prepare(settings: &Settings, command: &str, host: &str, log: &Logger) -> 
     }
     settings.remember()?;
     log_start(settings, &store, command, log)?;
+    if let Some(adopt) = adopt {
+        let adoption = match adopt {
+            Adopt::Continue => Adoption::Continue,
+            Adopt::Branch => Adoption::Branch,
+        };
+        adoption::decide(&mut settings.config, adoption, &store, log)?;
+    }
     Ok(Ground { store, recovery, lock })
 }
 

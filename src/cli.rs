@@ -14,6 +14,7 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{
     Arg, ArgAction, ArgMatches, Args, Command as Clap, CommandFactory, FromArgMatches, Parser, Subcommand,
+    ValueEnum,
 };
 
 use crate::spans;
@@ -28,11 +29,21 @@ pub const TWINS: &[&str] = &[
     "BACKUPBOT_JSON",
     "BACKUPBOT_WATCH",
     "BACKUPBOT_REMOTE",
+    "BACKUPBOT_ADOPT",
     "BACKUPBOT_REPOSITORY",
     "BACKUPBOT_WAIT",
     "BACKUPBOT_RESCAN",
     "BACKUPBOT_TIMEOUT",
     "BACKUPBOT_REPLACE",
+    "BACKUPBOT_FROM",
+    "BACKUPBOT_BRANCH",
+    "BACKUPBOT_USERNAME",
+    "BACKUPBOT_PASSWORD_FILE",
+    "BACKUPBOT_TOKEN_FILE",
+    "BACKUPBOT_SSH_KEY_FILE",
+    "BACKUPBOT_PASSPHRASE_FILE",
+    "BACKUPBOT_KNOWN_HOSTS_FILE",
+    "BACKUPBOT_CA_FILE",
     "BACKUPBOT_YES",
     "BACKUPBOT_AT",
     "BACKUPBOT_TO",
@@ -173,6 +184,20 @@ pub struct Target {
     /// repository
     #[arg(long, value_name = "URL")]
     pub remote: Vec<String>,
+    /// What to do where a remote's branch has a history that is not ours: `continue` makes our next commit upon it,
+    /// `branch` leaves it alone and uses a branch named after this instance from now on. Without it: such a remote is
+    /// halted, and the work goes to a rescue branch. Nothing of it is ever overwritten
+    #[arg(long, value_name = "HOW")]
+    pub adopt: Option<Adopt>,
+}
+
+/// What to do with a history that is not ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Adopt {
+    /// Go on from it
+    Continue,
+    /// Leave it
+    Branch,
 }
 
 /// Flags of `once`.

@@ -33,7 +33,8 @@ const REMARKS: usize = 20;
 
 /// A repository that is looked into.
 pub struct Looking<'w> {
-    world: &'w World,
+    /// What the process finds around it.
+    pub world: &'w World,
     /// The configuration, as far as there is one.
     pub settings: Option<Settings>,
     /// Where the state is.

@@ -6,6 +6,7 @@
 //!                        └─ commands/{snapshots,ls,cat,diff} ─ looking ─▶ the bare repository
 //! ```
 
+mod adoption;
 mod boot;
 mod cli;
 mod client;

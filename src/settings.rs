@@ -11,6 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use backupbot_core::config::{self, Config, Context, Loaded, Problem};
 use serde::{Deserialize, Serialize};
 
+use crate::adoption;
 use crate::cli::{self, Global, Invocation, Target};
 use crate::exit::Failure;
 use crate::files;
@@ -116,7 +117,7 @@ impl World {
     }
 
     /// A remote's address with a relative local path made absolute; everything else as it is.
-    fn absolute_remote(&self, remote: &str) -> String {
+    pub fn absolute_remote(&self, remote: &str) -> String {
         let first = remote.split('/').next().unwrap_or_default();
         if remote.is_empty() || remote.starts_with('~') || first.contains(':') {
             return remote.to_owned();
@@ -258,10 +259,11 @@ fn from_flags(world: &World, global: &Global, flags: Flags) -> Result<Settings, 
     checked(loaded, Origin::Flags(flags))
 }
 
-fn checked(loaded: Loaded, origin: Origin) -> Result<Settings, Failure> {
+fn checked(mut loaded: Loaded, origin: Origin) -> Result<Settings, Failure> {
     if loaded.config.state_dir == Path::new(NOWHERE) {
         return Err(no_state_dir());
     }
+    adoption::apply(&mut loaded.config)?;
     Ok(Settings { config: loaded.config, warnings: loaded.warnings, origin })
 }
 

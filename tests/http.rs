@@ -4,13 +4,14 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::support::daemon::{Daemon, Setup};
-use crate::support::fault_proxy::{FaultProxy, Recorder};
-use crate::support::git::{Judge, assert_clone_equals, assert_same};
+use crate::support::fault_proxy::{Behaviour, FaultProxy, Recorder};
+use crate::support::git::{Judge, assert_clone_equals, assert_same, git};
 use crate::support::tree::{picture, undo_escapes, write};
 use crate::support::web::{PASSWORD, Switches, USER, Web, free_port};
 use crate::support::{SOON, eventually};
@@ -329,6 +330,126 @@ fn a_proxy_is_used_where_it_is_configured() {
     daemon.stop();
     setup.assert_all_is_well();
     assert!(proxy.seen().iter().all(|head| head.path.starts_with("http://git.example.invalid:")));
+}
+
+#[test]
+fn an_encrypted_connection_goes_through_a_proxy_as_it_is() {
+    let Some((mut setup, web)) = served(&Switches::default()) else { return };
+    let direct = setup.repository()["remotes"][0]["url"].as_str().unwrap().to_owned();
+    let port = direct.rsplit(':').next().unwrap().split('/').next().unwrap().parse().unwrap();
+    let proxy = FaultProxy::start(port);
+    setup.repository()["remotes"][0]["proxy"] = json!(proxy.address());
+    write(&setup.root(), "file", "1");
+    let daemon = setup.start();
+    daemon.api().flush();
+    daemon.stop();
+    setup.assert_all_is_well();
+    let seen = proxy.seen();
+    assert!(!seen.is_empty() && seen.iter().all(|head| head.method == "CONNECT"), "{seen:?}");
+    assert!(seen.iter().all(|head| head.header("authorization").is_none()), "the password is the server's");
+    drop(web);
+}
+
+#[test]
+fn one_change_in_a_large_directory_sends_little_also_to_a_server_that_has_lost_what_it_was_before() {
+    let Some((setup, web)) = served(&Switches::default()) else { return };
+    let remote = setup.remote().path;
+    // As strict as hosts are, and the way that large pushes go.
+    git(&remote, &["config", "receive.fsckObjects", "true"]);
+    git(&remote, &["config", "transfer.unpackLimit", "1"]);
+    for number in 0..2000 {
+        write(&setup.root(), format!("file-{number}"), number.to_string());
+    }
+    let daemon = setup.start();
+    daemon.api().flush();
+    let pushed = || {
+        let output = daemon.output();
+        let line = output.lines().rfind(|line| line.contains("\"pushed\"")).unwrap();
+        serde_json::from_str::<Value>(line).unwrap()["bytes"].as_u64().unwrap()
+    };
+    assert!(pushed() > 50_000, "the directory itself takes more: {}", pushed());
+    write(&setup.root(), "file-1000", "changed");
+    daemon.api().flush();
+    assert!(pushed() < 5_000, "{}", pushed());
+    // It works on without the directory's former version, which nobody needs who has the new one.
+    let former = git(&remote, &["rev-parse", "main:folder1"]);
+    lose(&remote, former.trim());
+    write(&setup.root(), "file-1000", "changed again");
+    daemon.api().flush();
+    assert!(pushed() > 50_000, "whole ones need nothing: {}", pushed());
+    daemon.stop();
+    assert_eq!(setup.remote().blob("main", "folder1/file-1000").unwrap(), b"changed again");
+    drop(web);
+}
+
+/// Makes every object of a repository a file of its own, and removes one.
+fn lose(repository: &Path, object: &str) {
+    let packs: Vec<_> =
+        fs::read_dir(repository.join("objects/pack")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let aside = repository.join("aside");
+    fs::create_dir(&aside).unwrap();
+    for path in packs {
+        fs::rename(&path, aside.join(path.file_name().unwrap())).unwrap();
+    }
+    for pack in fs::read_dir(&aside).unwrap().map(|entry| entry.unwrap().path()) {
+        if pack.extension().is_some_and(|ending| ending == "pack") {
+            let unpacked = Command::new("git")
+                .args(["unpack-objects", "-q"])
+                .current_dir(repository)
+                .stdin(fs::File::open(&pack).unwrap())
+                .status();
+            assert!(unpacked.unwrap().success());
+        }
+    }
+    fs::remove_dir_all(&aside).unwrap();
+    fs::remove_file(repository.join("objects").join(&object[..2]).join(&object[2..])).unwrap();
+}
+
+#[test]
+fn a_bandwidth_is_kept_to() {
+    let Some((mut setup, _web)) = served(&Switches::default()) else { return };
+    setup.repository()["remotes"][0]["bandwidth"] = json!("1MiB/s");
+    let mut random = crate::support::Random::new(5);
+    let noise: Vec<u8> = (0..1 << 19).flat_map(|_| random.next().to_le_bytes()).collect();
+    write(&setup.root(), "noise", &noise);
+    let began = Instant::now();
+    let daemon = setup.start();
+    daemon.api().flush();
+    // A burst may go first; the rest takes its time.
+    assert!(began.elapsed() > Duration::from_millis(2500), "{:?}", began.elapsed());
+    daemon.stop();
+    setup.assert_all_is_well();
+}
+
+#[test]
+fn when_a_token_ends_is_in_status_and_soon_enough_a_warning() {
+    let Some((mut setup, web)) = served(&Switches::default()) else { return };
+    let proxy = FaultProxy::start(web.plain_port());
+    setup.repository()["remotes"] = json!([remote(&setup, "web", &proxy.url("documents"))]);
+    write(&setup.root(), "file", "1");
+    let ends = |at: &str| Behaviour::PassWith("github-authentication-token-expiration", at.to_owned());
+    proxy.always(ends("2099-12-24 18:30:00 UTC"));
+    let daemon = setup.start();
+    daemon.api().flush();
+    let status = daemon.status_when("it is known", |status| !row(status, "web")["token_expires"].is_null());
+    assert!(
+        row(&status, "web")["token_expires"].as_str().unwrap().starts_with("2099-12-24T18:30:00"),
+        "{status:#}"
+    );
+    assert!(row(&status, "web")["warnings"].is_null(), "{status:#}");
+    proxy.always(ends("2026-01-02 03:04:05 UTC"));
+    write(&setup.root(), "file", "2");
+    daemon.api().flush();
+    let status = daemon.status_when("it is warned of", |status| !row(status, "web")["warnings"].is_null());
+    let warnings = &row(&status, "web")["warnings"];
+    assert!(warnings[0].as_str().unwrap().contains("ends at 2026-01-02 03:04:05 UTC"), "{warnings}");
+    assert_eq!(warnings.as_array().unwrap().len(), 1, "{warnings}");
+    // What makes no sense is no date.
+    proxy.always(ends("tomorrow\u{fffd}"));
+    write(&setup.root(), "file", "3");
+    daemon.api().flush();
+    daemon.stop();
+    setup.assert_all_is_well();
 }
 
 #[test]

@@ -16,6 +16,7 @@
 
 mod support;
 
+mod adoption;
 mod api;
 mod cli;
 #[cfg(feature = "fault-points")]
@@ -40,6 +41,7 @@ mod remotes;
 mod restore;
 mod scale;
 mod ssh;
+mod ssh_refusals;
 mod state_damage;
 mod storm;
 mod supervision;

@@ -401,7 +401,7 @@ fn the_most_advanced_remote_leads_after_a_loss() {
 }
 
 /// Fills the remote with a history that is not ours: another program's, another instance's, other roots'.
-fn foreign_histories() -> Vec<(&'static str, fn(&Setup))> {
+pub fn foreign_histories() -> Vec<(&'static str, fn(&Setup))> {
     fn by_another_backup(setup: &Setup, instance: &str, name: &str) {
         let mut other = Setup::new();
         let path = other.root().to_str().unwrap().to_owned();

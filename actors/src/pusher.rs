@@ -17,6 +17,7 @@ use backupbot_core::fault;
 use backupbot_core::names::RemoteName;
 use backupbot_core::progress::Progress;
 use backupbot_core::push::delivery::{self, Delivery, Wanted};
+use backupbot_core::transport::memory::Memory;
 use git2::Oid;
 use slog::{Logger, error, info, o, warn};
 use tokio::sync::oneshot;
@@ -57,6 +58,8 @@ pub struct Pusher {
     waiters: Vec<Waiter>,
     status: RemoteStatus,
     housekeeper: Housekeeper,
+    /// What the last push learnt of the remote.
+    memory: Memory,
 }
 
 impl Pusher {
@@ -90,6 +93,7 @@ impl Pusher {
             waiters: Vec::new(),
             status,
             housekeeper,
+            memory: Memory::default(),
         }
     }
 
@@ -120,6 +124,7 @@ impl Pusher {
         let eager = !self.waiters.is_empty() || self.resume;
         let resume = std::mem::take(&mut self.resume);
         let (seat, remote, exit) = (self.seat.clone(), self.remote.clone(), self.exit.clone());
+        let memory = self.memory.clone();
         let board = self.seat.common.board.clone();
         let pushing = RemoteStatus { state: RemoteState::Pushing, ..self.status.clone() };
         let attempt = async move {
@@ -135,6 +140,7 @@ impl Pusher {
                     retry: &seat.settings.retry,
                     eager,
                     resume,
+                    memory: &memory,
                     now_ms: now_ms(),
                 };
                 let repository = seat.settings.name.clone();
@@ -285,7 +291,8 @@ impl Pusher {
         // A remote that was only read, and is as it should be, is no news.
         if let Some(sent) = delivery.sent.filter(|sent| sent.objects > 0) {
             info!(self.log, "pushed"; "commit" => delivery.confirmed.map(|oid| oid.to_string()),
-                  "objects" => sent.objects, "bytes" => sent.bytes);
+                  "objects" => sent.objects, "bytes" => sent.bytes,
+                  "took_ms" => delivery.took.map(|took| took.as_millis() as u64));
         }
         match (&delivery.record.halted, &delivery.record.last_error) {
             (Some(halt), _) if self.status.state != RemoteState::Halted => {

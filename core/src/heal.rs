@@ -215,14 +215,15 @@ fn is_complete(
 /// What the remotes offer that is ours, the most advanced first.
 fn offers(patient: &Patient<'_>, unasked: &mut Vec<(RemoteName, Error)>, progress: &Progress) -> Vec<Offer> {
     let mut offers = Vec::new();
-    for remote in patient.remotes {
-        // A push that began before the damage was met may still be under way there.
-        let asked = connect(patient, remote, progress).and_then(|mut transport| {
-            adopt::ask(&remote.name, transport.as_mut(), patient.branch, patient.instance, patient.roots)
-        });
-        match asked {
+    // A push that began before the damage was met may still be under way there.
+    let asked = adopt::ask_all(patient.remotes, |remote| {
+        let mut transport = connect(patient, remote, progress)?;
+        adopt::ask(&remote.name, transport.as_mut(), patient.branch, patient.instance, patient.roots)
+    });
+    for (name, answer) in asked {
+        match answer {
             Ok(offer) => offers.extend(offer.filter(|offer| offer.ours)),
-            Err(error) => unasked.push((remote.name.clone(), error)),
+            Err(error) => unasked.push((name, error)),
         }
     }
     offers.sort_by_key(|offer| std::cmp::Reverse(offer.batch));

@@ -28,6 +28,7 @@ pub mod protection;
 pub mod push;
 pub mod quarantine;
 pub mod restore;
+pub mod retrieve;
 pub mod scan;
 pub mod secret;
 pub mod snapshot;

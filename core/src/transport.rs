@@ -7,6 +7,7 @@
 mod advertisement;
 mod http;
 pub mod local;
+pub mod memory;
 mod messages;
 mod pace;
 mod packetline;
@@ -24,11 +25,13 @@ use std::time::Duration;
 
 use git2::Oid;
 
+use self::memory::Memory;
 use self::messages::{Messages, said};
 use self::smart::SmartTransport;
 use self::wire::{Limits, Service, Wire};
 use crate::config::{self as model, RemoteUrl};
 use crate::error::{Error, Kind, Result};
+use crate::git::reachable::PushSet;
 use crate::git::repository::Repository;
 use crate::progress::Progress;
 
@@ -67,6 +70,32 @@ pub struct Notes {
     pub token_expires_ms: Option<i64>,
 }
 
+/// What a remote gives besides whole histories of what it advertises. To be asked after [`Transport::advertise`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Abilities {
+    /// A commit without those before it.
+    pub shallow: bool,
+    /// A commit without its files.
+    pub leaves_out: bool,
+    /// Commits that only a history leads to.
+    pub earlier_commits: bool,
+    /// Any object by its name.
+    pub single_objects: bool,
+}
+
+/// A part of a remote's history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Commits, each with all that is in it and without those before it.
+    Snapshot,
+    /// The same without the contents of files.
+    Names,
+    /// Commits and all before them, and nothing that is in them.
+    Commits,
+    /// Nothing but what is named.
+    Objects,
+}
+
 /// A reference to move on the remote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReferenceUpdate {
@@ -94,12 +123,12 @@ pub trait Transport {
     /// The remote's references now.
     fn advertise(&mut self) -> Result<Advertisement>;
 
-    /// Sends `objects` (each once, complete with what the remote has) and moves the references, in this order.
+    /// Sends the objects of `set` (complete with what the remote has) and moves the references, in this order.
     /// Returns what was sent. A reference that stands elsewhere by now is [`Kind::RefMoved`].
     fn push(
         &mut self,
         source: &Repository,
-        objects: &[Oid],
+        set: &PushSet,
         updates: &[ReferenceUpdate],
         progress: &Progress,
     ) -> Result<Sent>;
@@ -115,6 +144,12 @@ pub trait Transport {
     /// The message of a commit there, to see whose it is before anything is copied.
     fn commit_message(&mut self, commit: Oid) -> Result<String>;
 
+    /// Whether the last advertisement was remembered and not asked for: what follows from it, but for a push that the
+    /// remote took, has to be looked at again.
+    fn went_by_memory(&self) -> bool {
+        false
+    }
+
     /// How many bytes one request should have at most; whole commits are sent in slices of about that size. `None`: as
     /// many as there are.
     fn slice_bytes(&self) -> Option<u64> {
@@ -129,6 +164,23 @@ pub trait Transport {
     /// What was noticed since the last call.
     fn notes(&mut self) -> Notes {
         Notes::default()
+    }
+
+    /// What it gives besides.
+    fn abilities(&self) -> Abilities {
+        Abilities::default()
+    }
+
+    /// Copies a part of the remote's history into `target`, durably. The caller has made sure that the remote is able to.
+    fn fetch_part(
+        &mut self,
+        target: &Repository,
+        want: &[Oid],
+        part: Part,
+        progress: &Progress,
+    ) -> Result<()> {
+        let _ = (target, want, progress);
+        Err(Error::new(Kind::Internal, format!("{part:?} cannot be had from this remote")))
     }
 
     /// Copies everything reachable from `want` into `target`, durably, without touching its references.
@@ -168,15 +220,19 @@ pub fn connect_to_test(
 }
 
 /// Connects to a remote for `repository`. A local path that does not exist becomes a bare repository with HEAD
-/// at `branch`.
+/// at `branch`. The first look may be one at `memory`.
 pub fn connect(
     remote: &model::Remote,
     branch: &str,
     repository: &Path,
+    memory: &Memory,
     progress: &Progress,
 ) -> Result<Box<dyn Transport>> {
     match wire(remote, repository, progress)? {
-        Some(wire) => Ok(Box::new(SmartTransport::new(wire, Service::ReceivePack, progress))),
+        Some(wire) => {
+            let transport = SmartTransport::new(wire, Service::ReceivePack, progress);
+            Ok(Box::new(transport.remembering(memory.clone())))
+        }
         None => Ok(Box::new(local::LocalTransport::open(&local_path(remote)?, branch, repository)?.0)),
     }
 }

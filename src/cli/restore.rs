@@ -13,7 +13,8 @@ Everything, beside what is there:  backupbot restore --to /tmp/back
 One file as it was yesterday:      backupbot restore --at yesterday --to /tmp/back documents/letter.txt
 What would happen:                 backupbot restore --in-place --dry-run documents/thesis
 Back to where it was:              backupbot restore --in-place documents/thesis
-That was a mistake:                backupbot restore --undo";
+That was a mistake:                backupbot restore --undo
+On a machine that knows nothing:   backupbot restore --from https://git.example.org/me/docs.git --to /tmp/back";
 
 /// Arguments of `restore`.
 #[derive(Debug, Clone, Args)]
@@ -28,6 +29,34 @@ pub struct Restore {
     /// Which state: latest (the default), latest~3, a tag, a commit, a date, a time, yesterday, \"2 hours ago\"
     #[arg(long, value_name = "WHEN")]
     pub at: Option<String>,
+    /// Restore what a remote holds instead of what is here: an address, or the name of a configured remote. Nothing need
+    /// be known on this machine. Goes with --to
+    #[arg(long, value_name = "URL")]
+    pub from: Option<String>,
+    /// With --from: which branch. Without it: the only one, or main
+    #[arg(long, value_name = "NAME")]
+    pub branch: Option<String>,
+    /// With --from: the user to log in as, over HTTP
+    #[arg(long, value_name = "NAME")]
+    pub username: Option<String>,
+    /// With --from: a file with the password
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// With --from: a file with a token
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// With --from: a file with the key to log in with over SSH
+    #[arg(long, value_name = "FILE")]
+    pub ssh_key_file: Option<PathBuf>,
+    /// With --from: a file with that key's passphrase
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+    /// With --from: the keys of SSH servers that are trusted, such as ~/.ssh/known_hosts
+    #[arg(long, value_name = "FILE")]
+    pub known_hosts_file: Option<PathBuf>,
+    /// With --from: certificates that are trusted instead of the system's
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
     /// Restore below this directory, each root under its name. It must be empty or not exist, unless --overwrite is
     /// given
     #[arg(long, value_name = "DIR")]

@@ -42,11 +42,11 @@ struct Outcome {
 
 pub fn once(world: &World, invocation: &Invocation, once: &Once) -> Result<Exit, Failure> {
     boot::keep_files_private();
-    let settings = settings::for_work(world, invocation, &once.target)?;
+    let mut settings = settings::for_work(world, invocation, &once.target)?;
     let meter = Meter::default();
     let (log, guard) = logging::start(&settings.config.log, &meter)?;
     boot::log_panics(&log);
-    let outcome = work(world, &settings, once.timeout, &meter, &log);
+    let outcome = work(world, &mut settings, once, &meter, &log);
     meter.hide();
     drop((log, guard));
     tell(&outcome?, invocation.cli.global.json)
@@ -65,7 +65,7 @@ pub fn commit_here(
     let quiet =
         LogConfig { level: settings.config.log.level.min(LogLevel::Warning), ..settings.config.log.clone() };
     let (log, guard) = logging::start(&quiet, &meter)?;
-    let ground = boot::prepare(settings, command, &world.host, &log)?;
+    let ground = boot::prepare(&mut settings.clone(), None, command, &world.host, &log)?;
     let mut settings = settings.clone();
     for repository in &mut settings.config.repositories {
         repository.remotes.clear();
@@ -113,12 +113,13 @@ fn tell(outcome: &Outcome, as_json: bool) -> Result<Exit, Failure> {
 
 fn work(
     world: &World,
-    settings: &Settings,
-    timeout: Option<Duration>,
+    settings: &mut Settings,
+    once: &Once,
     meter: &Meter,
     log: &Logger,
 ) -> Result<Outcome, Failure> {
-    let ground = boot::prepare(settings, "once", &world.host, log)?;
+    let ground = boot::prepare(settings, once.target.adopt, "once", &world.host, log)?;
+    let timeout = once.timeout;
     let (store, settings, meter, log) = (ground.store, settings.clone(), meter.clone(), log.clone());
     let outcome = boot::on_a_thread_that_stays(move || {
         let system = actix_rt::System::new();

@@ -9,6 +9,7 @@
 //! The daemon is not needed and not in the way: the repository is only read. In place it is asked to commit what is
 //! there first; without one this process does so itself.
 
+mod from;
 mod interrupt;
 mod paths;
 mod place;
@@ -53,9 +54,13 @@ pub fn restore(world: &World, global: &Global, arguments: &Restore) -> Result<Ex
     check_usage(arguments)?;
     boot::keep_files_private();
     let wanted = arguments.scope.repository.as_deref();
-    let source = Source::find(world, global, wanted, arguments.paths.first().map(PathBuf::as_path))?;
     let progress = Progress::new();
     interrupt::listen(&progress);
+    let source = match &arguments.from {
+        Some(from) => Source::from(world, global, arguments, from, &progress),
+        None => Source::find(world, global, wanted, arguments.paths.first().map(PathBuf::as_path)),
+    };
+    let source = source.map_err(|failure| interrupt::explain(failure, &progress))?;
     let run = Run { world, global, arguments, source: &source, progress: &progress };
     let outcome = match &arguments.to {
         Some(directory) => run.to(&world.absolute(directory)),
@@ -75,6 +80,11 @@ fn check_usage(arguments: &Restore) -> Result<(), Failure> {
     if arguments.undo && (!arguments.paths.is_empty() || arguments.at.is_some()) {
         return Err(Failure::usage(
             "--undo takes back exactly what was restored: it goes without PATH and --at",
+        ));
+    }
+    if arguments.from.is_some() && arguments.to.is_none() {
+        return Err(Failure::usage(
+            "--from restores below a directory: name it with --to DIR, look at what came, and move it where it belongs",
         ));
     }
     if arguments.delete && arguments.to.is_some() && arguments.overwrite.is_none() {
@@ -164,6 +174,7 @@ impl Run<'_> {
             None => self.snapshot()?,
         };
         let selection = paths::selection(self.source, &snapshot, &self.arguments.paths)?;
+        self.source.bring(&snapshot, &selection, self.progress)?;
         self.source.refuse_dangerous_target(directory, &snapshot)?;
         let mut policies = self.policies();
         if policies.delete {

@@ -11,7 +11,7 @@ use backupbot_core::store::Store;
 use slog::{Logger, info, warn};
 
 use crate::boot;
-use crate::cli::{Invocation, Target};
+use crate::cli::{Adopt, Invocation, Target};
 use crate::daemon::{self, Daemon};
 use crate::exit::{Exit, Failure};
 use crate::http::{self, Door, Inside};
@@ -28,19 +28,25 @@ const METER_PAUSE: Duration = Duration::from_millis(250);
 
 pub fn run(world: &World, invocation: &Invocation, target: &Target) -> Result<Exit, Failure> {
     boot::keep_files_private();
-    let settings = settings::for_work(world, invocation, target)?;
+    let mut settings = settings::for_work(world, invocation, target)?;
     let meter = Meter::default();
     let (log, guard) = logging::start(&settings.config.log, &meter)?;
     boot::log_panics(&log);
-    let outcome = daemon(world, &settings, &meter, &log);
+    let outcome = daemon(world, &mut settings, target.adopt, &meter, &log);
     meter.hide();
     // What is still in the channel is written before the process ends.
     drop((log, guard));
     outcome
 }
 
-fn daemon(world: &World, settings: &Settings, meter: &Meter, log: &Logger) -> Result<Exit, Failure> {
-    let ground = boot::prepare(settings, "run", &world.host, log)?;
+fn daemon(
+    world: &World,
+    settings: &mut Settings,
+    adopt: Option<Adopt>,
+    meter: &Meter,
+    log: &Logger,
+) -> Result<Exit, Failure> {
+    let ground = boot::prepare(settings, adopt, "run", &world.host, log)?;
     let listener = boot::bind(&settings.config.admin, log)?;
     boot::make_token(&settings.config, log)?;
     let recovery = ground.recovery.as_ref().map(boot::recovered);

@@ -271,8 +271,31 @@ class Bench:
 
             self.pair("%s: `once` with nothing to do; nothing" % kind, nothing, lambda _: (0.001, 0.001, 1))
             self.pair("%s: `once` with one small commit and its push; git push of one" % kind, ours_again, peer_again)
+            self.small_pushes(kind, peer_again)
         finally:
             served.stop()
+
+    def small_pushes(self, kind, peer):
+        """One small commit after the other by the daemon: the push alone, and whether it grows with the history."""
+        daemon = Daemon(self, "--config", self.path("served.yaml"))
+        mine, theirs = [], []
+        for number in range(max(5, self.rounds)):
+            self.change(1, "daemon %d" % number)
+            before, count = cpu_of(daemon.child.pid), len(daemon.said("pushed"))
+            daemon.flush()
+            cpu = cpu_of(daemon.child.pid) - before
+            mine.append((daemon.said("pushed")[count]["took_ms"] / 1000, cpu, memory_of(daemon.child.pid, "VmHWM")))
+            theirs.append(peer(number))
+        self.report("%s: push of one small commit by the daemon; git push of one" % kind, mine, theirs)
+        for number in range(100):
+            with open(os.path.join(self.corpus, "grows"), "w") as out:
+                out.write("%d\n" % number)
+            daemon.flush()
+        took = [record["took_ms"] for record in daemon.said("pushed")]
+        os.remove(os.path.join(self.corpus, "grows"))
+        print("%s: 100 small commits, a push took %d ms for the first 20 of them and %d ms for the last 20 (medians)"
+              % (kind, statistics.median(took[-100:-80]), statistics.median(took[-20:])), flush=True)
+        daemon.stop()
 
     def ssh(self):
         self.network(servers.Sshd)

@@ -1,5 +1,5 @@
-//! A TCP proxy of ours before the web server, which misbehaves as a test tells it to, request by request; and a
-//! listener that only notes what it is sent.
+//! A TCP proxy of ours before the web server, which misbehaves as a test tells it to, request by request, and lets a
+//! `CONNECT` through to the server wherever it asks to go; and a listener that only notes what it is sent.
 //!
 //! Each request is answered on a connection of its own (`Connection: close` is added), so that a behaviour is one
 //! request's. Every request's head is kept, for tests that count.
@@ -15,6 +15,8 @@ use std::time::Duration;
 pub enum Behaviour {
     /// It goes through.
     Pass,
+    /// It goes through, and the answer has another header.
+    PassWith(&'static str, String),
     /// It is taken, and never answered.
     HangBeforeHead,
     /// Only the head of the answer comes.
@@ -215,7 +217,11 @@ fn serve(shared: &Shared, mut client: TcpStream) -> std::io::Result<()> {
         }
         through => {
             let mut upstream = TcpStream::connect(("127.0.0.1", shared.upstream))?;
-            upstream.write_all(&closing(&head))?;
+            if parsed.method == "CONNECT" {
+                client.write_all(b"HTTP/1.1 200 Connected\r\n\r\n")?;
+            } else {
+                upstream.write_all(&closing(&head))?;
+            }
             upstream.write_all(&rest)?;
             let (mut from, mut to) = (client.try_clone()?, upstream.try_clone()?);
             std::thread::spawn(move || {
@@ -234,6 +240,14 @@ fn give_back(
     mut client: TcpStream,
 ) -> std::io::Result<()> {
     match behaviour {
+        Behaviour::PassWith(name, value) => {
+            let (head, rest) = read_head(&mut upstream)?;
+            client.write_all(&head[..head.len() - 2])?;
+            client.write_all(format!("{name}: {value}\r\n\r\n").as_bytes())?;
+            client.write_all(&rest)?;
+            std::io::copy(&mut upstream, &mut client)?;
+            client.shutdown(Shutdown::Both)
+        }
         Behaviour::HangAfterHead => {
             let (head, _) = read_head(&mut upstream)?;
             client.write_all(&head)?;

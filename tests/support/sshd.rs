@@ -143,6 +143,11 @@ impl Sshd {
         let _ = child.wait();
     }
 
+    /// Starts it as it was.
+    pub fn start_again(&mut self) {
+        self.launch();
+    }
+
     /// Ends the connections there are, in the middle of whatever they do; the server goes on.
     pub fn cut_connections(&self) {
         end_below(self.child.as_ref().unwrap().id());

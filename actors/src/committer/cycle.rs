@@ -9,6 +9,7 @@ use backupbot_core::disk::Room;
 use backupbot_core::error::Result;
 use backupbot_core::fault;
 use backupbot_core::git::pack;
+use backupbot_core::git::refs;
 use backupbot_core::git::repository::Repository;
 use backupbot_core::names::RepositoryName;
 use backupbot_core::path::RelPath;
@@ -115,6 +116,9 @@ impl Cycle {
             end.now = self.queue.send(look).await??;
             end.look_again = self.pause_before_commit(&end);
         }
+        if self.eager && !end.committed {
+            self.begin_branch(&mut end).await?;
+        }
         if end.is_unsure {
             self.take_stock(&mut end).await?;
         }
@@ -123,6 +127,28 @@ impl Cycle {
             end.settled_up_to = (left == 0).then_some(seq);
         }
         Ok(end)
+    }
+
+    /// A branch that is named after a month begins where the former one ended, also when nothing has changed: whoever
+    /// flushes wants it at the remotes.
+    async fn begin_branch(&self, end: &mut CycleEnd) -> std::result::Result<(), Trouble> {
+        let seat = self.seat.clone();
+        let begun = run_job(&self.exit, "begin a branch", move |_| {
+            let (repository, branch) = (Repository::open(&seat.path)?, seat.branch()?);
+            let Some(checkpoint) = seat.common.store.reader().checkpoint(&seat.settings.name)? else {
+                return Ok(None);
+            };
+            let commit = snapshot::oid(&checkpoint.commit)?;
+            if repository.reference(&branch)?.is_some() || !repository.has_commit(commit) {
+                return Ok(None);
+            }
+            refs::move_reference(&repository, &branch, None, commit).map(|()| Some(commit))
+        });
+        if let Some(commit) = begun.await? {
+            end.tip = Some(commit);
+            self.seat.nudge_pushers();
+        }
+        Ok(())
     }
 
     /// After a failure: the branch may have moved without anybody having heard of it, and what the batch saw of the

@@ -27,15 +27,14 @@ use git2::Oid;
 use slog::{Logger, error, info, warn};
 use tokio::sync::mpsc;
 
+use backupbot_core::git::repository::OWN_ORIGIN as ORIGIN;
+
 use super::cycle::clock_went_back;
 use super::{Trouble, run_job};
 use crate::messages::{DistrustFiles, Settle, Unstage};
 use crate::queue::Queue;
 use crate::seat::{RepositorySeat, now_ms};
 use crate::supervision::ExitHandle;
-
-/// What the configuration of a repository in the state directory says of who made it, and whose its leftovers are.
-const ORIGIN: &str = "state";
 
 /// Other tools' temporary files in our repository are left over after this; a `git gc` may take hours.
 const FOREIGN_GRACE: Duration = Duration::from_secs(24 * 3600);
@@ -255,18 +254,20 @@ fn adopt_history(seat: &RepositorySeat, log: &Logger, progress: &Progress) -> Re
     }
     let roots: Vec<RootName> = seat.roots.iter().map(|root| root.name.clone()).collect();
     let mut offers = Vec::new();
-    for remote in &seat.settings.remotes {
-        let asked = transport::connect_to_read(remote, &seat.path, progress).and_then(|found| match found {
+    let asked = adopt::ask_all(&seat.settings.remotes, |remote| {
+        match transport::connect_to_read(remote, &seat.path, progress)? {
             Some(mut transport) => {
                 adopt::ask(&remote.name, transport.as_mut(), &branch, &seat.common.instance, &roots)
             }
             None => Ok(None),
-        });
-        match asked {
+        }
+    });
+    for (name, answer) in asked {
+        match answer {
             Ok(offer) => offers.extend(offer),
             Err(error) => {
                 warn!(log, "a remote cannot be asked for its history; it is compared when it is reached";
-                                "remote" => %remote.name, "error" => %error)
+                                "remote" => %name, "error" => %error)
             }
         }
     }
@@ -320,6 +321,9 @@ fn check_cache(
     let Some(tip) = tip else {
         // The branch has a new name (its template has a date): it continues from the checkpoint.
         let is_here = repository.has_commit(commit);
+        if is_here {
+            refs::move_reference(&repository, &branch, None, commit)?;
+        }
         return Ok((Some(commit).filter(|_| is_here), is_here));
     };
     if tip != commit

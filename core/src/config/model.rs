@@ -470,6 +470,25 @@ pub struct Remote {
     pub timeouts: Timeouts,
 }
 
+impl Remote {
+    /// A remote of which nothing but the address is known.
+    pub fn at(name: RemoteName, url: RemoteUrl) -> Self {
+        Self {
+            name,
+            url,
+            credentials: None,
+            quota: None,
+            provider: None,
+            region: None,
+            lfs_url: None,
+            bandwidth: None,
+            ca_file: None,
+            proxy: None,
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
 /// How patient to be with a remote behind a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {

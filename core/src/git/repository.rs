@@ -28,6 +28,9 @@ static SETTINGS: Once = Once::new();
 /// Two parts of this process may want to make the same repository: one after the other.
 static MAKING: Mutex<()> = Mutex::new(());
 
+/// What the configuration of a repository in the state directory says of who made it, and whose its leftovers are.
+pub const OWN_ORIGIN: &str = "state";
+
 /// Makes libgit2 ignore every configuration but the repository's own. Idempotent.
 #[allow(unsafe_code)]
 fn settle_library() {

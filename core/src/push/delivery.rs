@@ -16,6 +16,7 @@ use crate::progress::Progress;
 use crate::snapshot::{oid, raw};
 use crate::store::RemoteStore;
 use crate::store::remotes::{Halt, PushRecord, RemoteRecord};
+use crate::transport::memory::Memory;
 use crate::transport::{self, Notes, Sent};
 
 /// Commits looked at, at most, to find the oldest one that a remote lacks.
@@ -40,6 +41,8 @@ pub struct Wanted<'w> {
     pub eager: bool,
     /// An operator resumes a halted remote: its present state is taken for right.
     pub resume: bool,
+    /// What the last push learnt of the remote.
+    pub memory: &'w Memory,
     /// Unix milliseconds.
     pub now_ms: i64,
 }
@@ -61,6 +64,8 @@ pub struct Delivery {
     pub unprotected_since_ms: Option<i64>,
     /// When to try again; `None`: when there is a new commit.
     pub next_try_ms: Option<i64>,
+    /// How long the attempt took; absent if there was none.
+    pub took: Option<Duration>,
     /// What kind of trouble the attempt had.
     pub trouble: Option<Kind>,
     /// What was noticed on the way.
@@ -89,6 +94,7 @@ pub fn deliver(
             sent: None,
             unprotected_since_ms: None,
             next_try_ms: None,
+            took: None,
             trouble: None,
             notes: Notes::default(),
         });
@@ -120,7 +126,8 @@ pub fn deliver(
         Err(error) | Ok(Outcome::Halted { rescued: Err(error), .. }) => Some(error.kind()),
         Ok(_) => None,
     };
-    let took_ms = milliseconds(began.elapsed());
+    let took = began.elapsed();
+    let took_ms = milliseconds(took);
     // The pause is between the end of one attempt and the next: one that waited for minutes was none.
     let ended_ms = wanted.now_ms.saturating_add(took_ms);
     let mut attempt = PushRecord {
@@ -142,7 +149,7 @@ pub fn deliver(
     fault::point("push:recorded");
     let came_to = sent.map_or(Attempt::InVain, Attempt::Verified);
     let delivery = stand(&repository, record, Some(tip), came_to)?;
-    Ok(Delivery { trouble, notes, ..delivery })
+    Ok(Delivery { took: Some(took), trouble, notes, ..delivery })
 }
 
 /// What the store knows of the remote, unless that was learnt at another address under the same name.
@@ -176,7 +183,11 @@ fn attempt(
         );
         return Err(Error::new(Kind::RemoteUnreachable, text));
     }
-    let mut transport = transport::connect(wanted.remote, wanted.branch, wanted.repository, progress)?;
+    if record.halted.is_some() || record.failures > 0 {
+        wanted.memory.clear();
+    }
+    let mut transport =
+        transport::connect(wanted.remote, wanted.branch, wanted.repository, wanted.memory, progress)?;
     let new_rescue_branch = rescue_branch(wanted.instance, wanted.now_ms);
     let rescue_branch = record.halted.as_ref().map(|halt| halt.rescue_branch.as_str());
     let request = Request {
@@ -186,9 +197,21 @@ fn attempt(
         rescue_branch: rescue_branch.filter(|name| !name.is_empty()),
         new_rescue_branch: &new_rescue_branch,
     };
-    let outcome = push(repository, transport.as_mut(), &request, progress);
+    let mut outcome = push(repository, transport.as_mut(), &request, progress);
+    if transport.went_by_memory() && is_to_be_looked_into(&outcome) {
+        outcome = push(repository, transport.as_mut(), &request, progress);
+    }
     *notes = transport.notes();
     outcome
+}
+
+/// Whether it may have another cause than the remote as it is now.
+fn is_to_be_looked_into(outcome: &Result<Outcome>) -> bool {
+    match outcome {
+        Ok(Outcome::Confirmed(_)) => false,
+        Ok(Outcome::Halted { .. }) => true,
+        Err(error) => matches!(error.kind(), Kind::RefMoved | Kind::RemoteRefused | Kind::Redirected),
+    }
 }
 
 /// Turns what happened into what is known. Returns what reached the branch.
@@ -274,7 +297,8 @@ fn explain(reason: HaltReason, remote_tip: Option<Oid>, wanted: &Wanted<'_>, res
     };
     format!(
         "{} {stands}, {what}. Nothing on it is touched; the backup goes to {rescue_branch} meanwhile. Look at both, \
-         then `backupbot resume --repository … --remote {}`",
+         then `backupbot resume --repository … --remote {}`; or start once with `--adopt continue` to go on from what \
+         is there, or with `--adopt branch` to leave it and push to a branch of this instance's own",
         wanted.branch, wanted.remote.name
     )
 }
@@ -365,6 +389,7 @@ fn stand(
         sent,
         unprotected_since_ms,
         next_try_ms,
+        took: None,
         trouble,
         notes: Notes::default(),
         record,

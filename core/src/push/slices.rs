@@ -3,12 +3,14 @@
 //! Hosts and the proxies before them bound requests, and after a first backup, or weeks without a network, much waits.
 //! Each slice moves the branch to its last commit, so what has arrived stays there whatever becomes of the rest.
 
+use std::collections::HashSet;
+
 use git2::{Oid, Sort};
 
 use super::Sending;
 use crate::error::{Kind, Result};
 use crate::git::pack::{PackSet, stored_bytes};
-use crate::git::reachable::new_objects;
+use crate::git::reachable::{PushSet, push_set};
 use crate::git::repository::{Repository, git_error};
 use crate::progress::Progress;
 use crate::transport::{ReferenceUpdate, Sent, Transport};
@@ -17,7 +19,7 @@ use crate::transport::{ReferenceUpdate, Sent, Transport};
 struct Slice {
     tip: Oid,
     commits: usize,
-    objects: Vec<Oid>,
+    set: PushSet,
     bytes: u64,
 }
 
@@ -41,7 +43,7 @@ pub(super) fn send(
         let number = slices.len();
         for (place, mut slice) in slices.into_iter().enumerate() {
             // None of them is among the new ones: they are reachable from what the remote has.
-            slice.objects.extend_from_slice(&lost);
+            slice.set.objects.extend_from_slice(&lost);
             let mut updates = Vec::new();
             if let (Some(name), Some(expected)) = (branch, stands) {
                 updates.push(ReferenceUpdate { name: name.to_owned(), expected, new: slice.tip });
@@ -49,7 +51,7 @@ pub(super) fn send(
             if place + 1 == number {
                 updates.extend(others.iter().cloned());
             }
-            match transport.push(sending.source, &slice.objects, &updates, progress) {
+            match transport.push(sending.source, &slice.set, &updates, progress) {
                 Ok(part) => {
                     sent.objects += part.objects;
                     sent.bytes += part.bytes;
@@ -80,31 +82,34 @@ fn cut(
     progress: &Progress,
 ) -> Result<Vec<Slice>> {
     let Some(budget) = budget else {
-        let objects = new_objects(source, tip, have, progress)?;
-        return Ok(vec![Slice { tip, commits: 1, objects, bytes: 0 }]);
+        let set = push_set(source, tip, have, progress)?;
+        return Ok(vec![Slice { tip, commits: 1, set, bytes: 0 }]);
     };
     let packs = PackSet::open(&source.pack_directory())?;
     let mut slices: Vec<Slice> = Vec::new();
     let mut known = have.to_vec();
+    let mut seen = HashSet::new();
     for commit in chain(source, tip, have)? {
         progress.check()?;
-        let objects = new_objects(source, commit, &known, progress)?;
-        let bytes = stored_bytes(source, &packs, &objects, progress)?;
+        let mut set = push_set(source, commit, &known, progress)?;
+        // What is again as it was some commits before is new against the commit between.
+        set.retain(|oid| seen.insert(oid));
+        let bytes = stored_bytes(source, &packs, &set.objects, progress)?;
         match slices.last_mut() {
             Some(slice) if slice.bytes.saturating_add(bytes) <= budget => {
                 slice.tip = commit;
                 slice.commits += 1;
                 slice.bytes += bytes;
-                slice.objects.extend(objects);
+                slice.set.append(set);
             }
-            _ => slices.push(Slice { tip: commit, commits: 1, objects, bytes }),
+            _ => slices.push(Slice { tip: commit, commits: 1, set, bytes }),
         }
         // It stands for all before it.
         known.truncate(have.len());
         known.push(commit);
     }
     if slices.is_empty() {
-        slices.push(Slice { tip, commits: 1, objects: Vec::new(), bytes: 0 });
+        slices.push(Slice { tip, commits: 1, set: PushSet::default(), bytes: 0 });
     }
     Ok(slices)
 }

@@ -11,6 +11,7 @@ use crate::config::{Context, Remote, from_flags};
 use crate::names::RootName;
 use crate::snapshot::tests::{Bench, bench, git};
 use crate::transport;
+use crate::transport::memory::Memory;
 
 const BRANCH: &str = "refs/heads/main";
 
@@ -39,6 +40,7 @@ fn run(bench: &Bench, target: &Target, eager: bool, resume: bool, now_ms: i64) -
         retry: &retry,
         eager,
         resume,
+        memory: &Memory::default(),
         now_ms,
     };
     deliver(&wanted, &store, &mut || {}, &Progress::new()).unwrap()
@@ -187,8 +189,14 @@ fn a_lost_state_continues_its_own_history_and_nobody_elses() {
     let target = target(&bench, "remote.git");
     run(&bench, &target, false, false, 1);
     let roots = [RootName::new("folder").unwrap()];
-    let mut transport =
-        transport::connect(&target.remote, BRANCH, bench.repository.path(), &Progress::new()).unwrap();
+    let mut transport = transport::connect(
+        &target.remote,
+        BRANCH,
+        bench.repository.path(),
+        &Memory::default(),
+        &Progress::new(),
+    )
+    .unwrap();
     let ask = |transport: &mut dyn Transport, instance: &str, roots: &[RootName]| {
         adopt::ask(&target.remote.name, transport, BRANCH, instance, roots).unwrap().unwrap()
     };

@@ -27,6 +27,8 @@ const REDIRECTS: usize = 3;
 const REFUSAL_BYTES: usize = 4096;
 /// What it means is known by then; nobody waits long for its words.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(3);
+/// A token that ends so soon is warned of.
+const EXPIRES_SOON: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
 /// The content type of Git LFS, asked for and answered in.
 const LFS_TYPE: &str = "application/vnd.git-lfs+json";
 /// A batch request that needs no object and changes nothing.
@@ -39,6 +41,7 @@ pub(super) struct HttpWire {
     client: Client,
     /// Of the repository, without a trailing slash. A redirect may move it, within its origin.
     base: Url,
+    is_moved: bool,
     login: Login,
     limits: Limits,
     progress: Progress,
@@ -59,7 +62,15 @@ impl HttpWire {
         })?;
         let client = client::of(remote, &base, limits)?;
         let login = Login::new(remote);
-        Ok(Self { client, base, login, limits, progress: progress.clone(), notes: Notes::default() })
+        Ok(Self {
+            client,
+            base,
+            is_moved: false,
+            login,
+            limits,
+            progress: progress.clone(),
+            notes: Notes::default(),
+        })
     }
 
     fn headers(&mut self) -> Result<HeaderMap> {
@@ -140,6 +151,7 @@ impl HttpWire {
         match moved.filter(|_| is_same_question && redirects <= REDIRECTS) {
             Some(path) => {
                 self.base.set_path(&path);
+                self.is_moved = true;
                 Ok(())
             }
             None => {
@@ -243,8 +255,16 @@ impl HttpWire {
         let Some(text) = value.to_str().ok().and_then(|text| text.strip_suffix(" UTC")) else { return };
         let parsed = text.replace(' ', "T").parse::<jiff::civil::DateTime>();
         let at = parsed.ok().and_then(|at| at.to_zoned(jiff::tz::TimeZone::UTC).ok());
-        if let Some(at) = at {
-            self.notes.token_expires_ms = Some(at.timestamp().as_millisecond());
+        let Some(at) = at else { return };
+        self.notes.token_expires_ms = Some(at.timestamp().as_millisecond());
+        let left = at.timestamp().duration_since(jiff::Timestamp::now());
+        if left < EXPIRES_SOON {
+            // The same words all day, so that the log has them once.
+            let warning =
+                format!("the token ends at {text} UTC: make a new one, and put it where this one is");
+            if !self.notes.warnings.contains(&warning) {
+                self.notes.warnings.push(warning);
+            }
         }
     }
 }
@@ -257,6 +277,11 @@ fn origin_of(url: &Url) -> String {
 impl Wire for HttpWire {
     fn open(&mut self, service: Service) -> Result<Box<dyn Conversation + '_>> {
         Ok(Box::new(HttpConversation { wire: self, service, advertisement: None }))
+    }
+
+    /// A push is not redirected: where a question is, it has to be asked.
+    fn may_push_unasked(&self) -> bool {
+        !self.is_moved
     }
 
     /// Asks for a batch of nothing. Servers that know LFS answer in its own content type, whatever they answer.

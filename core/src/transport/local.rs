@@ -18,7 +18,7 @@ use super::{Advertisement, ReferenceUpdate, Sent, Transport};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::git::pack::{self, Copied, EntryKind, ObjectKind, PackSet, PackWriter};
-use crate::git::reachable::new_objects;
+use crate::git::reachable::{PushSet, new_objects};
 use crate::git::refs;
 use crate::git::repository::{Origin, Repository, git_error, sync_file};
 use crate::git::workshop;
@@ -128,10 +128,11 @@ impl Transport for LocalTransport {
     fn push(
         &mut self,
         source: &Repository,
-        objects: &[Oid],
+        set: &PushSet,
         updates: &[ReferenceUpdate],
         progress: &Progress,
     ) -> Result<Sent> {
+        let objects = set.objects.as_slice();
         refs::sweep_stale_locks(self.remote.path(), ABANDONED_AFTER, SystemTime::now());
         let workshop = Workshop(workshop::for_push(self.remote.path(), &self.owner)?);
         let workshop = workshop.0.as_path();

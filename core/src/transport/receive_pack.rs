@@ -24,6 +24,15 @@ pub(super) trait Pack {
     fn write(&mut self, output: &mut dyn Outgoing) -> Result<()>;
 }
 
+/// What became of the objects.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// They are there, and the references stand.
+    Taken,
+    /// The other end could not make objects of what it was sent, and has moved nothing.
+    NotStored(Error),
+}
+
 /// Sends `pack` and the commands, and reads the report. What the server says to people goes to `messages`, also when
 /// this fails.
 pub(super) fn push(
@@ -33,7 +42,7 @@ pub(super) fn push(
     pack: &mut dyn Pack,
     agent: &str,
     messages: &mut Messages,
-) -> Result<()> {
+) -> Result<Verdict> {
     let commands = commands(advertised, updates, agent);
     let estimate = pack.estimate();
     let outcome = if estimate <= LARGEST_GATHERED {
@@ -90,10 +99,10 @@ fn report(
     advertised: &Advertised,
     updates: &[ReferenceUpdate],
     messages: &mut Messages,
-) -> Result<()> {
+) -> Result<Verdict> {
     if !advertised.can("report-status") {
         // An old server tells nothing: what is read back afterwards decides.
-        return Ok(());
+        return Ok(Verdict::Taken);
     }
     let lines = if advertised.can("side-band-64k") { beside(answer, messages)? } else { plain(answer)? };
     let mut lines = lines.into_iter();
@@ -112,7 +121,7 @@ fn report(
                 said(reason.as_bytes()),
                 messages.quoted()
             );
-            return Err(Error::new(kind, text));
+            return Ok(Verdict::NotStored(Error::new(kind, text)));
         }
         None => {
             let text = format!("the remote's report begins with \"{}\"", said(unpacked.as_bytes()));
@@ -135,7 +144,7 @@ fn report(
         }
         messages.add(text.as_bytes());
     }
-    Ok(())
+    Ok(Verdict::Taken)
 }
 
 fn plain(answer: &mut dyn Incoming) -> Result<Vec<String>> {

@@ -6,18 +6,23 @@ use std::path::{Path, PathBuf};
 use git2::{Indexer, Oid};
 
 use super::advertisement::{self, Advertised};
-use super::receive_pack::{self, Pack};
+use super::memory::Memory;
+use super::receive_pack::{self, Pack, Verdict};
 use super::upload_pack::{self, Wanted};
 use super::wire::{Outgoing, Service, Wire};
-use super::{Advertisement, Description, Messages, Notes, ReferenceUpdate, Sent, Transport};
+use super::{Abilities, Advertisement, Description, Messages, Notes, Part, ReferenceUpdate, Sent, Transport};
+use crate::disk::Room;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
-use crate::git::pack::{self, CommitSeeker, OutgoingPack};
+use crate::git::pack::{self, CommitSeeker, OutgoingPack, Written};
+use crate::git::reachable::PushSet;
 use crate::git::repository::{Repository, git_error};
 use crate::progress::Progress;
 
 /// Large hosts take 2 GB in one push (GitHub), others what their proxy was told to.
 const SLICE_BYTES: u64 = 1024 * 1024 * 1024;
+/// Objects that one request names: some 4 MB of it.
+const MOST_WANTED: usize = 80_000;
 /// The largest pack that is taken to look at one commit.
 const LARGEST_LOOK: u64 = 64 * 1024 * 1024;
 
@@ -29,25 +34,70 @@ pub struct SmartTransport {
     /// What was last advertised, without the references, for the push that follows.
     advertised: Option<Advertised>,
     messages: Messages,
+    /// It could not make objects out of differences, so it is sent whole ones.
+    takes_whole_only: bool,
+    /// What is looked at from now on is only looked at.
+    has_pushed: bool,
+    /// What is taken from it counts for the first look only.
+    memory: Option<Memory>,
+    has_looked: bool,
+    went_by_memory: bool,
     progress: Progress,
 }
 
 impl SmartTransport {
     /// A remote to push to, or one only to read from.
     pub fn new(wire: Box<dyn Wire>, service: Service, progress: &Progress) -> Self {
-        Self { wire, service, advertised: None, messages: Messages::default(), progress: progress.clone() }
+        Self {
+            wire,
+            service,
+            advertised: None,
+            messages: Messages::default(),
+            takes_whole_only: false,
+            has_pushed: false,
+            memory: None,
+            has_looked: false,
+            went_by_memory: false,
+            progress: progress.clone(),
+        }
+    }
+
+    /// Goes by what an earlier push left there, and leaves what it sees.
+    pub fn remembering(mut self, memory: Memory) -> Self {
+        self.memory = Some(memory);
+        self
+    }
+
+    /// What the remote has, remembered or looked at.
+    fn look_or_recall(&mut self) -> Result<Advertised> {
+        let is_first = !std::mem::replace(&mut self.has_looked, true);
+        let memory = self.memory.as_ref().filter(|_| self.wire.may_push_unasked());
+        let recalled = memory.filter(|_| is_first).and_then(Memory::take);
+        self.went_by_memory |= recalled.is_some();
+        if let Some(advertised) = recalled {
+            return Ok(advertised);
+        }
+        let advertised = self.look(self.service)?;
+        if let Some(memory) = self.memory.as_ref().filter(|_| !is_first && self.wire.may_push_unasked()) {
+            memory.keep(&advertised);
+        }
+        Ok(advertised)
     }
 
     fn look(&mut self, service: Service) -> Result<Advertised> {
         let mut conversation = self.wire.open(service)?;
         let read = advertisement::read(conversation.advertisement(), service);
         let aside = conversation.aside();
-        conversation.close();
+        match read {
+            // A push follows, most likely.
+            Ok(_) if service == Service::ReceivePack && !self.has_pushed => conversation.park(),
+            _ => conversation.close(),
+        }
         self.messages.add(&aside);
         read.map_err(|error| self.messages.explain(error))
     }
 
-    fn fetch_into(&mut self, wanted: Wanted, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    fn fetch_into(&mut self, wanted: Wanted<'_>, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let mut conversation = self.wire.open(Service::UploadPack)?;
         let advertised = advertisement::read(conversation.advertisement(), Service::UploadPack)?;
         upload_pack::fetch(
@@ -59,6 +109,31 @@ impl SmartTransport {
             &self.progress.clone(),
             sink,
         )
+    }
+
+    /// Takes a pack in. Every object is hashed; of a whole history, whatever one of them needs has to be there.
+    fn take_in(&mut self, target: &Repository, wanted: Wanted<'_>, progress: &Progress) -> Result<()> {
+        progress.check()?;
+        let is_whole = wanted.depth.is_none() && wanted.filter.is_none() && wanted.objects.len() == 1;
+        let scratch = Scratch::make(target.path(), "fetch")?;
+        let fail = |error| git_error("receive objects into", &scratch.0, error);
+        let mut indexer = Indexer::new(None, &scratch.0, 0o444, is_whole).map_err(fail)?;
+        let mut room = Room::of(target.path())?.spare();
+        self.fetch_into(wanted, &mut |bytes| {
+            // A remote that sends without end must not fill the disk that the backup is made on.
+            room = room.saturating_sub(bytes.len() as u64);
+            if room < bytes.len() as u64 {
+                room = Room::of(target.path())?.spare();
+                Room::of(target.path())?.must_hold(bytes.len() as u64, target.path())?;
+            }
+            progress.bytes_done(bytes.len() as u64);
+            std::io::Write::write_all(&mut indexer, bytes).map_err(|error| {
+                let text = format!("cannot take in what the remote sends, in {}", target.path().display());
+                Error::with_source(Kind::Git, text, error)
+            })
+        })?;
+        let hex = indexer.commit().map_err(fail)?;
+        pack::place_indexed(&scratch.0, &target.pack_directory(), &hex).map(|_| ())
     }
 }
 
@@ -94,7 +169,7 @@ impl Drop for Scratch {
 struct Objects<'o> {
     pack: OutgoingPack<'o>,
     estimate: u64,
-    sent: Option<u64>,
+    sent: Option<Written>,
 }
 
 impl Pack for Objects<'_> {
@@ -103,14 +178,14 @@ impl Pack for Objects<'_> {
     }
 
     fn write(&mut self, output: &mut dyn Outgoing) -> Result<()> {
-        self.sent = Some(self.pack.write(&mut |bytes| output.write(bytes))?.bytes);
+        self.sent = Some(self.pack.write(&mut |bytes| output.write(bytes))?);
         Ok(())
     }
 }
 
 impl Transport for SmartTransport {
     fn advertise(&mut self) -> Result<Advertisement> {
-        let mut advertised = self.look(self.service)?;
+        let mut advertised = self.look_or_recall()?;
         // There may be a hundred thousand of them: what the push needs is what the other end can do.
         let references = std::mem::take(&mut advertised.references);
         let haves = std::mem::take(&mut advertised.haves);
@@ -121,7 +196,7 @@ impl Transport for SmartTransport {
     fn push(
         &mut self,
         source: &Repository,
-        objects: &[Oid],
+        set: &PushSet,
         updates: &[ReferenceUpdate],
         progress: &Progress,
     ) -> Result<Sent> {
@@ -132,15 +207,20 @@ impl Transport for SmartTransport {
             return Ok(Sent::default());
         }
         let mut objects_out =
-            Objects { pack: OutgoingPack::new(source, objects, progress)?, estimate: 0, sent: None };
+            Objects { pack: OutgoingPack::new(source, &set.objects, progress)?, estimate: 0, sent: None };
         objects_out.estimate = objects_out.pack.estimate()?;
-        let mut conversation = self.wire.open(Service::ReceivePack)?;
+        self.has_pushed = true;
+        let mut conversation = self.wire.resume(Service::ReceivePack)?;
         let advertised = match self.advertised.take().filter(|_| !conversation.has_to_be_read_first()) {
             Some(advertised) => advertised,
             None => advertisement::read(conversation.advertisement(), Service::ReceivePack)?,
         };
+        let may_be_thin = !self.takes_whole_only && !advertised.can("no-thin");
+        if may_be_thin {
+            objects_out.pack.rest_on(&set.formers);
+        }
         fault::point("push:request");
-        receive_pack::push(
+        let verdict = receive_pack::push(
             conversation,
             &advertised,
             &updates,
@@ -149,14 +229,22 @@ impl Transport for SmartTransport {
             &mut self.messages,
         )?;
         fault::point("push:answered");
-        let bytes = objects_out.sent.unwrap_or(0);
-        Ok(Sent { objects: objects.len() as u64, bytes, restored: 0 })
+        let (bytes, deltas) = objects_out.sent.map_or((0, 0), |sent| (sent.bytes, sent.deltas));
+        match verdict {
+            Verdict::Taken => Ok(Sent { objects: set.objects.len() as u64, bytes, restored: 0 }),
+            // It may have lost what the differences rest on; whole objects do not depend on it.
+            Verdict::NotStored(_) if may_be_thin && deltas > 0 => {
+                self.takes_whole_only = true;
+                self.push(source, set, &updates, progress)
+            }
+            Verdict::NotStored(error) => Err(error),
+        }
     }
 
     fn commit_message(&mut self, commit: Oid) -> Result<String> {
         let mut seeker = CommitSeeker::new(commit, LARGEST_LOOK);
         // One that is cut off at once costs the same with and without a filter, which few servers allow.
-        let wanted = Wanted { commit, depth: Some(1), filter: Some("tree:0") };
+        let wanted = Wanted { objects: &[commit], depth: Some(1), filter: Some("tree:0") };
         let fetched = self.fetch_into(wanted, &mut |bytes| seeker.take(bytes));
         match (seeker.found(), fetched) {
             (Some(data), _) => Ok(message_of(&data)),
@@ -169,25 +257,40 @@ impl Transport for SmartTransport {
     }
 
     fn fetch(&mut self, target: &Repository, want: Oid, progress: &Progress) -> Result<()> {
-        progress.check()?;
-        let scratch = Scratch::make(target.path(), "fetch")?;
-        let wanted = Wanted { commit: want, depth: None, filter: None };
-        let fail = |error| git_error("receive objects into", &scratch.0, error);
-        // Every object is hashed, and whatever one of them needs has to be there.
-        let mut indexer = Indexer::new(None, &scratch.0, 0o444, true).map_err(fail)?;
-        self.fetch_into(wanted, &mut |bytes| {
-            std::io::Write::write_all(&mut indexer, bytes).map_err(|error| {
-                let text = format!("cannot take in what the remote sends, in {}", target.path().display());
-                Error::with_source(Kind::Git, text, error)
-            })
-        })?;
-        let hex = indexer.commit().map_err(fail)?;
-        pack::place_indexed(&scratch.0, &target.pack_directory(), &hex)?;
+        self.take_in(target, Wanted { objects: &[want], depth: None, filter: None }, progress)?;
         if !target.has_commit(want) {
             let text = format!("the remote sent a pack without {want}, which it advertises");
             return Err(Error::new(Kind::RemoteRefused, text));
         }
         Ok(())
+    }
+
+    fn abilities(&self) -> Abilities {
+        let can = |word: &str| self.advertised.as_ref().is_some_and(|advertised| advertised.can(word));
+        let gives_any = can("allow-any-sha1-in-want");
+        Abilities {
+            shallow: can("shallow"),
+            leaves_out: can("filter"),
+            earlier_commits: gives_any || can("allow-reachable-sha1-in-want"),
+            single_objects: gives_any,
+        }
+    }
+
+    fn fetch_part(
+        &mut self,
+        target: &Repository,
+        want: &[Oid],
+        part: Part,
+        progress: &Progress,
+    ) -> Result<()> {
+        let (depth, filter) = match part {
+            Part::Snapshot => (Some(1), None),
+            Part::Names => (Some(1), Some("blob:none")),
+            Part::Commits => (None, Some("tree:0")),
+            Part::Objects => (None, None),
+        };
+        want.chunks(MOST_WANTED)
+            .try_for_each(|objects| self.take_in(target, Wanted { objects, depth, filter }, progress))
     }
 
     fn describe(&mut self) -> Result<Description> {
@@ -199,6 +302,10 @@ impl Transport for SmartTransport {
         let capabilities = advertised.capabilities.iter();
         let words = capabilities.filter(|word| !word.contains('=')).map(|word| super::said(word.as_bytes()));
         Ok(Description { agent, capabilities: words.collect(), lfs })
+    }
+
+    fn went_by_memory(&self) -> bool {
+        self.went_by_memory
     }
 
     fn slice_bytes(&self) -> Option<u64> {

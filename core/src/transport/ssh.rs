@@ -16,6 +16,7 @@ mod known_hosts;
 mod login;
 mod meeting;
 mod site;
+mod stream;
 pub mod trust;
 
 use std::net::SocketAddr;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use tokio::time::timeout;
 
 use self::connect::Connection;
-use self::conversation::SshConversation;
+use self::conversation::{Parked, SshConversation};
 use self::known_hosts::KnownHosts;
 pub use self::known_hosts::{Recorded, Standing};
 use self::login::{Login, Means, Outcome};
@@ -46,6 +47,8 @@ pub struct SshWire {
     progress: Progress,
     throttle: Throttle,
     connection: Option<Connection>,
+    /// A conversation that waits to be gone on with.
+    parked: Option<Parked>,
     /// Where it worked last.
     address: Option<SocketAddr>,
     warnings: Vec<String>,
@@ -71,6 +74,7 @@ impl SshWire {
             limits,
             progress: progress.clone(),
             connection: None,
+            parked: None,
             address: None,
             warnings: Vec::new(),
         })
@@ -123,6 +127,11 @@ impl SshWire {
         })
     }
 
+    fn with(&mut self, parked: Parked) -> SshConversation<'_> {
+        let Self { site, limits, progress, throttle, connection, parked: place, .. } = self;
+        SshConversation::new(parked, place, connection, throttle, site, progress, *limits)
+    }
+
     /// Starts a service on the connection there is, if it still works, else on a new one.
     fn start(&mut self, service: Service) -> Result<russh::Channel<russh::client::Msg>> {
         let Self { site, limits, progress, .. } = self;
@@ -146,11 +155,21 @@ impl SshWire {
 
 impl Wire for SshWire {
     fn open(&mut self, service: Service) -> Result<Box<dyn Conversation + '_>> {
+        if let Some(parked) = self.parked.take() {
+            Box::new(self.with(parked)).close();
+        }
         let channel = self.start(service)?;
-        let Self { site, limits, progress, throttle, connection, .. } = self;
-        let conversation =
-            SshConversation::new(channel, connection, throttle, site, progress, *limits, service);
-        Ok(Box::new(conversation))
+        Ok(Box::new(self.with(Parked::new(service, channel))))
+    }
+
+    fn resume(&mut self, service: Service) -> Result<Box<dyn Conversation + '_>> {
+        match self.parked.take() {
+            Some(parked) if parked.is_good_for(service) => Ok(Box::new(self.with(parked))),
+            other => {
+                self.parked = other;
+                self.open(service)
+            }
+        }
     }
 
     fn notes(&mut self) -> Notes {

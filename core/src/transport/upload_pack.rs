@@ -14,9 +14,9 @@ use crate::progress::Progress;
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted {
-    /// An advertised commit.
-    pub(super) commit: Oid,
+pub(super) struct Wanted<'w> {
+    /// Advertised commits, or any objects where the other end gives them; at least one.
+    pub(super) objects: &'w [Oid],
     /// How many commits of its history; `None`: all.
     pub(super) depth: Option<u32>,
     /// A filter, such as `tree:0`, used where the other end can do that.
@@ -27,7 +27,7 @@ pub(super) struct Wanted {
 pub(super) fn fetch(
     mut conversation: Box<dyn Conversation + '_>,
     advertised: &Advertised,
-    wanted: Wanted,
+    wanted: Wanted<'_>,
     agent: &str,
     messages: &mut Messages,
     progress: &Progress,
@@ -70,7 +70,7 @@ pub(super) fn fetch(
     outcome
 }
 
-fn request(advertised: &Advertised, wanted: Wanted, agent: &str) -> Result<Vec<u8>> {
+fn request(advertised: &Advertised, wanted: Wanted<'_>, agent: &str) -> Result<Vec<u8>> {
     let mut capabilities = Vec::new();
     for word in ["side-band-64k", "ofs-delta", "no-progress", "object-format=sha1"] {
         if advertised.can(word) {
@@ -88,7 +88,10 @@ fn request(advertised: &Advertised, wanted: Wanted, agent: &str) -> Result<Vec<u
         capabilities.push("filter".to_owned());
     }
     let mut request = Vec::new();
-    push_packet(&mut request, format!("want {} {}\n", wanted.commit, capabilities.join(" ")).as_bytes());
+    for (number, object) in wanted.objects.iter().enumerate() {
+        let words = if number == 0 { format!(" {}", capabilities.join(" ")) } else { String::new() };
+        push_packet(&mut request, format!("want {object}{words}\n").as_bytes());
+    }
     if let Some(depth) = wanted.depth {
         if !advertised.can("shallow") {
             let text = "the remote gives whole histories only, and the end of one was asked for";

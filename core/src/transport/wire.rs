@@ -82,12 +82,29 @@ pub trait Conversation {
 
     /// Ends it; without a request, in the way that tells the other end that there will be none.
     fn close(self: Box<Self>);
+
+    /// Leaves it open after its advertisement, for [`Wire::resume`], where that is cheaper than another one.
+    fn park(self: Box<Self>) {
+        self.close();
+    }
 }
 
 /// A way to one repository at the other end.
 pub trait Wire: Send {
     /// Starts a service.
     fn open(&mut self, service: Service) -> Result<Box<dyn Conversation + '_>>;
+
+    /// Goes on with the conversation of this service that was parked, the advertisement of which has been read, or
+    /// starts one.
+    fn resume(&mut self, service: Service) -> Result<Box<dyn Conversation + '_>> {
+        self.open(service)
+    }
+
+    /// Whether a push may be made by what was advertised some time ago. Where looking again costs a request of its own,
+    /// it tells nothing that the push itself does not prove.
+    fn may_push_unasked(&self) -> bool {
+        false
+    }
 
     /// Whether the other end has a Git LFS server for this repository; `None` where that is not known.
     fn has_lfs(&mut self) -> Result<Option<bool>> {

@@ -23,25 +23,28 @@ pub struct Change<'a> {
 }
 
 /// Calls `visit` for each tree and blob in `new` that `old` does not have at the same path: every object that
-/// a holder of `old` can lack is among them. A tree comes before what is in it. `visit` says whether to look
-/// into the tree it was given (for blobs the answer is ignored); an id is visited as often as it stands at
+/// a holder of `old` can lack is among them. With it comes what `old` has there, if that is of the same kind. A tree
+/// comes before what is in it. `visit` says whether to look into the tree it was given (for blobs the answer is ignored); an id is visited as often as it stands at
 /// different paths, so a caller that remembers ids and answers `false` for a known one also stops a tree that
 /// names itself many times over.
 pub fn diff_new_objects(
     objects: &Odb<'_>,
     old: Option<Oid>,
     new: Oid,
-    visit: &mut dyn FnMut(ObjectType, Oid) -> Result<bool>,
+    visit: &mut dyn FnMut(ObjectType, Oid, Option<Oid>) -> Result<bool>,
 ) -> Result<()> {
-    if old == Some(new) || !visit(ObjectType::Tree, new)? {
+    if old == Some(new) || !visit(ObjectType::Tree, new, old)? {
         return Ok(());
     }
     join(objects, old, Some(new), &mut |change| match change.new {
         Some(entry) if change.old.map(|old| old.oid) == Some(entry.oid) || entry.mode == MODE_COMMIT => {
             Ok(false)
         }
-        Some(entry) if entry.is_tree() => visit(ObjectType::Tree, entry.oid),
-        Some(entry) => visit(ObjectType::Blob, entry.oid),
+        Some(entry) => {
+            let kind = if entry.is_tree() { ObjectType::Tree } else { ObjectType::Blob };
+            let former = change.old.filter(|old| old.is_tree() == entry.is_tree() && old.mode != MODE_COMMIT);
+            visit(kind, entry.oid, former.map(|old| old.oid))
+        }
         None => Ok(false),
     })
 }

@@ -123,7 +123,7 @@ proptest! {
 
             if let (Some(old), Some(new)) = (before.0, tree) {
                 let mut visited = BTreeSet::new();
-                diff_new_objects(&objects, Some(old), new, &mut |_, oid| {
+                diff_new_objects(&objects, Some(old), new, &mut |_, oid, _| {
                     visited.insert(oid.to_string());
                     Ok(true)
                 }).unwrap();
@@ -314,7 +314,7 @@ fn depth_costs_no_stack_and_ends_at_the_limit() {
         assert_eq!(lookup(&objects, tree, &deep(4000)).unwrap(), Some(file(blob)));
         assert_eq!(flatten(&objects, Some(tree)).len(), 1);
         let mut seen = 0;
-        diff_new_objects(&objects, None, tree, &mut |_, _| {
+        diff_new_objects(&objects, None, tree, &mut |_, _, _| {
             seen += 1;
             Ok(true)
         })
@@ -380,7 +380,7 @@ fn a_tree_that_names_itself_many_times_is_entered_once_by_a_caller_that_remember
         tree = TreeSink::write(&objects, ObjectType::Tree, &data).unwrap();
     }
     let mut known = BTreeSet::new();
-    diff_new_objects(&objects, None, tree, &mut |_, oid| Ok(known.insert(oid))).unwrap();
+    diff_new_objects(&objects, None, tree, &mut |_, oid, _| Ok(known.insert(oid))).unwrap();
     assert_eq!(known.len(), 41);
 }
 

@@ -7,8 +7,12 @@ use backupbot_core::config::{Repository as RepositorySettings, Root};
 use backupbot_core::git::repository::Repository;
 use backupbot_core::history::Snapshot;
 use backupbot_core::names::{RepositoryName, RootName};
+use backupbot_core::progress::Progress;
+use backupbot_core::restore::Selection;
 
+use super::from::{self, Fetched};
 use crate::cli::Global;
+use crate::cli::restore::Restore;
 use crate::exit::Failure;
 use crate::files::shown;
 use crate::looking::Looking;
@@ -18,6 +22,8 @@ use crate::settings::World;
 pub struct Source<'w> {
     /// The repository, and what is known around it.
     pub looking: Looking<'w>,
+    /// Where the rest of it comes from, if it is not here.
+    fetched: Option<Fetched>,
 }
 
 impl<'w> Source<'w> {
@@ -28,7 +34,32 @@ impl<'w> Source<'w> {
         wanted: Option<&str>,
         path: Option<&Path>,
     ) -> Result<Self, Failure> {
-        Looking::open(world, global, wanted, path).map(|looking| Self { looking })
+        Looking::open(world, global, wanted, path).map(|looking| Self { looking, fetched: None })
+    }
+
+    /// What a remote has.
+    pub fn from(
+        world: &'w World,
+        global: &Global,
+        arguments: &Restore,
+        from: &str,
+        progress: &Progress,
+    ) -> Result<Self, Failure> {
+        let (looking, fetched) = from::open(world, global, arguments, from, progress)?;
+        Ok(Self { looking, fetched })
+    }
+
+    /// Makes sure that what is to be restored is here.
+    pub fn bring(
+        &self,
+        snapshot: &Snapshot,
+        selection: &Selection,
+        progress: &Progress,
+    ) -> Result<(), Failure> {
+        match &self.fetched {
+            Some(fetched) => fetched.bring(snapshot, selection, progress),
+            None => Ok(()),
+        }
     }
 
     /// The repository.

@@ -14,6 +14,8 @@ use git2::Oid;
 
 use crate::error::{Error, Kind, Result};
 
+mod ahead;
+mod delta;
 mod header;
 pub mod index;
 pub mod install;
@@ -37,7 +39,7 @@ pub(in crate::git) use install::{
     SIGNS_TO_LEAVE_ALONE, is_pack_name, remove_files, sync_directory, whole_packs,
 };
 pub use object::{Compressor, ObjectHasher, ObjectKind, Prepared, hash_object, prepare, prepare_hashed};
-pub use outgoing::{OutgoingPack, stored_bytes};
+pub use outgoing::{OutgoingPack, Written, stored_bytes};
 pub(in crate::git) use reader::pour;
 pub use reader::{EntryKind, PackReader, RawEntry};
 pub use seek::CommitSeeker;

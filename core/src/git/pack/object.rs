@@ -149,9 +149,9 @@ impl Compressor {
     }
 
     /// The entry header followed by the deflated `data`.
-    fn entry(&mut self, kind: ObjectKind, data: &[u8]) -> Result<Vec<u8>> {
+    pub(super) fn entry(&mut self, kind: &HeaderKind, data: &[u8]) -> Result<Vec<u8>> {
         let mut entry = Vec::with_capacity(MAX_HEADER_BYTES);
-        encode_entry_header(&HeaderKind::Whole(kind), data.len() as u64, &mut entry);
+        encode_entry_header(kind, data.len() as u64, &mut entry);
         let bound = self.deflate.zlib_compress_bound(data.len());
         if self.scratch.len() < bound {
             self.scratch.resize(bound, 0);
@@ -213,7 +213,7 @@ pub fn prepare_hashed(
     data: &[u8],
     compressor: &mut Compressor,
 ) -> Result<Prepared> {
-    let entry = compressor.entry(kind, data)?;
+    let entry = compressor.entry(&HeaderKind::Whole(kind), data)?;
     let crc = crc32fast::hash(&entry);
     Ok(Prepared { oid, kind, size: data.len() as u64, entry, crc })
 }

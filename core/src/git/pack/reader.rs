@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 
 use git2::Oid;
 
+use super::ahead::Ahead;
 use super::header::{HeaderKind, MAX_HEADER_BYTES, decode_entry_header};
 use super::index::PackIndex;
 use super::object::{Hashing, ObjectHasher, ObjectKind};
@@ -68,6 +69,7 @@ pub struct PackReader {
     file: File,
     path: PathBuf,
     index: Arc<PackIndex>,
+    ahead: Ahead,
     /// Where the trailer begins.
     data_end: u64,
     checksum: [u8; HASH_BYTES],
@@ -90,6 +92,7 @@ impl PackReader {
         let mut reader = Self {
             file,
             path: pack_path,
+            ahead: Ahead::default(),
             index,
             data_end: 0,
             checksum: [0; HASH_BYTES],
@@ -347,7 +350,9 @@ impl PackReader {
     }
 
     fn read_exact(&self, buffer: &mut [u8], at: u64) -> Result<()> {
-        self.file.read_exact_at(buffer, at).map_err(|error| Error::io("read the pack", &self.path, error))
+        self.ahead
+            .read_exact(&self.file, buffer, at)
+            .map_err(|error| Error::io("read the pack", &self.path, error))
     }
 
     fn damaged(&self, offset: u64, what: &str) -> Error {

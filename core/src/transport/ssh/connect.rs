@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use super::known_hosts::{KnownHosts, Recorded, Standing};
 use super::meeting::{Greeter, Notes};
 use super::site::Site;
+use super::stream::CalmStream;
 use crate::error::{Error, Kind, Result};
 
 /// No host of a backup has more; a resolver that is out to waste our time may say so.
@@ -175,7 +176,7 @@ async fn greet(
         stream.set_nodelay(true)?;
         // Held across the greeting, so that one that is given up ends there too.
         let hangup = Hangup(std::os::fd::AsFd::as_fd(&stream).try_clone_to_owned()?);
-        let handle = client::connect_stream(config, stream, greeter).await?;
+        let handle = client::connect_stream(config, CalmStream::new(stream), greeter).await?;
         Ok(Connection { handle, notes: notes.clone(), address, _hangup: hangup })
     };
     let fail = |why: String, is_permanent: bool| Failure { address, why, is_permanent };

@@ -26,7 +26,7 @@ use crate::transport::runtime::run;
 use crate::transport::wire::{Body, Conversation, Incoming, Limits, Outgoing, Service};
 
 /// So much is collected before it is handed over.
-const PIECE: usize = 64 * 1024;
+const PIECE: usize = 128 * 1024;
 /// After so much the session is given a moment without us. It writes to the socket only when nothing more lies ready for
 /// it, and keeps what it has encrypted until then.
 const MOST_AT_ONCE: usize = 1 << 20;
@@ -36,6 +36,8 @@ const MOST_UNREAD: usize = 2 << 20;
 const LAST_BREATH: Duration = Duration::from_secs(10);
 /// At the end of a conversation the other end may take so long to end it too; the connection is given up then.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// A service that waited for longer is not counted on.
+const LONGEST_PARKED: Duration = Duration::from_secs(20);
 /// Git's way to say that there is nothing more.
 const FLUSH: &[u8] = b"0000";
 /// The exit code with which a shell says that there is no such program.
@@ -43,8 +45,9 @@ const NOT_FOUND: u32 = 127;
 
 /// A conversation with one service.
 pub(super) struct SshConversation<'w> {
-    /// Emptied when the connection cannot be used for another one.
-    slot: &'w mut Option<Connection>,
+    slot: Slot<'w>,
+    /// Where it goes if it is parked.
+    place: &'w mut Option<Parked>,
     throttle: &'w mut Throttle,
     site: &'w Site,
     progress: &'w Progress,
@@ -57,8 +60,48 @@ pub(super) struct SshConversation<'w> {
     /// Bytes of output read since the last question.
     delivered: u64,
     has_asked: bool,
-    /// It has come to its end in an orderly way.
+    is_read: bool,
+}
+
+/// The connection, which is given up unless its conversation has come to its end in an orderly way.
+struct Slot<'w> {
+    connection: &'w mut Option<Connection>,
     is_clean: bool,
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        if !self.is_clean {
+            *self.connection = None;
+        }
+    }
+}
+
+/// A conversation while nobody holds it.
+pub(super) struct Parked {
+    service: Service,
+    channel: Channel,
+    /// Its advertisement has been read.
+    is_read: bool,
+    since: Instant,
+}
+
+impl Parked {
+    /// Before its first word.
+    pub(super) fn new(service: Service, channel: russh::Channel<Msg>) -> Self {
+        let (incoming, outgoing) = channel.split();
+        Self {
+            service,
+            channel: Channel { incoming, outgoing, got: Got::default() },
+            is_read: false,
+            since: Instant::now(),
+        }
+    }
+
+    /// Whether this is that service, and the other end still waits, as far as was heard: some give up soon.
+    pub(super) fn is_good_for(&self, service: Service) -> bool {
+        self.service == service && !self.channel.got.is_deaf() && self.since.elapsed() < LONGEST_PARKED
+    }
 }
 
 /// Starts `service` on a new channel of a connection.
@@ -95,18 +138,18 @@ pub(super) fn start(
 impl<'w> SshConversation<'w> {
     /// With the service that runs on `channel` of the connection in `slot`.
     pub(super) fn new(
-        channel: russh::Channel<Msg>,
-        slot: &'w mut Option<Connection>,
+        parked: Parked,
+        place: &'w mut Option<Parked>,
+        connection: &'w mut Option<Connection>,
         throttle: &'w mut Throttle,
         site: &'w Site,
         progress: &'w Progress,
         limits: Limits,
-        service: Service,
     ) -> Self {
-        let (incoming, outgoing) = channel.split();
-        let channel = Channel { incoming, outgoing, got: Got::default() };
+        let Parked { service, channel, is_read, .. } = parked;
         Self {
-            slot,
+            slot: Slot { connection, is_clean: false },
+            place,
             throttle,
             site,
             progress,
@@ -117,7 +160,7 @@ impl<'w> SshConversation<'w> {
             left_at: Instant::now(),
             delivered: 0,
             has_asked: false,
-            is_clean: false,
+            is_read,
         }
     }
 
@@ -150,7 +193,7 @@ impl<'w> SshConversation<'w> {
             let _ = timeout(LAST_BREATH, drain(incoming, got)).await;
             Ok(())
         })?;
-        self.is_clean = self.channel.got.is_closed;
+        self.slot.is_clean = self.channel.got.is_closed;
         let mut words = Messages::default();
         words.add(&self.channel.got.stderr);
         self.verdict().map_err(|error| words.explain(error))
@@ -171,7 +214,11 @@ impl<'w> SshConversation<'w> {
                 Err(Error::new(Kind::RemoteRefused, text))
             }
             None if got.is_broken => {
-                let broken = self.slot.as_ref().map(|slot| slot.broken(self.site, &russh::Error::Disconnect));
+                let broken = self
+                    .slot
+                    .connection
+                    .as_ref()
+                    .map(|slot| slot.broken(self.site, &russh::Error::Disconnect));
                 Err(broken.unwrap_or_else(|| Error::new(Kind::RemoteUnreachable, "the connection broke")))
             }
             Some(Exit::Signal(signal)) => {
@@ -205,7 +252,7 @@ impl<'w> SshConversation<'w> {
             let _ = timeout(FAREWELL, farewell).await;
             Ok(())
         })?;
-        self.is_clean = self.channel.got.is_closed;
+        self.slot.is_clean = self.channel.got.is_closed;
         Ok(())
     }
 }
@@ -283,7 +330,7 @@ impl Conversation for SshConversation<'_> {
     }
 
     fn has_to_be_read_first(&self) -> bool {
-        true
+        !self.is_read
     }
 
     fn aside(&self) -> Vec<u8> {
@@ -291,18 +338,19 @@ impl Conversation for SshConversation<'_> {
     }
 
     fn close(mut self: Box<Self>) {
-        if !self.is_clean {
+        if !self.slot.is_clean {
             // Whoever cannot say farewell hangs up.
             let _ = self.part();
         }
     }
-}
 
-impl Drop for SshConversation<'_> {
-    fn drop(&mut self) {
-        if !self.is_clean {
-            *self.slot = None;
+    fn park(self: Box<Self>) {
+        if self.has_asked || self.channel.got.is_deaf() {
+            return self.close();
         }
+        let Self { mut slot, place, channel, service, .. } = *self;
+        slot.is_clean = true;
+        *place = Some(Parked { service, channel, is_read: true, since: Instant::now() });
     }
 }
 

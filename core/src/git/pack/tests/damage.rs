@@ -132,6 +132,8 @@ fn a_copied_entry_that_lost_a_bit_is_named_by_pack_and_offset() {
     let mut pack = SAMPLE.pack.clone();
     pack[(entry.offset + entry.header_len + entry.compressed_len / 2) as usize] ^= 4;
     std::fs::write(&path, &pack).unwrap();
+    // Of the open one a part is in memory.
+    let reader = PackReader::open(&path).unwrap();
     let error = writer.copy_raw(oid, &entry, &reader).unwrap_err();
     assert_eq!(error.kind(), Kind::Git);
     let text = error.to_string();

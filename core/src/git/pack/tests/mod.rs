@@ -12,6 +12,7 @@ use super::*;
 use crate::progress::Progress;
 
 mod damage;
+mod outgoing;
 mod places;
 mod reading;
 mod writing;
@@ -26,6 +27,10 @@ impl Repository {
         let repository = Self { directory: tempfile::tempdir().unwrap() };
         repository.git(&["init", "--quiet", "--bare", "."], b"");
         repository
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.directory.path()
     }
 
     pub(super) fn pack_dir(&self) -> PathBuf {

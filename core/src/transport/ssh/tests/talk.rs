@@ -224,3 +224,41 @@ fn cpu_seconds() -> f64 {
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
     (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
 }
+
+#[test]
+fn a_conversation_that_was_parked_goes_on_without_another_program() {
+    let bench = Bench::new();
+    let source = bench.path("source");
+    let head = commit(&source, b"hello");
+    let programs = || bench.sshd.log().matches("Starting session: command").count();
+    let mut wire = bench.wire();
+    let mut talk = wire.open(Service::ReceivePack).unwrap();
+    read_to_flush(talk.advertisement()).unwrap();
+    talk.park();
+    let mut talk = wire.resume(Service::ReceivePack).unwrap();
+    assert!(!talk.has_to_be_read_first());
+    let pack = git_with(&source, &["pack-objects", "--revs", "--stdout", "-q"], &format!("{head}\n"));
+    let command = packet(&format!("{} {head} refs/heads/main\0report-status", "0".repeat(40)));
+    let mut answer =
+        talk.ask(None, &mut |out| [&command[..], b"0000", &pack].iter().try_for_each(|part| out.write(part)));
+    let report = read_to_end(answer.as_mut().unwrap().as_mut()).unwrap();
+    assert!(String::from_utf8_lossy(&report).contains("ok refs/heads/main"));
+    drop(answer);
+    talk.close();
+    assert_eq!(programs(), 1, "{}", bench.sshd.log());
+
+    // Whoever wants something else does not find it in the way, and there is nothing to go on with twice.
+    let mut talk = wire.open(Service::ReceivePack).unwrap();
+    read_to_flush(talk.advertisement()).unwrap();
+    talk.park();
+    let mut other = wire.resume(Service::UploadPack).unwrap();
+    assert!(other.has_to_be_read_first());
+    read_to_flush(other.advertisement()).unwrap();
+    other.close();
+    let mut fresh = wire.resume(Service::ReceivePack).unwrap();
+    assert!(fresh.has_to_be_read_first());
+    read_to_flush(fresh.advertisement()).unwrap();
+    fresh.close();
+    assert_eq!(bench.sshd.log_ins(), 1);
+    assert!(wire.connection.is_some());
+}
