@@ -166,7 +166,7 @@ pub enum Command {
     /// stops nothing else: it is named, and the exit code is 3. A restore that was interrupted goes on where it ended
     /// when the same command is given again.
     #[command(after_help = restore::EXAMPLES)]
-    Restore(restore::Restore),
+    Restore(Box<restore::Restore>),
     /// Look after the remotes that a network leads to
     Remote(Remote),
     /// Print a completion script for a shell
