@@ -109,13 +109,23 @@ fn of_repository(source: &Source) -> Vec<Step> {
     };
     let places: Vec<String> =
         source.places.iter().map(|place| clone_from(place, &history, short.is_some())).collect();
-    let alternatives = if places.len() > 1 { ", from the first of these places that has it" } else { "" };
+    let alternatives = if places.len() > 1 {
+        ", from the first of these places that answers. One that was away or halted may be behind: put another first\n\
+         then"
+    } else {
+        ""
+    };
+    // A clone that fails leaves nothing; a fetch leaves the repository that it was to fill.
+    let is_here = match short {
+        Some(_) => format!("test -d {history}"),
+        None => format!("{git} cat-file -e \"$branch\" 2>/dev/null"),
+    };
     vec![
         step("branch", branch_text, format!("branch={}", quoted(short.unwrap_or(&source.branch))), false),
         step(
             "clone",
             &format!("The whole history{alternatives}. One that is here already is used as it is."),
-            format!("test -d {history} ||\n{}", places.join(" ||\n")),
+            format!("{is_here} ||\n{}", places.join(" ||\n")),
             false,
         ),
         step(
@@ -123,6 +133,12 @@ fn of_repository(source: &Source) -> Vec<Step> {
             "The states that there are, the newest first.",
             format!("{git} --no-pager log --max-count=10 --date=iso --format='%h  %cd  %s' \"$branch\" --"),
             false,
+        ),
+        step(
+            "branches",
+            "All branches. While a remote is halted the newest states are on one below backupbot/rescue there.",
+            format!("{git} branch --sort=-committerdate --verbose"),
+            true,
         ),
         step(
             "log_of_path",
@@ -205,7 +221,7 @@ pub fn script(steps: &[Step]) -> String {
         for line in &step.text {
             script.push_str(&format!("# {}\n", comment(line)));
         }
-        for line in step.command.lines() {
+        for line in step.command.split('\n') {
             let switch = if step.optional { "#" } else { "" };
             script.push_str(&format!("{switch}{line}\n"));
         }

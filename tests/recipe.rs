@@ -228,6 +228,10 @@ fn the_first_remote_that_is_there_is_used_and_one_can_be_named() {
 
     let nas = recipe(&setup, &["--remote", "nas"]);
     assert!(nas.contains("nas.git") && !nas.contains("usb.git") && !nas.contains("photos"), "{nas}");
+    // The variable of `run --remote` holds an address.
+    let mut command = setup.command(&["recipe", "--config", setup.write_config().to_str().unwrap()]);
+    let output = command.env("BACKUPBOT_REMOTE", "/mnt/other.git").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), recipe(&setup, &[]));
     let photos = recipe(&setup, &["--repository", "my photos"]);
     assert!(photos.contains("photos.git") && !photos.contains("nas.git"), "{photos}");
     for (wrong, word) in [(["--remote", "cloud"], "usb, nas"), (["--repository", "music"], "music")] {
@@ -299,6 +303,28 @@ fn a_hostile_checkout_changes_nothing_outside_of_it() {
     // Names are never undone twice.
     let again = Command::new("python3").args(["-I", program]).arg(&place).output().unwrap();
     assert_eq!(again.status.code(), Some(1), "{}", said(&again));
+}
+
+#[test]
+fn the_lines_in_the_format_document_undo_names_that_stand_beside_their_escaped_forms() {
+    let setup = Setup::new();
+    let place = setup.path("restored");
+    let names = ["git~1", "_bb_git~1", "_bb__bb_git~1", "100%\\.git"];
+    for (stored, name) in
+        ["_bb_git~1", "_bb__bb_git~1", "_bb__bb__bb_git~1", "_bb_100%25%5C.git"].iter().zip(names)
+    {
+        write(&place, stored, name);
+        write(&place, format!("_bb_.git/{stored}/file"), name);
+    }
+    let document = include_str!("../docs/format.md");
+    let (_, program) = document.split_once("python3 - restored <<'EOF'\n").unwrap();
+    let (program, _) = program.split_once("EOF\n").unwrap();
+    let output = Command::new("python3").args(["-c", program]).arg(&place).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    for name in names {
+        assert_eq!(fs::read_to_string(place.join(name)).unwrap(), name);
+        assert_eq!(fs::read_to_string(place.join(".git").join(name).join("file")).unwrap(), name);
+    }
 }
 
 /// The example configuration with every remote in it switched on.
