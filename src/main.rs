@@ -7,6 +7,7 @@
 //! ```
 
 mod adoption;
+mod afar;
 mod boot;
 mod cli;
 mod client;
@@ -27,6 +28,7 @@ mod settings;
 mod shutdown;
 mod spans;
 mod status;
+mod verified;
 
 use std::process::ExitCode;
 
