@@ -132,7 +132,7 @@ fn go_on(
 ) -> Result<(), Failure> {
     let remote = repository.remotes.iter().find(|remote| remote.name == offer.remote);
     let connected = match remote {
-        Some(remote) => transport::connect_to_read(remote, git.path(), &Progress::new())?,
+        Some(remote) => transport::connect_to_fetch(remote, git.path(), &Progress::new())?,
         None => None,
     };
     let Some(mut transport) = connected else {

@@ -170,13 +170,13 @@ pub enum Command {
     /// stops nothing else: it is named, and the exit code is 3. A restore that was interrupted goes on where it ended
     /// when the same command is given again.
     #[command(after_help = restore::EXAMPLES)]
-    Restore(restore::Restore),
+    Restore(Box<restore::Restore>),
     /// Read a snapshot again, here or as a remote holds it, and say whether it is what was backed up
     ///
     /// Every name and record is read, and every content is hashed as Git names it and as it was recorded when it was
     /// backed up. Exits with 3 and names what is wrong, and with 1 if it could not be found out.
     #[command(after_help = verify::EXAMPLES)]
-    Verify(verify::Verify),
+    Verify(Box<verify::Verify>),
     /// Look after the remotes that a network leads to
     Remote(Remote),
     /// Print a completion script for a shell

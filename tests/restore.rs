@@ -1,6 +1,7 @@
 //! `restore`: what comes back is what was there, byte for byte and mode for mode; what stands there is treated as was
 //! said; what cannot be restored is named; and what was done in place can be undone.
 
+mod from;
 mod hostile;
 mod in_place;
 #[cfg(feature = "fault-points")]

@@ -311,7 +311,6 @@ fn damage_at_a_server_alone_is_found_and_named_where_the_server_gives_parts() {
     assert!(reason.contains("could not be fetched"), "{reason}");
     git(&remote, &["config", "uploadpack.allowFilter", "true"]);
     git(&remote, &["config", "uploadpack.allowAnySHA1InWant", "true"]);
-    println!("{}", ends(&setup, 3, &["verify", "--remote", "web"]).1);
     let answer = document(&setup, 3, &["verify", "--remote", "web"]);
     assert_eq!(problem_paths(&answer), ["folder1/large"], "{answer:#}");
     let page = ends(&setup, 0, &["status"]).0;

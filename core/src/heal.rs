@@ -238,11 +238,15 @@ fn fetch(patient: &Patient<'_>, fresh: &Repository, offer: &Offer, progress: &Pr
     let Some(remote) = patient.remotes.iter().find(|remote| remote.name == offer.remote) else {
         return Err(Error::new(Kind::Internal, "an offer of a remote that is not configured"));
     };
-    connect(patient, remote, progress)?.fetch(fresh, offer.tip, progress)
+    let connected = transport::connect_to_fetch(remote, patient.path, progress)?;
+    is_there(connected, remote)?.fetch(fresh, offer.tip, progress)
 }
 
 fn connect(patient: &Patient<'_>, remote: &Remote, progress: &Progress) -> Result<Box<dyn Transport>> {
-    let connected = transport::connect_to_read(remote, patient.path, progress)?;
+    is_there(transport::connect_to_read(remote, patient.path, progress)?, remote)
+}
+
+fn is_there(connected: Option<Box<dyn Transport>>, remote: &Remote) -> Result<Box<dyn Transport>> {
     connected.ok_or_else(|| Error::new(Kind::RemoteUnreachable, format!("{} is not there", remote.url)))
 }
 

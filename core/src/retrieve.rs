@@ -76,7 +76,7 @@ impl Retrieval {
     pub fn begin(remote: &Remote, scratch: &Path, state_dir: &Path, progress: &Progress) -> Result<Self> {
         // Known hosts lie two levels above a repository of ours.
         let stands_for = state_dir.join("repos").join("restored.git");
-        let connected = transport::connect_to_read(remote, &stands_for, progress)?;
+        let connected = transport::connect_to_fetch(remote, &stands_for, progress)?;
         let mut transport = connected.ok_or_else(|| {
             Error::new(Kind::RemoteUnreachable, format!("there is nothing at {}", remote.url))
         })?;
@@ -179,6 +179,23 @@ impl Retrieval {
             announce(Cost::Everything)?;
             return self.snapshot(snapshot.id, tip, Part::Snapshot, progress);
         }
+        match self.alone(snapshot, selection, announce, progress) {
+            Err(error) if error.kind() == Kind::RemoteRefused => {
+                announce(Cost::Everything)?;
+                self.snapshot(snapshot.id, tip, Part::Snapshot, progress)
+            }
+            fetched => fetched,
+        }
+    }
+
+    /// The same, object by object.
+    fn alone(
+        &mut self,
+        snapshot: &Snapshot,
+        selection: &Selection,
+        announce: &mut dyn FnMut(Cost) -> Result<()>,
+        progress: &Progress,
+    ) -> Result<()> {
         let records = needed::records(&self.repository, snapshot, selection, progress)?;
         self.objects(&records, progress)?;
         let (contents, cost) = needed::contents(&self.repository, snapshot, selection, progress)?;

@@ -79,7 +79,7 @@ pub struct Abilities {
     pub leaves_out: bool,
     /// Commits that only a history leads to.
     pub earlier_commits: bool,
-    /// Any object by its name.
+    /// Perhaps any object by its name: a refusal tells.
     pub single_objects: bool,
 }
 
@@ -194,10 +194,18 @@ pub fn connect_to_read(
     repository: &Path,
     progress: &Progress,
 ) -> Result<Option<Box<dyn Transport>>> {
-    // Whoever reads waits for nobody's hooks, and others may wait for who reads.
+    // Whoever looks waits for nobody's hooks, and others may wait for who looks.
     let mut remote = remote.clone();
     remote.timeouts.answer = remote.timeouts.answer.min(LONGEST_READ);
-    let remote = &remote;
+    connect_to_fetch(&remote, repository, progress)
+}
+
+/// As [`connect_to_read`], with all the patience that is configured: a server may take its time to gather much.
+pub fn connect_to_fetch(
+    remote: &model::Remote,
+    repository: &Path,
+    progress: &Progress,
+) -> Result<Option<Box<dyn Transport>>> {
     match wire(remote, repository, progress)? {
         Some(wire) => Ok(Some(Box::new(SmartTransport::new(wire, Service::UploadPack, progress)))),
         None => {

@@ -174,7 +174,6 @@ impl Run<'_> {
             None => self.snapshot()?,
         };
         let selection = paths::selection(self.source, &snapshot, &self.arguments.paths)?;
-        self.source.bring(&snapshot, &selection, self.progress)?;
         self.source.refuse_dangerous_target(directory, &snapshot)?;
         let mut policies = self.policies();
         if policies.delete {
@@ -182,13 +181,15 @@ impl Run<'_> {
         }
         let identity = self.identity(&snapshot);
         let guarded = policies.existing == Existing::Finish;
+        if guarded {
+            // Before anything is fetched for it.
+            marker::look(directory, &identity)?;
+        }
+        self.source.bring(&snapshot, &selection, self.progress)?;
         let destination = Destination::Directory(directory.to_path_buf());
         let request = self.request(&snapshot, &selection, &destination, &policies);
         let mut teller = Teller::new(self.global, self.arguments);
         if self.arguments.dry_run {
-            if guarded {
-                marker::look(directory, &identity)?;
-            }
             let plan = self.plan(&request, &mut teller)?;
             return self.report(plan.report, teller);
         }

@@ -257,6 +257,19 @@ class Bench:
         try:
             self.pair("%s: `once` with the first push; git push with a pack to use again" % kind, ours, peer)
 
+            def ours_back(_):
+                self.clear("restored")
+                return measure([self.binary, "restore", "--from", served.url(remotes[-1]), *served.flags(),
+                                "--state-dir", self.path("nowhere"), "--to", self.path("restored")])
+
+            def peer_back(_):
+                self.clear("cloned")
+                environment = dict(os.environ, **served.environment())
+                return measure(["git", "clone", "-q", served.git_url(remotes[-1]), self.path("cloned")], env=environment)
+
+            self.pair("%s: restore of %d files from the remote; git clone" % (kind, self.files), ours_back, peer_back)
+            self.clear("restored", "cloned")
+
             def nothing(_):
                 return configured(remotes[-1])
 

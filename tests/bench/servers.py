@@ -58,6 +58,9 @@ class Sshd:
     def credentials(self):
         return "{ssh_key_file: %s, known_hosts_file: %s}" % (self.path("user"), self.path("known_hosts"))
 
+    def flags(self):
+        return ["--ssh-key-file", self.path("user"), "--known-hosts-file", self.path("known_hosts")]
+
     def environment(self):
         return {"GIT_SSH_COMMAND": "ssh -F none -i %s -o UserKnownHostsFile=%s" % (self.path("user"),
                                                                                  self.path("known_hosts"))}
@@ -115,6 +118,9 @@ location / { %s fastcgi_pass unix:%s; fastcgi_read_timeout 600; } } }
 
     def credentials(self):
         return "{username: bot, password_file: %s}" % self.path("password")
+
+    def flags(self):
+        return ["--username", "bot", "--password-file", self.path("password")]
 
     def environment(self):
         return {}

@@ -238,6 +238,28 @@ fn an_object_that_is_not_what_its_name_says_is_not_restored() {
 }
 
 #[test]
+fn what_lies_beside_the_roots_is_named_and_not_passed_over_in_silence() {
+    let trap = Trap::new();
+    let good = trap.blob("good");
+    let inner = trap.tree(&[("100644", b"file", &good)]);
+    let top = trap.tree(&[
+        ("100644", b".gitattributes", &good),
+        ("100644", b"README", &good),
+        ("40000", b"folder1", &inner),
+        ("40000", b"odd\\name", &inner),
+    ]);
+    let commit = git(&trap.repository, &["commit-tree", &top, "-m", "somebody's project"]);
+    git(&trap.repository, &["update-ref", "refs/heads/main", commit.trim()]);
+    let output = trap.restore(&["--json"]);
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    let paths: Vec<String> = trap.problems(&output).into_iter().map(|(path, _)| path).collect();
+    assert_eq!(paths, ["README", "odd\\name"]);
+    assert_eq!(everything_below(&trap.setup.path("out")), ["folder1/file"]);
+    fs::remove_dir_all(trap.setup.path("out")).unwrap();
+    assert_eq!(trap.restore(&["folder1"]).status.code(), Some(0), "who asks for a root gets it");
+}
+
+#[test]
 fn a_bomb_of_trees_is_refused_before_anything_is_written() {
     let trap = Trap::new();
     let empty = trap.blob("");

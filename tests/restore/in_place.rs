@@ -78,7 +78,9 @@ fn a_remote_that_is_out_of_reach_does_not_keep_anybody_from_restoring() {
     let mut setup = Setup::new();
     write(&setup.root(), "file", "before");
     backed_up(&setup);
-    setup.repository()["remotes"][0]["url"] = json!("/no/such/place/anywhere.git");
+    fs::write(setup.path("no directory"), "so nothing can be made in it").unwrap();
+    let url = setup.path("no directory/documents.git");
+    setup.repository()["remotes"][0]["url"] = json!(url.to_str().unwrap());
     write(&setup.root(), "file", "after");
     restored(&setup, &["--in-place", "--yes"]);
     assert_eq!(fs::read(setup.root().join("file")).unwrap(), b"before");
@@ -175,4 +177,17 @@ fn a_paused_repository_is_not_restored_in_place_behind_its_back() {
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains("paused") && said(&output).contains("--to"), "{}", said(&output));
     assert_eq!(fs::read(setup.root().join("file")).unwrap(), b"second");
+}
+
+#[test]
+fn a_root_that_became_a_link_is_not_followed() {
+    let setup = Setup::new();
+    write(&setup.root(), "file", "first");
+    backed_up(&setup);
+    fs::rename(setup.root(), setup.path("elsewhere")).unwrap();
+    write(&setup.path("elsewhere"), "file", "precious");
+    std::os::unix::fs::symlink(setup.path("elsewhere"), setup.root()).unwrap();
+    let output = restore(&setup, &["--in-place", "--yes"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert_eq!(fs::read(setup.path("elsewhere/file")).unwrap(), b"precious");
 }

@@ -166,7 +166,7 @@ impl Web {
             "{user}daemon off;\nworker_processes 1;\npid {pid};\nerror_log {errors};\n\
              events {{ worker_connections 64; }}\n\
              http {{\n\
-             log_format seen '$request_method $request_uri $status $remote_user $sent_http_content_encoding';\n\
+             log_format seen '$request_method $request_uri $status $remote_user $sent_http_content_encoding $bytes_sent';\n\
              access_log {access} seen;\n{temporary}{gzip}\
              server {{\n\
              listen 127.0.0.1:{http};\nlisten 127.0.0.1:{https} ssl;\n\
@@ -300,6 +300,12 @@ impl Web {
             Some(Seen { method, path, status, user: words.next()?, encoding: words.next()? })
         };
         log.lines().filter_map(parse).collect()
+    }
+
+    /// Bytes that it has sent so far.
+    pub fn sent(&self) -> u64 {
+        let log = fs::read_to_string(self.directory.join("access.log")).unwrap_or_default();
+        log.lines().filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
     }
 
     /// Clones a repository over HTTPS with the real `git` into a new directory.

@@ -295,7 +295,7 @@ fn take_over(
 ) -> Result<()> {
     let configured = seat.settings.remotes.iter().find(|remote| remote.name == offer.remote);
     let connected = match configured {
-        Some(remote) => transport::connect_to_read(remote, &seat.path, progress)?,
+        Some(remote) => transport::connect_to_fetch(remote, &seat.path, progress)?,
         None => None,
     };
     match connected {

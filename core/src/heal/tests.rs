@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::*;
-use crate::config::{RemoteUrl, Timeouts};
+use crate::config::RemoteUrl;
 use crate::git::health::tests::{BRANCH, pack_of, rewrite, with_history};
 use crate::git::health::{Expected, Health};
 
@@ -22,19 +22,7 @@ impl World {
         if pushed > 0 {
             with_history(&remote, "remote", pushed);
         }
-        let remote = Remote {
-            name: RemoteName::new("usb").unwrap(),
-            url: RemoteUrl::Local(remote),
-            credentials: None,
-            quota: None,
-            provider: None,
-            region: None,
-            lfs_url: None,
-            bandwidth: None,
-            ca_file: None,
-            proxy: None,
-            timeouts: Timeouts::default(),
-        };
+        let remote = Remote::at(RemoteName::new("usb").unwrap(), RemoteUrl::Local(remote));
         Self { scratch, remotes: vec![remote], commits }
     }
 

@@ -29,8 +29,12 @@ use crate::names::RootName;
 use crate::path::RelPath;
 use crate::progress::Progress;
 
-/// Steps that wait: enough to keep the threads busy while a directory is read.
-const QUEUE: usize = 256;
+/// Steps that are handed over at once: waking a thread costs as much as a small file.
+const BATCH: usize = 32;
+/// A batch with so many bytes in it is not kept waiting for more.
+const BATCH_BYTES: u64 = 1024 * 1024;
+/// Batches that wait: enough to keep the threads busy while a directory is read.
+const QUEUE: usize = 8;
 /// No system has a longer link.
 const LONGEST_LINK: u64 = 64 * 1024;
 
@@ -66,6 +70,24 @@ pub enum Work {
     Link(RelPath, Look),
 }
 
+/// What is on its way to the threads.
+struct Queue {
+    send: SyncSender<Vec<Job>>,
+    batch: Vec<Job>,
+    bytes: u64,
+}
+
+impl Queue {
+    fn hand_over(&mut self) -> Result<()> {
+        self.bytes = 0;
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH));
+        self.send.send(batch).map_err(|_| Error::new(Kind::Internal, "nobody takes jobs any more"))
+    }
+}
+
 /// The threads, and what they share.
 pub struct Hands<'h> {
     policies: &'h Policies,
@@ -75,7 +97,7 @@ pub struct Hands<'h> {
     report: Mutex<Report>,
     fatal: Mutex<Option<Error>>,
     is_stopped: AtomicBool,
-    queue: Mutex<Option<SyncSender<Job>>>,
+    queue: Mutex<Option<Queue>>,
     progress: &'h Progress,
 }
 
@@ -96,7 +118,7 @@ pub fn with_hands(
         report: Mutex::default(),
         fatal: Mutex::default(),
         is_stopped: AtomicBool::new(false),
-        queue: Mutex::new(Some(send)),
+        queue: Mutex::new(Some(Queue { send, batch: Vec::with_capacity(BATCH), bytes: 0 })),
         progress,
     };
     let walked = std::thread::scope(|scope| {
@@ -104,7 +126,10 @@ pub fn with_hands(
             scope.spawn(|| hands.labour(&receive));
         }
         // Without its end the threads would wait for ever, also if the walk panics.
-        let walked = catch_unwind(AssertUnwindSafe(|| work(&hands)));
+        let walked = catch_unwind(AssertUnwindSafe(|| {
+            work(&hands)?;
+            lock(&hands.queue).as_mut().map_or(Ok(()), Queue::hand_over)
+        }));
         *lock(&hands.queue) = None;
         walked
     });
@@ -148,12 +173,11 @@ impl Hands<'_> {
     /// Gives a job to whoever is free next.
     pub fn submit(&self, job: Job) -> Result<()> {
         self.check()?;
-        match &*lock(&self.queue) {
-            Some(queue) => {
-                queue.send(job).map_err(|_| Error::new(Kind::Internal, "nobody takes jobs any more"))
-            }
-            None => Err(Error::cancelled()),
-        }
+        let mut queue = lock(&self.queue);
+        let Some(queue) = queue.as_mut() else { return Err(Error::cancelled()) };
+        queue.bytes += job.step.bytes;
+        queue.batch.push(job);
+        if queue.batch.len() >= BATCH || queue.bytes >= BATCH_BYTES { queue.hand_over() } else { Ok(()) }
     }
 
     /// Counts a step that was done.
@@ -164,6 +188,11 @@ impl Hands<'_> {
     /// Adds what could not be restored.
     pub fn problem(&self, root: &RootName, path: &RelPath, why: impl Into<String>) {
         lock(&self.report).problem(Named::new(root, path, why));
+    }
+
+    /// The same of something outside of all roots.
+    pub fn named_problem(&self, problem: Named) {
+        lock(&self.report).problem(problem);
     }
 
     /// Adds something to be known.
@@ -197,19 +226,19 @@ impl Hands<'_> {
         self.is_stopped.store(true, Ordering::Relaxed);
     }
 
-    fn labour(&self, queue: &Mutex<Receiver<Job>>) {
+    fn labour(&self, queue: &Mutex<Receiver<Vec<Job>>>) {
         let mut reader = self.contents.reader();
         loop {
-            let Ok(job) = lock(queue).recv() else { return };
-            if self.is_stopped.load(Ordering::Relaxed) {
-                continue;
-            }
-            if catch_unwind(AssertUnwindSafe(|| self.work(&mut reader, job))).is_err() {
-                self.stop(Error::new(
-                    Kind::Internal,
-                    "a part of the restore panicked; what was restored stays",
-                ));
-                reader = self.contents.reader();
+            let Ok(batch) = lock(queue).recv() else { return };
+            for job in batch {
+                if self.is_stopped.load(Ordering::Relaxed) {
+                    break;
+                }
+                if catch_unwind(AssertUnwindSafe(|| self.work(&mut reader, job))).is_err() {
+                    let text = "a part of the restore panicked; what was restored stays";
+                    self.stop(Error::new(Kind::Internal, text));
+                    reader = self.contents.reader();
+                }
             }
         }
     }
@@ -224,7 +253,7 @@ impl Hands<'_> {
                 Some(look)
             }
             Ok(None) => None,
-            Err(error) if self.concerns_everybody(&error) => {
+            Err(error) if concerns_everybody(&error) => {
                 self.stop(error);
                 None
             }
@@ -235,11 +264,6 @@ impl Hands<'_> {
         };
         release(job.open, self);
         made
-    }
-
-    fn concerns_everybody(&self, error: &Error) -> bool {
-        matches!(error.kind(), Kind::DiskFull | Kind::Cancelled | Kind::Limit)
-            || os_error(error) == Some(Errno::ROFS)
     }
 
     fn attempt(&self, reader: &mut ContentReader<'_>, job: &Job) -> Result<Option<Look>> {
@@ -401,6 +425,12 @@ fn changed_meanwhile() -> Error {
     let text = "something else stands there than when this was planned: somebody put it there meanwhile, or the file \
                 system takes two names in this directory for one; nothing of it was touched";
     Error::new(Kind::Io, text)
+}
+
+/// Whether the trouble is not that of one path: everything else would meet it too.
+pub fn concerns_everybody(error: &Error) -> bool {
+    matches!(error.kind(), Kind::DiskFull | Kind::Cancelled | Kind::Limit)
+        || os_error(error) == Some(Errno::ROFS)
 }
 
 /// The system's own reason.

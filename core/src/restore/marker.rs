@@ -81,6 +81,8 @@ pub fn begin(directory: &Path, identity: &Identity) -> Result<Marker> {
                 format!("another restore is writing to {shown}; wait for its end"),
             ));
         }
+        // Some network file systems have no locks: then two of the same restore are not told from each other.
+        Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
         Err(errno) => return Err(failed(errno.into())),
     }
     let is_resumed = match found {

@@ -57,8 +57,17 @@ impl Target {
     /// # Errors
     /// When it is missing or no directory.
     pub fn open(path: &Path) -> Result<Arc<Self>> {
+        Self::open_with(path, OFlags::empty())
+    }
+
+    /// As [`Target::open`]; a symbolic link as the last component is refused, as where roots are watched.
+    pub fn open_itself(path: &Path) -> Result<Arc<Self>> {
+        Self::open_with(path, OFlags::NOFOLLOW)
+    }
+
+    fn open_with(path: &Path, more: OFlags) -> Result<Arc<Self>> {
         let failed = |errno: Errno| Error::io("open the directory to restore to,", path, errno);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | more;
         let descriptor = retry(|| rustix::fs::open(path, flags, Mode::empty())).map_err(failed)?;
         let look =
             beneath::look_at_open(descriptor.as_fd()).map_err(|unseen| unseen_at("look at", path, unseen))?;

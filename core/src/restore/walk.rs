@@ -8,6 +8,7 @@
 mod directories;
 mod leaves;
 mod links;
+mod roots;
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
@@ -19,14 +20,14 @@ use git2::Odb;
 use super::bounds::repository_bytes;
 use super::content::{ContentReader, Contents};
 use super::finish::{Finish, Open, release};
-use super::hands::{Hands, mode_without_record};
+use super::hands::{Hands, concerns_everybody, mode_without_record};
 use super::report::{Named, Report};
-use super::selection::Chosen;
+use super::selection::{Chosen, Selection};
 use super::step::{Action, Step};
-use super::target::{Owners, Target, is_directory, is_temporary};
+use super::target::{Owners, is_directory, is_temporary};
 use super::{Destination, Existing, Policies, Request, Tell};
 use crate::beneath::EntryKind;
-use crate::error::{Kind, Result};
+use crate::error::Result;
 use crate::history::directory::{Directory, Place as Trees, Problem};
 use crate::names::RootName;
 use crate::path::RelPath;
@@ -62,7 +63,11 @@ pub fn walk(
         repository_bytes: repository_bytes(request.repository.path()),
         links: HashMap::new(),
     };
-    for root in request.snapshot.roots(&objects)? {
+    let roots = request.snapshot.roots(&objects)?;
+    if *request.selection == Selection::Everything {
+        walker.strays(&roots)?;
+    }
+    for root in roots {
         let chosen = request.selection.of_root(&root.name)?;
         if matches!(chosen, Chosen::Nothing) {
             continue;
@@ -159,65 +164,6 @@ impl Walker<'_, '_> {
 
     fn check_bounds(&self) -> Result<()> {
         self.policies().bounds.check(self.entries, self.bytes, self.repository_bytes)
-    }
-
-    fn root(&mut self, name: &RootName, trees: Trees, chosen: &Chosen) -> Result<()> {
-        let shared = Arc::new(name.clone());
-        let waiting = match self.request.destination {
-            Destination::Directory(path) => {
-                let top = match (self.hands, path.exists()) {
-                    (None, false) => {
-                        let top = Open::absent(shared, RelPath::root(), None);
-                        top.made(None);
-                        top
-                    }
-                    _ => Open::there(shared, RelPath::root(), Target::make(path)?.top(), None),
-                };
-                let directory = name.as_str().as_bytes().to_vec();
-                let stands = match top.place() {
-                    Some(place) => place.look_at(&directory)?.is_some(),
-                    None => false,
-                };
-                Waiting { above: Arc::new(top), name: directory, path: RelPath::root(), trees, stands }
-            }
-            Destination::InPlace(places) => {
-                let Some(path) = places.get(name) else {
-                    self.problem(
-                        name,
-                        &RelPath::root(),
-                        "no directory is configured for it any more: restore it with --to",
-                    );
-                    return Ok(());
-                };
-                return self.in_place(shared, path, trees, chosen);
-            }
-        };
-        self.subtree(vec![waiting], chosen)
-    }
-
-    /// A root whose own directory is where it was.
-    fn in_place(
-        &mut self,
-        root: Arc<RootName>,
-        path: &std::path::Path,
-        trees: Trees,
-        chosen: &Chosen,
-    ) -> Result<()> {
-        let is_there = path.symlink_metadata().is_ok();
-        let top = if is_there {
-            Open::there(root, RelPath::root(), Target::open(path)?.top(), None)
-        } else if self.is_dry() {
-            let top = Open::absent(root, RelPath::root(), None);
-            top.made(None);
-            top
-        } else {
-            let top = Open::absent(root, RelPath::root(), None);
-            top.made(Some(Target::make(path)?.top()));
-            top
-        };
-        let mut stack = Vec::new();
-        self.directory(Arc::new(top), trees, chosen, &mut stack)?;
-        self.subtree(stack, chosen)
     }
 
     fn subtree(&mut self, mut stack: Vec<Waiting>, chosen: &Chosen) -> Result<()> {
@@ -337,9 +283,7 @@ impl Walker<'_, '_> {
             } else if chosen.covers(&path, false) {
                 let stands = stands(&node.name);
                 if let Err(error) = self.leaf(&open, &node, &path, stands, chosen) {
-                    if self.check().is_err()
-                        || matches!(error.kind(), Kind::DiskFull | Kind::Limit | Kind::Cancelled)
-                    {
+                    if self.check().is_err() || concerns_everybody(&error) {
                         return Err(error);
                     }
                     self.conflict(&root, &path, EntryKind::File, error.to_string())?;

@@ -267,13 +267,10 @@ impl Transport for SmartTransport {
 
     fn abilities(&self) -> Abilities {
         let can = |word: &str| self.advertised.as_ref().is_some_and(|advertised| advertised.can(word));
-        let gives_any = can("allow-any-sha1-in-want");
-        Abilities {
-            shallow: can("shallow"),
-            leaves_out: can("filter"),
-            earlier_commits: gives_any || can("allow-reachable-sha1-in-want"),
-            single_objects: gives_any,
-        }
+        let earlier_commits = can("allow-reachable-sha1-in-want");
+        // Git has no word of its own for a server that gives any object: it says both of these then.
+        let single_objects = earlier_commits && can("allow-tip-sha1-in-want");
+        Abilities { shallow: can("shallow"), leaves_out: can("filter"), earlier_commits, single_objects }
     }
 
     fn fetch_part(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::Existing;
 use super::super::compare::{Eye, Wanted};
 use super::super::finish::{Finish, Open};
-use super::super::hands::os_error;
+use super::super::hands::{concerns_everybody, os_error};
 use super::super::step::Action;
 use super::super::target::{Place, Placed};
 use super::Walker;
@@ -159,12 +159,7 @@ impl Walker<'_, '_> {
                     }
                     match made {
                         Ok(place) => Some(place),
-                        Err(error) if matches!(error.kind(), Kind::DiskFull | Kind::Limit) => {
-                            return Err(error);
-                        }
-                        Err(error) if os_error(&error) == Some(rustix::io::Errno::ROFS) => {
-                            return Err(error);
-                        }
+                        Err(error) if concerns_everybody(&error) => return Err(error),
                         Err(error) => {
                             let why = format!("neither it nor anything below it is restored: {error}");
                             self.problem(&open.root, &open.path, why);

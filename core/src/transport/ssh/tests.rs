@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use self::sshd::Sshd;
 use super::*;
-use crate::config::{Credentials, RemoteUrl, SecretSource, Timeouts};
+use crate::config::{Credentials, RemoteUrl, SecretSource};
 use crate::names::RemoteName;
 use crate::transport::wire::Incoming;
 
@@ -30,19 +30,7 @@ const LIMITS: Limits = Limits {
 pub(super) fn remote_at(address: &str) -> (Remote, NetworkUrl) {
     let url = RemoteUrl::parse(address).unwrap();
     let RemoteUrl::Ssh(parts) = url.clone() else { panic!("{address} is no SSH address") };
-    let remote = Remote {
-        name: RemoteName::new("nas").unwrap(),
-        url,
-        credentials: None,
-        quota: None,
-        provider: None,
-        region: None,
-        lfs_url: None,
-        bandwidth: None,
-        ca_file: None,
-        proxy: None,
-        timeouts: Timeouts::default(),
-    };
+    let remote = Remote::at(RemoteName::new("nas").unwrap(), url);
     (remote, parts)
 }
 
