@@ -19,8 +19,10 @@ use clap::{
 
 use crate::spans;
 
+pub mod access;
 pub mod look;
 pub mod restore;
+pub mod verify;
 
 /// Every twin of a flag; the configuration knows by this list which variables are not its own.
 pub const TWINS: &[&str] = &[
@@ -63,6 +65,8 @@ pub const TWINS: &[&str] = &[
     "BACKUPBOT_LIMIT",
     "BACKUPBOT_RECURSIVE",
     "BACKUPBOT_STAT",
+    "BACKUPBOT_SAMPLE",
+    "BACKUPBOT_SEED",
     #[cfg(feature = "fault-points")]
     "BACKUPBOT_FAULT",
     #[cfg(feature = "fault-points")]
@@ -70,8 +74,7 @@ pub const TWINS: &[&str] = &[
 ];
 
 /// Commands of the contract that this version does not have yet.
-const UNBUILT: &[&str] =
-    &["reload", "approve", "alerts", "audit", "verify", "roots", "lfs", "keys", "report"];
+const UNBUILT: &[&str] = &["reload", "approve", "alerts", "audit", "roots", "lfs", "keys", "report"];
 
 /// Watches directories and, within a minute of a change, has it in a Git commit on remotes that you own.
 ///
@@ -167,6 +170,12 @@ pub enum Command {
     /// when the same command is given again.
     #[command(after_help = restore::EXAMPLES)]
     Restore(Box<restore::Restore>),
+    /// Read a snapshot again, here or as a remote holds it, and say whether it is what was backed up
+    ///
+    /// Every name and record is read, and every content is hashed as Git names it and as it was recorded when it was
+    /// backed up. Exits with 3 and names what is wrong, and with 1 if it could not be found out.
+    #[command(after_help = verify::EXAMPLES)]
+    Verify(Box<verify::Verify>),
     /// Look after the remotes that a network leads to
     Remote(Remote),
     /// Print the plain commands that get everything back without BackupBot

@@ -8,6 +8,7 @@
 //! ```
 
 mod adoption;
+mod afar;
 mod boot;
 mod cli;
 mod client;
@@ -29,6 +30,7 @@ mod settings;
 mod shutdown;
 mod spans;
 mod status;
+mod verified;
 
 use std::process::ExitCode;
 

@@ -32,6 +32,7 @@ use crate::output;
 use crate::press;
 use crate::settings::{Asking, Settings, World};
 use crate::status::{self, RepositoryAnswer, RootAnswer, RootStanding, StatusAnswer, VERSION};
+use crate::verified;
 
 /// Another command that looks holds the lock for a moment only.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -125,9 +126,12 @@ impl Offline {
     /// How everything stands, as far as can be known.
     pub fn status(&self) -> Result<StatusAnswer, Failure> {
         let (now, reader) = (Moment::now(), self.store.reader());
+        let verified = verified::read(&self.state_dir);
         let mut repositories = Vec::new();
         for name in self.repositories() {
-            repositories.push(self.repository(&name, &reader, now)?);
+            let mut answer = self.repository(&name, &reader, now)?;
+            answer.take_verified(&verified);
+            repositories.push(answer);
         }
         let limits =
             self.settings.as_ref().map_or_else(Alerts::default, |settings| settings.config.alerts.clone());
@@ -203,7 +207,7 @@ impl Offline {
             Some(settings) => self.with_delivery(states, settings, &directory, reader)?,
             None => states,
         };
-        Ok(RepositoryAnswer { status, states, roots, remotes })
+        Ok(RepositoryAnswer { status, states, roots, remotes, verified: Vec::new() })
     }
 
     fn open_at_tip(

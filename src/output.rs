@@ -84,6 +84,11 @@ fn unwritten(error: io::Error) -> Failure {
     }
 }
 
+/// A name in a command line that somebody may copy.
+pub fn quoted(name: &str) -> String {
+    if name.contains(' ') { format!("'{name}'") } else { name.to_owned() }
+}
+
 /// Tells the person at the terminal. Where even that fails there is nobody left to tell.
 pub fn complain(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", redact(line));

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::shown;
 use crate::spans;
+use crate::verified::{self, Verified};
 
 /// This program's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -53,6 +54,22 @@ pub struct RepositoryAnswer {
     pub roots: Vec<RootAnswer>,
     /// Its remotes.
     pub remotes: Vec<RemoteView>,
+    /// What was last verified of it, here and at its remotes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub verified: Vec<Verified>,
+}
+
+impl RepositoryAnswer {
+    /// Takes in what was verified of this repository, as far as it speaks of what is configured.
+    pub fn take_verified(&mut self, all: &[Verified]) {
+        let is_known = |it: &&Verified| {
+            it.remote
+                .as_ref()
+                .is_none_or(|name| self.remotes.iter().any(|remote| remote.name.as_str() == name))
+        };
+        let of_this = all.iter().filter(|it| it.repository == self.status.name.as_str());
+        self.verified = of_this.filter(is_known).cloned().collect();
+    }
 }
 
 /// What a root is doing.
@@ -177,12 +194,15 @@ impl Alert {
 /// What the running daemon knows of each repository.
 pub fn of_daemon(control: &Control) -> Vec<RepositoryAnswer> {
     let mut views = control.status();
+    let verified = verified::read(control.state_dir());
     control
         .seats()
         .iter()
         .map(|seat| {
             let at = views.iter().position(|view| view.repository.name == seat.settings.name);
-            complete(seat, at.map(|at| views.swap_remove(at)), control)
+            let mut answer = complete(seat, at.map(|at| views.swap_remove(at)), control);
+            answer.take_verified(&verified);
+            answer
         })
         .collect()
 }
@@ -228,7 +248,7 @@ fn complete(seat: &RepositorySeat, view: Option<RepositoryView>, control: &Contr
             None => unheard_of(remote.name.clone()).view(Moment::now()),
         }
     });
-    RepositoryAnswer { status, states, roots, remotes: remotes.collect() }
+    RepositoryAnswer { status, states, roots, remotes: remotes.collect(), verified: Vec::new() }
 }
 
 /// A remote of which nothing is known.
@@ -295,6 +315,10 @@ pub fn alerts(
             let text = format!("{name}: no commit can be made: {trouble}");
             alerts.push(Alert::new("commit_failed", Severity::Critical, text));
         }
+        for verified in repository.verified.iter().filter(|verified| verified.problems > 0) {
+            let text = format!("{name}: {}", verified.finding());
+            alerts.push(Alert::new("verify_failed", Severity::Critical, text).since(Some(verified.at)));
+        }
         if repository.remotes.is_empty() {
             let text = format!("{name}: no remote is configured, so nothing leaves this machine");
             alerts.push(Alert::new("no_remote", Severity::Warning, text));
@@ -346,6 +370,21 @@ pub mod tests {
                 messages: Vec::new(),
                 token_expires: None,
             }],
+            verified: Vec::new(),
+        }
+    }
+
+    /// A verification of the remote.
+    pub fn verified(problems: u64) -> Verified {
+        Verified {
+            repository: "documents".to_owned(),
+            remote: Some("usb".to_owned()),
+            commit: "c0ffee00".repeat(5),
+            at: Moment::from_unix_seconds(1_000_000).unwrap(),
+            sample: "1%".to_owned(),
+            files: 12,
+            bytes: 3456,
+            problems,
         }
     }
 
@@ -359,6 +398,18 @@ pub mod tests {
     #[test]
     fn what_is_well_raises_nothing() {
         assert!(names(healthy()).is_empty());
+    }
+
+    #[test]
+    fn what_a_verification_found_is_critical_and_what_speaks_of_others_is_left_out() {
+        let mut repository = healthy();
+        let elsewhere = Verified { remote: Some("sold".to_owned()), ..verified(1) };
+        let of_another = Verified { repository: "photos".to_owned(), ..verified(1) };
+        repository.take_verified(&[elsewhere, of_another, verified(0)]);
+        assert_eq!(repository.verified, [verified(0)]);
+        assert!(names(repository.clone()).is_empty());
+        repository.take_verified(&[verified(2)]);
+        assert_eq!(names(repository), ["verify_failed"]);
     }
 
     #[test]

@@ -47,3 +47,4 @@ mod state_damage;
 mod storm;
 mod supervision;
 mod time_jumps;
+mod verify;

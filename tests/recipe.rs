@@ -22,6 +22,15 @@ use crate::support::{Random, seed, skip};
 
 const NOBODY: u32 = 65_534;
 
+/// Whether a script can be run; says so where it cannot.
+fn is_possible() -> bool {
+    let found = Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success());
+    if !found {
+        skip("the recipe: python3 is missing");
+    }
+    found
+}
+
 /// The corpus of `restore`, and what is only hard without BackupBot.
 fn filled(setup: &Setup) -> BTreeMap<Vec<u8>, Portrait> {
     let root = setup.root();
@@ -102,6 +111,9 @@ fn switched_on(script: &str, beginning: &str) -> String {
 
 #[test]
 fn the_script_brings_everything_back_as_it_was_from_a_path_of_any_name() {
+    if !is_possible() {
+        return;
+    }
     let mut setup = Setup::new();
     let remote = setup.path("a \"disk\", it's $HOME's/documents.git");
     setup.repository()["remotes"] = json!([{"name": "usb", "url": remote.to_str().unwrap()}]);
@@ -135,6 +147,9 @@ fn the_script_brings_everything_back_as_it_was_from_a_path_of_any_name() {
 
 #[test]
 fn somebody_else_gets_back_what_is_on_a_disk_that_is_not_theirs() {
+    if !is_possible() {
+        return;
+    }
     if !is_root() {
         skip("a recipe run by another user: only root can become one");
         return;
@@ -162,6 +177,9 @@ fn somebody_else_gets_back_what_is_on_a_disk_that_is_not_theirs() {
 
 #[test]
 fn the_script_works_over_ssh_with_a_key_in_a_file_of_any_name() {
+    if !is_possible() {
+        return;
+    }
     let mut setup = Setup::new();
     let sshd = Sshd::start(setup.scratch.path());
     let keys = setup.path("it's 100% \"my\" keys".replace('"', "").as_str());
@@ -185,6 +203,9 @@ fn the_script_works_over_ssh_with_a_key_in_a_file_of_any_name() {
 
 #[test]
 fn the_script_works_over_https_and_git_asks_for_the_password() {
+    if !is_possible() {
+        return;
+    }
     let Some((setup, _web)) = http::served(&Switches::default()) else { return };
     let expected = filled(&setup);
     backed_up(&setup);
@@ -205,6 +226,9 @@ fn the_script_works_over_https_and_git_asks_for_the_password() {
 
 #[test]
 fn the_first_remote_that_is_there_is_used_and_one_can_be_named() {
+    if !is_possible() {
+        return;
+    }
     let mut setup = Setup::new();
     let at = |name: &str| setup.path(name).to_str().unwrap().to_owned();
     let remotes = json!([{"name": "usb", "url": at("usb.git")}, {"name": "nas", "url": at("nas.git")}]);
@@ -243,6 +267,9 @@ fn the_first_remote_that_is_there_is_used_and_one_can_be_named() {
 
 #[test]
 fn the_commands_are_a_list_too_and_without_a_remote_the_state_is_the_place() {
+    if !is_possible() {
+        return;
+    }
     let mut setup = Setup::new();
     setup.repository()["remotes"] = json!([]);
     let expected = filled(&setup);
@@ -261,6 +288,9 @@ fn the_commands_are_a_list_too_and_without_a_remote_the_state_is_the_place() {
 
 #[test]
 fn a_hostile_checkout_changes_nothing_outside_of_it() {
+    if !is_possible() {
+        return;
+    }
     let setup = Setup::new();
     let victim = setup.path("victim");
     write(&victim, "directory/file", "x");
@@ -306,7 +336,41 @@ fn a_hostile_checkout_changes_nothing_outside_of_it() {
 }
 
 #[test]
+fn nothing_that_is_configured_becomes_a_command_of_its_own() {
+    let mut setup = Setup::new();
+    let nasty = "/x'\"\ntouch pwned\r\n$(touch pwned)`touch pwned`;touch pwned # ${HOME}";
+    let key = json!({"ssh_key_file": nasty, "passphrase_file": nasty, "known_hosts_file": nasty});
+    let web =
+        json!({"username": "a'$(touch pwned)", "password_command": ["touch pwned;touch pwned", "a secret"]});
+    setup.repository()["remotes"] = json!([
+        {"name": "usb", "url": "/nowhere/$(touch pwned)'`touch pwned`;touch pwned"},
+        {"name": "web", "url": "http://127.0.0.1:9/'$(touch pwned)", "credentials": web, "ca_file": nasty},
+        {"name": "nas", "url": "ssh://$(touch%20pwned)@127.0.0.1:9/'$(touch pwned)", "credentials": key},
+    ]);
+    setup.repository()["branch"] = json!("a'$(touch{instance})'b;c");
+    setup.config["instance"] = json!("x");
+    setup.repository()["roots"][0]["name"] = json!("it's $(touch pwned)");
+    let script = recipe(&setup, &[]);
+    assert!(!script.contains("a secret"), "arguments of a command may be secrets: {script}");
+    let place = stranger(&setup, "nasty");
+    let output = run_by(&place, &script, &[("GIT_ASKPASS", "true")], None);
+    assert_eq!(
+        output.status.code(),
+        Some(128),
+        "every clone fails, and nothing else happens: {}",
+        said(&output)
+    );
+    let found: Vec<_> =
+        fs::read_dir(place.join("here")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(found.is_empty(), "{found:?}");
+    assert!(said(&output).contains("127.0.0.1"), "{}", said(&output));
+}
+
+#[test]
 fn the_lines_in_the_format_document_undo_names_that_stand_beside_their_escaped_forms() {
+    if !is_possible() {
+        return;
+    }
     let setup = Setup::new();
     let place = setup.path("restored");
     let names = ["git~1", "_bb_git~1", "_bb__bb_git~1", "100%\\.git"];

@@ -1,6 +1,6 @@
 //! What BackupBot does and how it does it, without actors, HTTP or a terminal.
 //!
-//! Arrows point downwards only: verbs ([`snapshot`], [`push`], [`scan`], [`history`], [`adopt`], [`heal`]) use nouns
+//! Arrows point downwards only: verbs ([`snapshot`], [`push`], [`scan`], [`history`], [`restore`], [`verify`], [`adopt`], [`heal`]) use nouns
 //! ([`git`], [`store`], [`watch`], [`metadata`], [`tree`], [`config`], [`ignore`]), and both stand on the ground
 //! ([`path`], [`names`], [`clock`], [`quarantine`], [`disk`], [`limits`], [`memory`], [`secret`], [`error`], [`progress`], [`fault`]).
 //! Nothing here logs, prints, reads a home
@@ -35,4 +35,5 @@ pub mod snapshot;
 pub mod store;
 pub mod transport;
 pub mod tree;
+pub mod verify;
 pub mod watch;

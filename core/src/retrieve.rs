@@ -125,6 +125,26 @@ impl Retrieval {
         self.snapshot(commit, tip, part, progress)
     }
 
+    /// Fetches a commit with everything in it, by one request where the remote can do that.
+    pub fn whole(&mut self, commit: Oid, tip: Oid, progress: &Progress) -> Result<()> {
+        self.snapshot(commit, tip, Part::Snapshot, progress)
+    }
+
+    /// Fetches the records of all directories of a snapshot whose names are here.
+    pub fn records(&mut self, snapshot: &Snapshot, progress: &Progress) -> Result<()> {
+        let records = needed::records(&self.repository, snapshot, &Selection::Everything, progress)?;
+        self.missing(records, progress)
+    }
+
+    /// Fetches those of these objects that are not here yet.
+    pub fn missing(&mut self, mut objects: Vec<Oid>, progress: &Progress) -> Result<()> {
+        {
+            let here = self.repository.objects()?;
+            objects.retain(|object| !here.exists(*object));
+        }
+        self.objects(&objects, progress)
+    }
+
     fn snapshot(&mut self, commit: Oid, tip: Oid, part: Part, progress: &Progress) -> Result<()> {
         if self.is_whole {
             return Ok(());

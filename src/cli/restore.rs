@@ -6,6 +6,7 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args};
 
 use super::Scope;
+use super::access::Access;
 
 /// Examples of `restore`.
 pub const EXAMPLES: &str = "\
@@ -33,30 +34,9 @@ pub struct Restore {
     /// be known on this machine. Goes with --to
     #[arg(long, value_name = "URL")]
     pub from: Option<String>,
-    /// With --from: which branch. Without it: the only one, or main
-    #[arg(long, value_name = "NAME")]
-    pub branch: Option<String>,
-    /// With --from: the user to log in as, over HTTP
-    #[arg(long, value_name = "NAME")]
-    pub username: Option<String>,
-    /// With --from: a file with the password
-    #[arg(long, value_name = "FILE")]
-    pub password_file: Option<PathBuf>,
-    /// With --from: a file with a token
-    #[arg(long, value_name = "FILE")]
-    pub token_file: Option<PathBuf>,
-    /// With --from: a file with the key to log in with over SSH
-    #[arg(long, value_name = "FILE")]
-    pub ssh_key_file: Option<PathBuf>,
-    /// With --from: a file with that key's passphrase
-    #[arg(long, value_name = "FILE")]
-    pub passphrase_file: Option<PathBuf>,
-    /// With --from: the keys of SSH servers that are trusted, such as ~/.ssh/known_hosts
-    #[arg(long, value_name = "FILE")]
-    pub known_hosts_file: Option<PathBuf>,
-    /// With --from: certificates that are trusted instead of the system's
-    #[arg(long, value_name = "FILE")]
-    pub ca_file: Option<PathBuf>,
+    /// How to get in there.
+    #[command(flatten)]
+    pub access: Access,
     /// Restore below this directory, each root under its name. It must be empty or not exist, unless --overwrite is
     /// given
     #[arg(long, value_name = "DIR")]

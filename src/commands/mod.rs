@@ -14,6 +14,7 @@ mod restore;
 mod run;
 mod snapshots;
 mod status;
+mod verify;
 mod why;
 
 use crate::cli::{Command, Invocation};
@@ -33,6 +34,7 @@ pub fn obey(world: &World, invocation: &Invocation) -> Result<Exit, Failure> {
         Command::Flush(flush) => control::flush(world, global, flush),
         Command::Why(why) => why::why(world, global, why),
         Command::Restore(restore) => restore::restore(world, global, restore),
+        Command::Verify(verify) => verify::verify(world, invocation, verify),
         Command::Snapshots(snapshots) => snapshots::snapshots(world, global, snapshots),
         Command::Ls(ls) => ls::ls(world, global, ls),
         Command::Cat(cat) => cat::cat(world, global, cat),

@@ -5,6 +5,7 @@
 
 use backupbot_actors::board::{Moment, RemoteState, RemoteView};
 
+use crate::output::quoted;
 use crate::spans;
 use crate::status::{RepositoryAnswer, RootAnswer, RootStanding, Severity, StatusAnswer};
 
@@ -70,6 +71,7 @@ fn verdict_of(repository: &RepositoryAnswer) -> Verdict {
     let needs_somebody = repository.status.paused
         || repository.status.trouble.is_some()
         || repository.remotes.is_empty()
+        || repository.verified.iter().any(|verified| verified.problems > 0)
         || !repository.roots.iter().all(is_watched)
         || !repository.remotes.iter().all(is_served);
     let is_at_rest = repository.status.pending == 0
@@ -140,6 +142,16 @@ impl Page {
         }
         if repository.remotes.is_empty() {
             self.line(1, "no remote is known");
+        }
+        for verified in &repository.verified {
+            let found = match verified.problems {
+                0 => "nothing was wrong".to_owned(),
+                1 => "1 thing was WRONG".to_owned(),
+                many => format!("{many} things were WRONG"),
+            };
+            let (place, sample, commit) = (verified.place(), &verified.sample, short(Some(&verified.commit)));
+            let ago = spans::in_words(now.seconds_since(verified.at));
+            self.line(1, format!("{place}: verified {ago} ago ({sample} of {commit}): {found}"));
         }
     }
 
@@ -250,15 +262,11 @@ fn left_out(root: &RootAnswer) -> String {
     if told.is_empty() { String::new() } else { format!(" (left out: {})", told.join(", ")) }
 }
 
-fn quoted(name: &str) -> String {
-    if name.contains(' ') { format!("'{name}'") } else { name.to_owned() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::status::Alert;
-    use crate::status::tests::healthy;
+    use crate::status::tests::{healthy, verified};
     use backupbot_actors::board::SkippedFile;
 
     fn page_of(repository: RepositoryAnswer) -> String {
@@ -283,6 +291,14 @@ documents: commit c0ffee00c0, nothing waits to be committed
   remote usb: has everything, last read back 1970-01-12T13:46:40Z, 5 min ago
 ";
         assert_eq!(page, expected);
+    }
+
+    #[test]
+    fn what_was_verified_is_told_beneath_the_remotes() {
+        let page = page_of(RepositoryAnswer { verified: vec![verified(0)], ..healthy() });
+        assert!(page.starts_with("everything is protected ("), "{page}");
+        let expected = "  remote usb: verified 5 min ago (1% of c0ffee00c0): nothing was wrong\n";
+        assert!(page.ends_with(expected), "{page}");
     }
 
     #[test]
@@ -345,6 +361,7 @@ documents: commit c0ffee00c0, nothing waits to be committed
                 &["NOT up to date for 1 min: waiting for the next commit"],
             ),
             (|it| it.remotes.clear(), &["no remote is known"]),
+            (|it| it.verified = vec![verified(2)], &["of c0ffee00c0): 2 things were WRONG"]),
             (
                 |it| {
                     it.status.commit = None;

@@ -10,7 +10,7 @@
 //! there first; without one this process does so itself.
 
 mod from;
-mod interrupt;
+pub mod interrupt;
 mod paths;
 mod place;
 mod present;

@@ -41,8 +41,7 @@ impl Bounds {
             return Ok(());
         }
         let whole = ByteSize(repository_bytes).display().iec();
-        // Every name that differs from others takes some twenty bytes in a repository, the id alone.
-        let is_tree_bomb = entries > ENTRIES_BEYOND_DOUBT && entries > repository_bytes;
+        let is_tree_bomb = is_tree_bomb(entries, repository_bytes);
         let is_bomb = bytes > BYTES_BEYOND_DOUBT && bytes / self.ratio.max(1) > repository_bytes;
         let what = if entries > self.entries {
             format!("more than {} files and directories", self.entries)
@@ -59,6 +58,26 @@ impl Bounds {
         );
         Err(Error::new(Kind::Git, text))
     }
+
+    /// Whether so many things may be in a snapshot that is only looked through.
+    ///
+    /// # Errors
+    /// Says that there are too many.
+    pub fn check_entries(&self, entries: u64, repository_bytes: u64) -> Result<()> {
+        if !self.on || (entries <= self.entries && !is_tree_bomb(entries, repository_bytes)) {
+            return Ok(());
+        }
+        let text = format!(
+            "the snapshot has more than {entries} files and directories, as one has that was made to keep somebody busy \
+             for ever; the rest of it was not looked at"
+        );
+        Err(Error::new(Kind::Git, text))
+    }
+}
+
+/// Every name that differs from others takes some twenty bytes in a repository, the id alone.
+fn is_tree_bomb(entries: u64, repository_bytes: u64) -> bool {
+    entries > ENTRIES_BEYOND_DOUBT && entries > repository_bytes
 }
 
 /// What the packs and loose objects of a repository take, as far as can be told.

@@ -41,7 +41,7 @@ use crate::names::RootName;
 use crate::path::RelPath;
 use crate::progress::Progress;
 
-pub use bounds::Bounds;
+pub use bounds::{Bounds, repository_bytes};
 pub use content::{ContentReader, Contents, Found, Proof, Trouble, stands_in};
 pub use report::{MOST_NAMED, Named, Report, Reread, Totals};
 pub use selection::{Selection, What, Wish, has_wildcards};

@@ -36,8 +36,13 @@ impl Named {
             bytes.push(b'/');
             bytes.extend_from_slice(path.as_bytes());
         }
-        let shown = crate::path::lossy(&bytes);
-        let path_b64 = (shown.as_bytes() != bytes).then(|| STANDARD.encode(&bytes));
+        Self::at(&bytes, reason)
+    }
+
+    /// Something about any path.
+    pub fn at(path: &[u8], reason: impl Into<String>) -> Self {
+        let shown = crate::path::lossy(path);
+        let path_b64 = (shown.as_bytes() != path).then(|| STANDARD.encode(path));
         Self { path: shown, path_b64, reason: reason.into() }
     }
 }

@@ -7,33 +7,26 @@
 use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use backupbot_core::clock;
-use backupbot_core::config::{Credentials, Remote, RemoteUrl, SecretSource};
+use backupbot_core::config::RemoteUrl;
 use backupbot_core::git::repository::Repository;
 use backupbot_core::history::{Oid, Snapshot, moment};
-use backupbot_core::names::{RemoteName, RepositoryName};
+use backupbot_core::names::RepositoryName;
 use backupbot_core::progress::Progress;
 use backupbot_core::restore::Selection;
 use backupbot_core::retrieve::{self, Cost, Retrieval};
 use bytesize::ByteSize;
 use jiff::tz::TimeZone;
 
+use crate::afar::{self, Fetching};
 use crate::cli::Global;
 use crate::cli::restore::Restore;
 use crate::exit::Failure;
 use crate::files;
 use crate::looking::Looking;
-use crate::meter::Meter;
 use crate::output;
 use crate::settings::{self, World};
-
-/// What the repository is called where nothing says it.
-const NAMELESS: &str = "restored";
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// A remote that is fetched from as far as it is needed.
 pub struct Fetched {
@@ -55,10 +48,11 @@ pub fn open<'w>(
     let asking = settings::for_asking(world, global)?;
     let state_dir = asking.state_dir.clone();
     let settings = asking.configuration()?;
-    let (remote, configured_branch) = remote(world, settings.as_ref(), arguments, from)?;
-    let branch = arguments.branch.clone().or(configured_branch);
+    let wanted = arguments.scope.repository.as_deref();
+    let (remote, configured_branch) = afar::meant(world, settings.as_ref(), wanted, from, &arguments.access)?;
+    let branch = arguments.access.branch.clone().or(configured_branch);
     let name = RepositoryName::new(remote.name.as_str())
-        .or_else(|_| RepositoryName::new(NAMELESS))
+        .or_else(|_| RepositoryName::new(afar::NAMELESS))
         .map_err(|error| Failure::failed(error.to_string()))?;
     let now = clock::now().to_zoned(TimeZone::system());
     let looking = |repository, tip| Looking {
@@ -128,49 +122,6 @@ impl Fetched {
     }
 }
 
-/// The remote that is meant, and its branch if that is configured.
-fn remote(
-    world: &World,
-    settings: Option<&settings::Settings>,
-    arguments: &Restore,
-    from: &str,
-) -> Result<(Remote, Option<String>), Failure> {
-    let wanted = arguments.scope.repository.as_deref();
-    let repositories = settings.iter().flat_map(|settings| &settings.config.repositories);
-    let named = repositories
-        .filter(|repository| wanted.is_none_or(|wanted| repository.name.as_str() == wanted))
-        .find_map(|repository| {
-            let remote = repository.remotes.iter().find(|remote| remote.name.as_str() == from)?;
-            Some((repository, remote))
-        });
-    if let Some((repository, remote)) = named {
-        let instance = settings.map_or("", |settings| settings.config.instance.as_str());
-        let branch = repository.branch.full_name(instance, clock::now())?;
-        return Ok((remote.clone(), Some(branch)));
-    }
-    let address = world.absolute_remote(from);
-    let url = RemoteUrl::parse(&address).map_err(|why| Failure::usage(format!("--from: {why}")))?;
-    let file = |path: &Option<PathBuf>| path.as_ref().map(|path| SecretSource::File(world.absolute(path)));
-    let credentials = Credentials {
-        username: arguments.username.clone(),
-        password: file(&arguments.password_file),
-        token: file(&arguments.token_file),
-        ssh_key: file(&arguments.ssh_key_file),
-        passphrase: file(&arguments.passphrase_file),
-        known_hosts_file: arguments.known_hosts_file.as_ref().map(|path| world.absolute(path)),
-    };
-    let has_any = credentials != Credentials::default();
-    let last = address.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-    let name = last.strip_suffix(".git").unwrap_or(last);
-    let name = RemoteName::new(name).or_else(|_| RemoteName::new(NAMELESS));
-    let remote = Remote {
-        credentials: has_any.then_some(credentials),
-        ca_file: arguments.ca_file.as_ref().map(|path| world.absolute(path)),
-        ..Remote::at(name.map_err(|error| Failure::failed(error.to_string()))?, url)
-    };
-    Ok((remote, None))
-}
-
 /// Where things are fetched to.
 struct Scratch(PathBuf);
 
@@ -197,36 +148,5 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// The moving line while something is fetched.
-struct Fetching {
-    meter: Meter,
-    is_over: Arc<AtomicBool>,
-}
-
-impl Fetching {
-    fn show(progress: &Progress) -> Self {
-        let (meter, is_over) = (Meter::default(), Arc::new(AtomicBool::new(false)));
-        if meter.show() {
-            let (its_meter, its_end, progress) = (meter.clone(), is_over.clone(), progress.clone());
-            let before = progress.bytes();
-            let _ = std::thread::Builder::new().name("progress".to_owned()).spawn(move || {
-                while !its_end.load(Ordering::Relaxed) {
-                    let bytes = progress.bytes().saturating_sub(before);
-                    its_meter.reach(bytes, format!("{} fetched", ByteSize(bytes).display().iec()));
-                    std::thread::sleep(LOOK_AGAIN);
-                }
-            });
-        }
-        Self { meter, is_over }
-    }
-}
-
-impl Drop for Fetching {
-    fn drop(&mut self) {
-        self.is_over.store(true, Ordering::Relaxed);
-        self.meter.hide();
     }
 }

@@ -1,4 +1,4 @@
-//! Ctrl-C during a restore: the first one stops it so that the same command goes on later, the second one at once.
+//! Ctrl-C during a restore or a verification: the first one stops it in an orderly way, the second one at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,7 +36,7 @@ pub fn listen(progress: &Progress) {
                     std::process::exit(Exit::Failed as i32);
                 }
                 is_second = true;
-                output::complain("stopping after what is being written now; once more stops at once");
+                output::complain("stopping after what is being done now; once more stops at once");
                 progress.cancel();
             }
         });

@@ -1,0 +1,249 @@
+//! Reading contents and saying whether they are what they should be, by several threads.
+//!
+//! In: [`Check`]s, one a name, in any number; they wait in a short queue, so memory stays flat. Out: why those are wrong
+//! that are, by [`Hashes::key`]. Names that ask the same of the same object are one check: the object is read for the
+//! first of them.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::available_parallelism;
+
+use git2::Oid;
+
+use super::survey::Content;
+use crate::beneath::EntryKind;
+use crate::error::{Error, Kind, Result};
+use crate::git::repository::Repository;
+use crate::history::form::{self, Form};
+use crate::progress::Progress;
+use crate::restore::{ContentReader, Contents, Trouble};
+
+/// Checks that wait.
+const QUEUE: usize = 256;
+/// More would only make a disk seek.
+const MOST_THREADS: usize = 8;
+/// Of so many checks it is known that they were made, which takes 32 MB at most; further ones may be made again.
+const MOST_SEEN: usize = 1_000_000;
+/// Of so many contents it is kept why they are wrong; further ones are counted.
+const MOST_WRONG: usize = 100_000;
+/// No system has a longer link.
+const LONGEST_LINK: u64 = 64 * 1024;
+
+/// What is asked of an object.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Check {
+    oid: Oid,
+    is_link: bool,
+    is_own: bool,
+    size: Option<u64>,
+    blake3: Option<[u8; 32]>,
+}
+
+impl Check {
+    pub(super) fn of(content: &Content<'_>) -> Self {
+        Self {
+            oid: content.entry.oid,
+            is_link: content.kind == EntryKind::Symlink,
+            is_own: content.is_own,
+            size: content.record.and_then(|record| record.size),
+            blake3: content.record.and_then(|record| record.blake3),
+        }
+    }
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Done {
+    pub(super) objects: u64,
+    pub(super) bytes: u64,
+    /// Contents that are wrong beyond those of which it is said why.
+    pub(super) untold: u64,
+}
+
+/// The contents of a repository.
+pub(super) struct Hashes<'h> {
+    contents: Contents,
+    /// Of this run: nobody can make two checks look the same.
+    key: [u8; 32],
+    progress: &'h Progress,
+}
+
+impl<'h> Hashes<'h> {
+    pub(super) fn open(repository: &Repository, seed: u64, progress: &'h Progress) -> Result<Self> {
+        let key = blake3::derive_key("BackupBot 2026-11-22 verification checks", &seed.to_le_bytes());
+        Ok(Self { contents: Contents::open(repository.path())?, key, progress })
+    }
+
+    /// What the answer to a check is found by.
+    pub(super) fn key(&self, check: &Check) -> u128 {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        hasher.update(check.oid.as_bytes());
+        hasher.update(&[u8::from(check.is_link), u8::from(check.is_own)]);
+        hasher.update(&[u8::from(check.size.is_some()), u8::from(check.blake3.is_some())]);
+        hasher.update(&check.size.unwrap_or_default().to_le_bytes());
+        hasher.update(&check.blake3.unwrap_or_default());
+        let mut key = [0; 16];
+        hasher.finalize_xof().fill(&mut key);
+        u128::from_le_bytes(key)
+    }
+
+    /// Makes all checks that `feed` gives, and says why those failed that did.
+    pub(super) fn run(
+        &self,
+        feed: &mut dyn FnMut(&mut Queue<'_>) -> Result<()>,
+    ) -> Result<(HashMap<u128, String>, Done)> {
+        let found = Findings::default();
+        let (sender, receiver) = sync_channel(QUEUE);
+        let receiver = Arc::new(Mutex::new(receiver));
+        let threads = available_parallelism().map_or(2, usize::from).clamp(2, MOST_THREADS);
+        let fed = std::thread::scope(|scope| {
+            let mut workers = Vec::new();
+            for number in 0..threads {
+                let (receiver, found) = (receiver.clone(), &found);
+                let builder = std::thread::Builder::new().name(format!("verify-{number}"));
+                match builder.spawn_scoped(scope, move || self.work(&receiver, found)) {
+                    Ok(worker) => workers.push(worker),
+                    Err(_) if number > 0 => break,
+                    Err(error) => {
+                        return Err(Error::with_source(Kind::Limit, "cannot start a thread", error));
+                    }
+                }
+            }
+            // The threads hold it now: when none is left, nothing can be sent.
+            drop(receiver);
+            let mut queue = Queue { hashes: self, sender, seen: HashSet::new() };
+            let fed = feed(&mut queue);
+            drop(queue);
+            let joined: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
+            if joined.iter().any(std::result::Result::is_err) {
+                return Err(Error::new(Kind::Internal, "a thread that verifies contents panicked"));
+            }
+            match lock(&found.ended_by).take() {
+                Some(error) => Err(error),
+                None => fed,
+            }
+        });
+        fed?;
+        let done = Done {
+            objects: found.objects.into_inner(),
+            bytes: found.bytes.into_inner(),
+            untold: found.untold.into_inner(),
+        };
+        Ok((found.wrong.into_inner().unwrap_or_else(PoisonError::into_inner), done))
+    }
+
+    fn work(&self, receiver: &Mutex<Receiver<(u128, Check)>>, found: &Findings) {
+        let mut reader = self.contents.reader();
+        loop {
+            let next = lock(receiver).recv();
+            let Ok((key, check)) = next else { return };
+            match self.check(&mut reader, &check) {
+                Ok(bytes) => {
+                    found.objects.fetch_add(1, Ordering::Relaxed);
+                    found.bytes.fetch_add(bytes, Ordering::Relaxed);
+                }
+                Err(Trouble::Object(why)) => found.wrong(key, &why),
+                Err(Trouble::Elsewhere(error)) => {
+                    lock(&found.ended_by).get_or_insert(error);
+                    return;
+                }
+            }
+            self.progress.file_done(0);
+        }
+    }
+
+    /// Reads an object; how many bytes it has.
+    fn check(&self, reader: &mut ContentReader<'_>, check: &Check) -> std::result::Result<u64, Trouble> {
+        self.progress.check().map_err(Trouble::Elsewhere)?;
+        let found = reader.find(check.oid).map_err(|error| match error.kind() {
+            Kind::Limit | Kind::Cancelled => Trouble::Elsewhere(error),
+            _ => Trouble::Object(error),
+        })?;
+        let wrong = |text: String| Trouble::Object(Error::new(Kind::Git, text));
+        if check.is_link && found.size > LONGEST_LINK {
+            return Err(wrong(format!("a symbolic link of {} bytes cannot be made", found.size)));
+        }
+        let mut target = Vec::new();
+        let proof = reader.stream(&found, self.progress, &mut |piece| {
+            self.progress.bytes_done(piece.len() as u64);
+            if check.is_link {
+                target.extend_from_slice(piece);
+            }
+            Ok(())
+        })?;
+        if check.is_link && (target.is_empty() || target.contains(&0)) {
+            return Err(wrong("it is a symbolic link to a name that no file can have".to_owned()));
+        }
+        let has_size = check.size.is_none_or(|size| size == proof.size);
+        let has_checksum = check.blake3.is_none_or(|blake3| blake3 == proof.blake3);
+        let is_as_recorded = has_size && has_checksum && check.blake3.is_some();
+        if !is_as_recorded && !check.is_link && !check.is_own {
+            let form = form::of(&proof.beginning, proof.size, None);
+            if form != Form::Content {
+                let form = form.as_str();
+                return Err(wrong(format!(
+                    "the repository holds {form} in place of it, and this version cannot verify what that stands for"
+                )));
+            }
+        }
+        if let (false, Some(size)) = (has_size, check.size) {
+            let text = "its content in Git is sound, but not what was recorded of it";
+            return Err(wrong(format!("{text}: {} bytes, and {size} are recorded", proof.size)));
+        }
+        if !has_checksum {
+            let text = "its content in Git is sound, but not what was recorded of it: the BLAKE3 is another";
+            return Err(wrong(text.to_owned()));
+        }
+        Ok(proof.size)
+    }
+}
+
+/// Where the threads put what they found.
+#[derive(Default)]
+struct Findings {
+    wrong: Mutex<HashMap<u128, String>>,
+    untold: AtomicU64,
+    objects: AtomicU64,
+    bytes: AtomicU64,
+    ended_by: Mutex<Option<Error>>,
+}
+
+impl Findings {
+    fn wrong(&self, key: u128, why: &Error) {
+        let mut wrong = lock(&self.wrong);
+        if wrong.len() < MOST_WRONG {
+            wrong.insert(key, why.to_string());
+        } else {
+            self.untold.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Where checks wait.
+pub(super) struct Queue<'q> {
+    hashes: &'q Hashes<'q>,
+    sender: SyncSender<(u128, Check)>,
+    seen: HashSet<u128>,
+}
+
+impl Queue<'_> {
+    /// Takes a check, unless the same one was taken before. `bytes` are those of the file, for whoever watches.
+    pub(super) fn take(&mut self, check: Check, bytes: u64) -> Result<()> {
+        let key = self.hashes.key(&check);
+        if self.seen.contains(&key) {
+            self.hashes.progress.file_done(bytes);
+            return Ok(());
+        }
+        if self.seen.len() < MOST_SEEN {
+            self.seen.insert(key);
+        }
+        // Whoever ended the threads says why.
+        self.sender.send((key, check)).map_err(|_| Error::cancelled())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

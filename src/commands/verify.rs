@@ -1,0 +1,161 @@
+//! `backupbot verify`: is a snapshot still what was backed up, here or at a remote?
+//!
+//! ```text
+//! here:   the repository in the state directory ──────────────────────────┐
+//! remote: a path is read in place, anything else is fetched to a scratch ─┴▶ verify ─▶ report, verified.json
+//! ```
+//!
+//! No lock is needed and no daemon; one may work meanwhile.
+
+mod far;
+mod tell;
+
+use std::path::Path;
+
+use backupbot_actors::board::Moment;
+use backupbot_core::git::repository::Repository;
+use backupbot_core::history::Snapshot;
+use backupbot_core::progress::Progress;
+use backupbot_core::restore::Named;
+use backupbot_core::verify::{self as core, Report, Request, Sample};
+
+use super::restore::interrupt;
+use crate::boot;
+use crate::cli::verify::Verify;
+use crate::cli::{Global, Invocation};
+use crate::exit::{Exit, Failure};
+use crate::looking::Looking;
+use crate::output;
+use crate::settings::World;
+use crate::verified::{self, Verified};
+
+use tell::{Told, Watched};
+
+pub fn verify(world: &World, invocation: &Invocation, arguments: &Verify) -> Result<Exit, Failure> {
+    let global = &invocation.cli.global;
+    if arguments.seed.is_some() && arguments.sample.is_none() {
+        return Err(Failure::usage("--seed draws the files of a sample again: it goes with --sample"));
+    }
+    boot::keep_files_private();
+    let progress = Progress::new();
+    interrupt::listen(&progress);
+    // In the environment of a container this flag's twin holds the addresses to push to.
+    let remote = arguments.remote.as_deref().filter(|_| invocation.is_typed("remote"));
+    let run = Run { world, global, arguments, progress: &progress, lot: Lot::draw(arguments)? };
+    let outcome = match (remote, arguments.from.as_deref()) {
+        (None, None) => run.here(),
+        (Some(remote), _) => run.far(&far::configured(world, global, arguments, remote)?),
+        (None, Some(from)) => run.far(&far::anywhere(world, global, arguments, from)?),
+    };
+    outcome.map_err(|failure| match progress.is_cancelled() {
+        true => Failure::failed("interrupted: what was not read was not verified"),
+        false => failure,
+    })
+}
+
+/// How much is read, and what is.
+#[derive(Debug, Clone, Copy)]
+struct Lot {
+    sample: Sample,
+    seed: u64,
+}
+
+impl Lot {
+    fn draw(arguments: &Verify) -> Result<Self, Failure> {
+        let seed = match arguments.seed {
+            Some(seed) => seed,
+            None => getrandom::u64().map_err(|error| Failure::io("cannot draw lots", error))?,
+        };
+        Ok(Self { sample: arguments.sample.unwrap_or(Sample::Whole), seed })
+    }
+
+    fn request<'r>(self, repository: &'r Repository, snapshot: &'r Snapshot) -> Request<'r> {
+        Request { repository, snapshot, sample: self.sample, seed: self.seed }
+    }
+}
+
+/// One call of the command.
+struct Run<'r> {
+    world: &'r World,
+    global: &'r Global,
+    arguments: &'r Verify,
+    progress: &'r Progress,
+    lot: Lot,
+}
+
+impl Run<'_> {
+    fn at(&self) -> Option<&str> {
+        self.arguments.at.at.as_deref()
+    }
+
+    fn here(&self) -> Result<Exit, Failure> {
+        let wanted = self.arguments.which.repository.as_deref();
+        let looking = Looking::open(self.world, self.global, wanted, None)?;
+        let snapshot = looking.snapshot(self.at())?;
+        let report = self.read(&looking.repository, &snapshot)?;
+        let told = Told {
+            repository: looking.name.as_str(),
+            place: None,
+            commit: snapshot.id,
+            time: Some(snapshot.time),
+            is_here: None,
+        };
+        self.end(&looking.state_dir, &told, None, &report)
+    }
+
+    fn far(&self, meant: &far::Meant<'_>) -> Result<Exit, Failure> {
+        let far = far::open(meant, self.at(), self.lot, self.progress)?;
+        let here = Looking::open(self.world, self.global, Some(meant.repository()), None).ok();
+        let here = here.and_then(|looking| Snapshot::read(&looking.repository, far.commit).ok());
+        let report = match &far.snapshot {
+            Ok(snapshot) => {
+                let mut report = self.read(&far.repository, snapshot)?;
+                if here.as_ref().is_some_and(|here| here.tree != snapshot.tree) {
+                    report.problem(Named::at(b".", "the same snapshot here has another tree"));
+                }
+                report
+            }
+            Err(why) => {
+                let (commit, sample) = (far.commit.to_string(), self.lot.sample.to_string());
+                let mut report = Report { commit, sample, ..Report::default() };
+                report.problem(Named::at(b".", format!("it could not be fetched: {why}")));
+                report
+            }
+        };
+        let told = Told {
+            repository: meant.repository(),
+            place: Some(meant.shown()),
+            commit: far.commit,
+            time: far.snapshot.as_ref().ok().map(|snapshot| snapshot.time),
+            is_here: Some(here.is_some()),
+        };
+        self.end(&meant.state_dir, &told, meant.configured_name(), &report)
+    }
+
+    fn read(&self, repository: &Repository, snapshot: &Snapshot) -> Result<Report, Failure> {
+        let work = Progress::new();
+        let _following = interrupt::follow(self.progress, &work);
+        let mut watched = Watched::looking();
+        let request = self.lot.request(repository, snapshot);
+        Ok(core::verify(&request, &mut |to_do| watched.reading(&work, to_do), &work)?)
+    }
+
+    /// Tells and remembers it. What was named by an address alone has no place in the status.
+    fn end(
+        &self,
+        state_dir: &Path,
+        told: &Told<'_>,
+        remote: Option<&str>,
+        report: &Report,
+    ) -> Result<Exit, Failure> {
+        let exit = told.tell(self.global.json, report)?;
+        if told.place.is_none() || remote.is_some() {
+            let news = Verified::new(told.repository, remote, report, Moment::now());
+            if let Err(failure) = verified::remember(state_dir, news) {
+                let why = failure.lines.join("; ");
+                output::complain(&format!("backupbot: the result is not kept for `status`: {why}"));
+            }
+        }
+        Ok(exit)
+    }
+}

@@ -1,0 +1,195 @@
+//! What was last verified, and with which result: `<state_dir>/verified.json`, written by `verify`, shown by `status`.
+//!
+//! Of each repository, here and at each configured remote, there are at most two entries: the last whole verification and
+//! the last sample after it. A sample that found something wrong stays until something else is found, or the whole is
+//! found to be well: another sample that was lucky proves nothing. A file that cannot be read counts as none, because
+//! nothing but an answer to "when" is lost with it.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use backupbot_actors::board::Moment;
+use backupbot_core::verify::{Report, Sample};
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::exit::Failure;
+use crate::files::{self, shown};
+use crate::output::quoted;
+
+const FILE_NAME: &str = "verified.json";
+const LOCK_NAME: &str = "verified.lock";
+/// Far more than thousands of remotes need.
+const LIMIT: u64 = 4 << 20;
+
+/// One verification.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// The repository.
+    pub repository: String,
+    /// The remote that it was fetched from; absent: what is here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<String>,
+    /// The snapshot.
+    pub commit: String,
+    /// When it was done.
+    pub at: Moment,
+    /// `whole`, or which share or how many files.
+    pub sample: String,
+    /// Files whose content was read.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How much was wrong.
+    pub problems: u64,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Document {
+    verified: Vec<Verified>,
+}
+
+impl Verified {
+    /// What `report` says.
+    pub fn new(repository: &str, remote: Option<&str>, report: &Report, at: Moment) -> Self {
+        Self {
+            repository: repository.to_owned(),
+            remote: remote.map(str::to_owned),
+            commit: report.commit.clone(),
+            at,
+            sample: report.sample.clone(),
+            files: report.verified_files,
+            bytes: report.verified_bytes,
+            problems: report.problem_count,
+        }
+    }
+
+    /// Whether everything was read.
+    pub fn is_whole(&self) -> bool {
+        self.sample == Sample::Whole.to_string()
+    }
+
+    /// Where that was, for people.
+    pub fn place(&self) -> String {
+        self.remote.as_ref().map_or_else(|| "what is here".to_owned(), |remote| format!("remote {remote}"))
+    }
+
+    /// What was wrong, and how to see it.
+    pub fn finding(&self) -> String {
+        let remote =
+            self.remote.as_ref().map(|remote| format!(" --remote {}", quoted(remote))).unwrap_or_default();
+        let things = if self.problems == 1 { "thing was" } else { "things were" };
+        format!(
+            "{} {things} wrong when {} was verified: `backupbot verify --repository {}{remote}` names what",
+            self.problems,
+            self.place(),
+            quoted(&self.repository)
+        )
+    }
+
+    fn is_of_the_same(&self, other: &Self) -> bool {
+        self.repository == other.repository && self.remote == other.remote
+    }
+
+    /// Whether there is no reason to know of this any more, now that there is `newer`.
+    fn is_outdone_by(&self, newer: &Self) -> bool {
+        let has_news = newer.problems > 0 || self.problems == 0;
+        match (self.is_whole(), newer.is_whole()) {
+            (_, true) => true,
+            (false, false) => has_news,
+            (true, false) => false,
+        }
+    }
+}
+
+/// Remembers one.
+pub fn remember(state_dir: &Path, newer: Verified) -> Result<(), Failure> {
+    let path = state_dir.join(LOCK_NAME);
+    let failed = |error: &dyn std::fmt::Display| Failure::io(format!("cannot lock {}", shown(&path)), error);
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    let lock = options.open(&path).map_err(|error| failed(&error))?;
+    flock(&lock, FlockOperation::LockExclusive).map_err(|error| failed(&error))?;
+    let mut all = read(state_dir);
+    add(&mut all, newer);
+    let document = serde_json::to_vec_pretty(&Document { verified: all })
+        .map_err(|error| Failure::io("cannot note what was verified", error))?;
+    files::write_private(&state_dir.join(FILE_NAME), &document)
+}
+
+fn add(all: &mut Vec<Verified>, newer: Verified) {
+    let mut has_bad_sample = false;
+    all.retain(|older| {
+        let is_kept = !older.is_of_the_same(&newer) || !older.is_outdone_by(&newer);
+        has_bad_sample |= is_kept && older.is_of_the_same(&newer) && !older.is_whole();
+        is_kept
+    });
+    if !has_bad_sample {
+        all.push(newer);
+    }
+}
+
+/// All that is known.
+pub fn read(state_dir: &Path) -> Vec<Verified> {
+    let bytes = files::read_small(&state_dir.join(FILE_NAME), LIMIT).ok().flatten();
+    let document: Option<Document> = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    document.unwrap_or_default().verified
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(remote: Option<&str>, sample: &str, problems: u64, seconds: i64) -> Verified {
+        Verified {
+            repository: "documents".to_owned(),
+            remote: remote.map(str::to_owned),
+            commit: "c0ffee".to_owned(),
+            at: Moment::from_unix_seconds(seconds).unwrap(),
+            sample: sample.to_owned(),
+            files: 1,
+            bytes: 2,
+            problems,
+        }
+    }
+
+    fn after(runs: &[Verified]) -> Vec<i64> {
+        let mut all = Vec::new();
+        runs.iter().for_each(|run| add(&mut all, run.clone()));
+        all.iter().map(|run| run.at.unix_seconds()).collect()
+    }
+
+    #[test]
+    fn the_last_whole_and_the_last_sample_after_it_are_kept_for_each_place() {
+        let whole = |at| of(Some("usb"), "whole", 0, at);
+        let sample = |at| of(Some("usb"), "1%", 0, at);
+        assert_eq!(after(&[sample(1), sample(2), whole(3)]), [3]);
+        assert_eq!(after(&[whole(1), sample(2), sample(3)]), [1, 3]);
+        assert_eq!(after(&[whole(1), whole(2)]), [2]);
+        assert_eq!(after(&[whole(1), of(None, "whole", 0, 2), of(Some("nas"), "whole", 0, 3)]), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_sample_that_was_lucky_does_not_hide_what_an_earlier_one_found() {
+        let bad = |at| of(None, "1%", 3, at);
+        let good = |at| of(None, "1%", 0, at);
+        assert_eq!(after(&[bad(1), good(2)]), [1]);
+        assert_eq!(after(&[bad(1), bad(2), good(3)]), [2]);
+        assert_eq!(after(&[bad(1), of(None, "whole", 0, 2), good(3)]), [2, 3]);
+        assert_eq!(after(&[of(None, "whole", 1, 1), good(2)]), [1, 2], "the whole still says what is wrong");
+    }
+
+    #[test]
+    fn what_was_remembered_is_read_again_and_damage_is_nothing() {
+        let scratch = tempfile::tempdir().unwrap();
+        assert_eq!(read(scratch.path()), []);
+        remember(scratch.path(), of(None, "whole", 0, 1)).unwrap();
+        remember(scratch.path(), of(Some("usb"), "whole", 2, 2)).unwrap();
+        assert_eq!(read(scratch.path()).len(), 2);
+        std::fs::write(scratch.path().join(FILE_NAME), "{").unwrap();
+        assert_eq!(read(scratch.path()), []);
+        remember(scratch.path(), of(None, "whole", 0, 3)).unwrap();
+        assert_eq!(read(scratch.path()).len(), 1);
+    }
+}
