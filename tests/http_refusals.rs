@@ -278,7 +278,8 @@ fn a_large_pack_is_streamed_and_refused_before_its_end() {
     web.restart(&Switches::default());
     daemon.api().flush();
     daemon.stop();
-    setup.assert_all_is_well();
+    // What the server that was cut off leaves lying about is its own.
+    setup.assert_clone_equals_root();
 }
 
 #[test]

@@ -26,6 +26,12 @@ fn restore(machine: &Setup, arguments: &[&str]) -> Output {
     machine.command(&all).output().unwrap()
 }
 
+/// The patience of the HTTP tests is too short for so much on a machine that does other work too.
+fn patient(mut setup: Setup) -> Setup {
+    setup.repository()["remotes"][0]["timeouts"] = json!({"connect": "60s", "stall": "60s", "answer": "60s"});
+    setup
+}
+
 fn backed_up(setup: &Setup) {
     let output = setup.run(&["once"]);
     assert!(matches!(output.status.code(), Some(0 | 3)), "{}", said(&output));
@@ -53,7 +59,8 @@ fn assert_all_there(setup: &Setup, place: &Path) {
 
 #[test]
 fn everything_comes_back_from_a_path_over_http_and_over_ssh() {
-    let Some((mut setup, web)) = served(&Switches::default()) else { return };
+    let Some((setup, web)) = served(&Switches::default()) else { return };
+    let mut setup = patient(setup);
     let mut random = Random::new(seed("everything_comes_back_from"));
     let sshd = Sshd::start(setup.scratch.path());
     fill(&setup.root(), &mut random);
@@ -86,6 +93,7 @@ fn everything_comes_back_from_a_path_over_http_and_over_ssh() {
 #[test]
 fn one_file_of_a_large_snapshot_is_fetched_alone_where_the_server_allows_it() {
     let Some((setup, web)) = served(&Switches::default()) else { return };
+    let setup = patient(setup);
     let mut random = Random::new(3);
     for number in 0..40 {
         let noise: Vec<u8> = (0..25_000).flat_map(|_| random.next().to_le_bytes()).collect();
