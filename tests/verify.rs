@@ -316,3 +316,20 @@ fn damage_at_a_server_alone_is_found_and_named_where_the_server_gives_parts() {
     let page = ends(&setup, 0, &["status"]).0;
     assert!(page.contains("remote web: verified") && page.contains("1 thing was WRONG"), "{page}");
 }
+
+#[test]
+fn a_scratch_directory_that_a_kill_left_is_gone_with_the_next_verification() {
+    let Some((setup, _web)) = served(&Switches::default()) else { return };
+    fill(&setup);
+    ends(&setup, 0, &["once"]);
+    let left = setup.state().join("verifying/documents-web.git");
+    write(&left, "objects/pack/half", "of a pack");
+    write(&left, "HEAD", "ref: refs/heads/nonsense");
+    let lock = fs::File::create(setup.state().join("verifying/documents-web.lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let (_, complained) = ends(&setup, 5, &["verify", "--remote", "web"]);
+    assert!(complained.contains("being verified by another process") && left.exists(), "{complained}");
+    drop(lock);
+    ends(&setup, 0, &["verify", "--remote", "web"]);
+    assert!(!left.exists());
+}
