@@ -159,8 +159,14 @@ pub fn open(meant: &Meant<'_>, at: Option<&str>, lot: Lot, progress: &Progress) 
     let branch = meant.branch.as_deref();
     if let RemoteUrl::Local(path) = &meant.remote.url {
         let (repository, tip) = retrieve::open_in_place(path, branch)?;
-        let snapshot = snapshot(&repository, tip.commit, at)?;
-        return Ok(Far { repository, commit: snapshot.id, snapshot: Ok(snapshot), _scratch: None });
+        let (commit, snapshot) = match at {
+            None => (tip.commit, Snapshot::read(&repository, tip.commit).map_err(|error| error.to_string())),
+            at => {
+                let snapshot = snapshot(&repository, tip.commit, at)?;
+                (snapshot.id, Ok(snapshot))
+            }
+        };
+        return Ok(Far { repository, commit, snapshot, _scratch: None });
     }
     let scratch = Scratch::make(meant)?;
     let _shown = Fetching::show(progress);
