@@ -74,8 +74,7 @@ pub const TWINS: &[&str] = &[
 ];
 
 /// Commands of the contract that this version does not have yet.
-const UNBUILT: &[&str] =
-    &["reload", "approve", "alerts", "audit", "roots", "lfs", "keys", "recipe", "report"];
+const UNBUILT: &[&str] = &["reload", "approve", "alerts", "audit", "roots", "lfs", "keys", "report"];
 
 /// Watches directories and, within a minute of a change, has it in a Git commit on remotes that you own.
 ///
@@ -179,6 +178,11 @@ pub enum Command {
     Verify(Box<verify::Verify>),
     /// Look after the remotes that a network leads to
     Remote(Remote),
+    /// Print the plain commands that get everything back without BackupBot
+    ///
+    /// It is a commented shell script for git and python3, with your remotes in it and no secret. Keep a copy of it where it
+    /// does not burn with this machine: backupbot recipe > recipe.sh. With --json it is a list of the commands.
+    Recipe(Recipe),
     /// Print a completion script for a shell
     Completions(Completions),
 }
@@ -303,6 +307,17 @@ pub struct Trust {
     /// Record it without asking
     #[arg(long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     pub yes: bool,
+}
+
+/// Flags of `recipe`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Recipe {
+    /// Only this repository. Without it: all
+    #[command(flatten)]
+    pub which: Scope,
+    /// Only from this remote, by its name in the configuration. Without it: from the first that answers
+    #[arg(long, value_name = "NAME")]
+    pub remote: Option<String>,
 }
 
 /// Arguments of `completions`.

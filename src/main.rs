@@ -3,7 +3,8 @@
 //! ```text
 //! main ─ cli ─ settings ─┬─ commands/{run,once} ─ boot ─ press, shutdown ─ http ─▶ the tree of actors
 //!                        ├─ commands/{status,control,why} ─ client ─▶ the daemon, or offline ─▶ the store
-//!                        └─ commands/{snapshots,ls,cat,diff} ─ looking ─▶ the bare repository
+//!                        ├─ commands/{snapshots,ls,cat,diff} ─ looking ─▶ the bare repository
+//!                        └─ commands/recipe ─ recipe ─▶ a script for those who have no BackupBot
 //! ```
 
 mod adoption;
@@ -24,6 +25,7 @@ mod offline;
 mod output;
 mod press;
 mod race;
+mod recipe;
 mod settings;
 mod shutdown;
 mod spans;

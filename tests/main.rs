@@ -35,6 +35,7 @@ mod main_job;
 mod names;
 mod polling;
 mod power;
+mod recipe;
 mod remote_faults;
 mod remote_test;
 mod remotes;

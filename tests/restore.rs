@@ -26,18 +26,18 @@ use crate::support::{Random, seed};
 
 /// Everything that a restore brings back of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Portrait {
-    mode: u32,
-    owner: (u32, u32),
-    mtime: (i64, i64),
-    content: Vec<u8>,
-    attributes: Vec<(Vec<u8>, Vec<u8>)>,
+pub struct Portrait {
+    pub mode: u32,
+    pub owner: (u32, u32),
+    pub mtime: (i64, i64),
+    pub content: Vec<u8>,
+    pub attributes: Vec<(Vec<u8>, Vec<u8>)>,
     /// The first path of the same file.
-    first_name: Option<Vec<u8>>,
+    pub first_name: Option<Vec<u8>>,
 }
 
 /// Everything below `root`, and the directory itself.
-fn portraits(root: &Path) -> BTreeMap<Vec<u8>, Portrait> {
+pub fn portraits(root: &Path) -> BTreeMap<Vec<u8>, Portrait> {
     let mut found = BTreeMap::new();
     let mut names: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
     let mut pending = vec![PathBuf::new()];
@@ -91,7 +91,7 @@ fn attributes(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 #[track_caller]
-fn assert_same(expected: &BTreeMap<Vec<u8>, Portrait>, found: &BTreeMap<Vec<u8>, Portrait>) {
+pub fn assert_same(expected: &BTreeMap<Vec<u8>, Portrait>, found: &BTreeMap<Vec<u8>, Portrait>) {
     let paths: std::collections::BTreeSet<_> = expected.keys().chain(found.keys()).collect();
     let differences: Vec<String> = paths
         .into_iter()
@@ -126,7 +126,7 @@ fn set_mode(path: &Path, mode: u32) {
 }
 
 /// A tree with everything that a backup has to bring back.
-fn fill(root: &Path, random: &mut Random) {
+pub fn fill(root: &Path, random: &mut Random) {
     corpus(root, 150, random);
     write(root, "large", random.bytes(3_000_000));
     write(root, "empty file", "");
@@ -166,7 +166,7 @@ fn fill(root: &Path, random: &mut Random) {
     set_time(root, 1_222_222_222, 2);
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
@@ -185,7 +185,7 @@ fn restored(setup: &Setup, arguments: &[&str]) -> String {
 }
 
 #[track_caller]
-fn backed_up(setup: &Setup) {
+pub fn backed_up(setup: &Setup) {
     let output = setup.run(&["once"]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
 }

@@ -8,6 +8,7 @@ mod diff;
 mod ls;
 mod once;
 mod page;
+mod recipe;
 mod remote;
 mod restore;
 mod run;
@@ -39,6 +40,7 @@ pub fn obey(world: &World, invocation: &Invocation) -> Result<Exit, Failure> {
         Command::Cat(cat) => cat::cat(world, global, cat),
         Command::Diff(diff) => diff::diff(world, global, diff),
         Command::Remote(remote) => remote::remote(world, global, remote),
+        Command::Recipe(arguments) => recipe::recipe(world, invocation, arguments),
         Command::Completions(completions) => completions::completions(completions),
     }
 }
