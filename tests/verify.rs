@@ -211,6 +211,11 @@ fn what_a_remote_on_a_disk_lost_is_named_and_what_is_here_is_still_well() {
     fs::remove_file(remote.join("objects").join(directory).join(file)).unwrap();
     let answer = document(&setup, 3, &["verify", "--from", remote.to_str().unwrap()]);
     assert_eq!(problem_paths(&answer), ["folder1/a", "folder1/b", "folder1/large"], "b is the same tree");
+    let tip = setup.remote().tip("main").unwrap();
+    let (directory, file) = tip.split_at(2);
+    fs::remove_file(remote.join("objects").join(directory).join(file)).unwrap();
+    let answer = document(&setup, 3, &["verify", "--from", remote.to_str().unwrap(), "--branch", "main"]);
+    assert_eq!(problem_paths(&answer), ["."], "not even the commit is there");
     fs::rename(&remote, setup.path("unplugged")).unwrap();
     let (_, complained) = ends(&setup, 1, &["verify", "--remote", "usb"]);
     assert!(complained.contains("there is nothing at"), "{complained}");
@@ -248,6 +253,7 @@ fn metadata_that_does_not_fit_is_wrong_and_what_others_committed_is_not() {
     let listed = git(&local, &["ls-tree", "-r", "--name-only", "main", ".backupbot/meta/folder1/a"]);
     let shard = listed.lines().next().unwrap().to_owned();
     let damaged_shard = commit(&[(&shard, "{")]);
+    assert!(!setup.state().join("verified.json").exists(), "status speaks of the latest snapshot");
     for made in [damaged, damaged_shard] {
         let answer = document(&setup, 3, &["verify", "--at", &made]);
         assert!(problem_paths(&answer).iter().all(|path| path.starts_with("folder1/a")), "{answer:#}");
@@ -308,11 +314,28 @@ fn damage_at_a_server_alone_is_found_and_named_where_the_server_gives_parts() {
     let answer = document(&setup, 3, &["verify", "--remote", "web"]);
     assert_eq!(problem_paths(&answer), ["."], "{answer:#}");
     let reason = answer["report"]["problems"][0]["reason"].as_str().unwrap();
-    assert!(reason.contains("could not be fetched"), "{reason}");
+    assert!(reason.contains("could not be had"), "{reason}");
     git(&remote, &["config", "uploadpack.allowFilter", "true"]);
     git(&remote, &["config", "uploadpack.allowAnySHA1InWant", "true"]);
     let answer = document(&setup, 3, &["verify", "--remote", "web"]);
     assert_eq!(problem_paths(&answer), ["folder1/large"], "{answer:#}");
     let page = ends(&setup, 0, &["status"]).0;
     assert!(page.contains("remote web: verified") && page.contains("1 thing was WRONG"), "{page}");
+}
+
+#[test]
+fn a_scratch_directory_that_a_kill_left_is_gone_with_the_next_verification() {
+    let Some((setup, _web)) = served(&Switches::default()) else { return };
+    fill(&setup);
+    ends(&setup, 0, &["once"]);
+    let left = setup.state().join("verifying/documents-web.git");
+    write(&left, "objects/pack/half", "of a pack");
+    write(&left, "HEAD", "ref: refs/heads/nonsense");
+    let lock = fs::File::create(setup.state().join("verifying/documents-web.lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let (_, complained) = ends(&setup, 5, &["verify", "--remote", "web"]);
+    assert!(complained.contains("being verified by another process") && left.exists(), "{complained}");
+    drop(lock);
+    ends(&setup, 0, &["verify", "--remote", "web"]);
+    assert!(!left.exists());
 }

@@ -81,11 +81,37 @@ pub fn verify(request: &Request<'_>, announce: &mut dyn FnMut(Work), progress: &
     report.verified_bytes = files.1;
     report.objects = done.objects;
     report.hashed_bytes = done.bytes;
-    report.problem_count += done.untold;
-    if !wrong.is_empty() {
-        name_what_is_wrong(request, &mut report, &hashes, &wrong, &chosen, progress)?;
+    if wrong.is_empty() {
+        return Ok(report);
     }
+    let wrong = still_wrong(request, &wrong, &chosen, progress)?;
+    // What could not be kept was not looked at again.
+    report.problem_count += done.untold;
+    name_what_is_wrong(request, &mut report, &hashes, &wrong, &chosen, progress)?;
     Ok(report)
+}
+
+/// Looks again at what is wrong, with packs opened anew: a daemon may have merged those that were open, and nothing of that
+/// is damage.
+fn still_wrong(
+    request: &Request<'_>,
+    wrong: &HashMap<u128, String>,
+    chosen: &Chosen,
+    progress: &Progress,
+) -> Result<HashMap<u128, String>> {
+    let lot = Lot::new(request.seed);
+    let hashes = Hashes::open(request.repository, request.seed, progress)?;
+    let (wrong, _) = hashes.run(&mut |queue| {
+        Survey::new(request, progress)?.run(&mut |found| {
+            let Found::Content(content) = found else { return Ok(()) };
+            let check = Check::of(&content);
+            if (content.is_own || chosen.has(&lot, &content)) && wrong.contains_key(&hashes.key(&check)) {
+                queue.take(check, 0)?;
+            }
+            Ok(())
+        })
+    })?;
+    Ok(wrong)
 }
 
 /// The contents that [`verify`] will read, for whoever has to fetch them first. Trees and records have to be there.

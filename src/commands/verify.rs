@@ -14,7 +14,7 @@ use std::path::Path;
 
 use backupbot_actors::board::Moment;
 use backupbot_core::git::repository::Repository;
-use backupbot_core::history::Snapshot;
+use backupbot_core::history::{Oid, Snapshot};
 use backupbot_core::progress::Progress;
 use backupbot_core::restore::Named;
 use backupbot_core::verify::{self as core, Report, Request, Sample};
@@ -64,7 +64,8 @@ impl Lot {
     fn draw(arguments: &Verify) -> Result<Self, Failure> {
         let seed = match arguments.seed {
             Some(seed) => seed,
-            None => getrandom::u64().map_err(|error| Failure::io("cannot draw lots", error))?,
+            // Whatever reads JSON takes such a number as it is.
+            None => getrandom::u64().map_err(|error| Failure::io("cannot draw lots", error))? >> 11,
         };
         Ok(Self { sample: arguments.sample.unwrap_or(Sample::Whole), seed })
     }
@@ -91,13 +92,20 @@ impl Run<'_> {
     fn here(&self) -> Result<Exit, Failure> {
         let wanted = self.arguments.which.repository.as_deref();
         let looking = Looking::open(self.world, self.global, wanted, None)?;
-        let snapshot = looking.snapshot(self.at())?;
-        let report = self.read(&looking.repository, &snapshot)?;
+        let snapshot = match self.at() {
+            None => Snapshot::read(&looking.repository, looking.tip).map_err(|error| error.to_string()),
+            at => Ok(looking.snapshot(at)?),
+        };
+        let report = match &snapshot {
+            Ok(snapshot) => self.read(&looking.repository, snapshot)?,
+            Err(why) => self.unread(looking.tip, why),
+        };
+        let snapshot = snapshot.ok();
         let told = Told {
             repository: looking.name.as_str(),
             place: None,
-            commit: snapshot.id,
-            time: Some(snapshot.time),
+            commit: snapshot.as_ref().map_or(looking.tip, |snapshot| snapshot.id),
+            time: snapshot.map(|snapshot| snapshot.time),
             is_here: None,
         };
         self.end(&looking.state_dir, &told, None, &report)
@@ -115,12 +123,7 @@ impl Run<'_> {
                 }
                 report
             }
-            Err(why) => {
-                let (commit, sample) = (far.commit.to_string(), self.lot.sample.to_string());
-                let mut report = Report { commit, sample, ..Report::default() };
-                report.problem(Named::at(b".", format!("it could not be fetched: {why}")));
-                report
-            }
+            Err(why) => self.unread(far.commit, why),
         };
         let told = Told {
             repository: meant.repository(),
@@ -132,6 +135,14 @@ impl Run<'_> {
         self.end(&meant.state_dir, &told, meant.configured_name(), &report)
     }
 
+    /// What there is to say of a snapshot that cannot even be begun with.
+    fn unread(&self, commit: Oid, why: &str) -> Report {
+        let (commit, sample) = (commit.to_string(), self.lot.sample.to_string());
+        let mut report = Report { commit, sample, ..Report::default() };
+        report.problem(Named::at(b".", format!("the snapshot could not be had: {why}")));
+        report
+    }
+
     fn read(&self, repository: &Repository, snapshot: &Snapshot) -> Result<Report, Failure> {
         let work = Progress::new();
         let _following = interrupt::follow(self.progress, &work);
@@ -140,7 +151,8 @@ impl Run<'_> {
         Ok(core::verify(&request, &mut |to_do| watched.reading(&work, to_do), &work)?)
     }
 
-    /// Tells and remembers it. What was named by an address alone has no place in the status.
+    /// Tells and remembers it. What was named by an address alone has no place in the status, and an earlier snapshot that
+    /// is well says nothing of the latest.
     fn end(
         &self,
         state_dir: &Path,
@@ -149,7 +161,8 @@ impl Run<'_> {
         report: &Report,
     ) -> Result<Exit, Failure> {
         let exit = told.tell(self.global.json, report)?;
-        if told.place.is_none() || remote.is_some() {
+        let has_place = told.place.is_none() || remote.is_some();
+        if has_place && self.at().is_none() {
             let news = Verified::new(told.repository, remote, report, Moment::now());
             if let Err(failure) = verified::remember(state_dir, news) {
                 let why = failure.lines.join("; ");

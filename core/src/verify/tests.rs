@@ -166,3 +166,25 @@ fn a_stop_from_outside_is_no_finding() {
     let error = verify(&request, &mut |_| progress.cancel(), &progress).unwrap_err();
     assert_eq!(error.kind(), crate::error::Kind::Cancelled);
 }
+
+#[test]
+fn a_bomb_of_trees_ends_and_is_wrong() {
+    let bench = bench();
+    let objects = bench.repository.objects().unwrap();
+    let tree = |names: &[String], entry| {
+        let data = crate::tree::serialize(names.iter().map(|name| (name.as_bytes(), entry)));
+        crate::tree::Entry::tree(objects.write(git2::ObjectType::Tree, &data).unwrap())
+    };
+    let names: Vec<String> = (100..300).map(|number| format!("d{number}")).collect();
+    let mut entry = crate::tree::Entry { mode: 0o100_644, oid: blob(&bench, b"x").parse().unwrap() };
+    for _ in 0..4 {
+        entry = tree(&names, entry);
+    }
+    let top = tree(&["folder".to_owned()], entry).oid.to_string();
+    let arguments = ["-c", "user.name=a", "-c", "user.email=a@b", "commit-tree", &top, "-m", "bomb"];
+    let commit = git(bench.repository.path(), &arguments);
+    let snapshot = Snapshot::read(&bench.repository, commit.trim().parse().unwrap()).unwrap();
+    let (report, _) = verified(&bench, &snapshot, Sample::Whole, 1);
+    assert_eq!(report.problem_count, 1, "{:?}", report.problems);
+    assert!(report.problems[0].reason.contains("busy for ever"), "{:?}", report.problems);
+}

@@ -159,8 +159,14 @@ pub fn open(meant: &Meant<'_>, at: Option<&str>, lot: Lot, progress: &Progress) 
     let branch = meant.branch.as_deref();
     if let RemoteUrl::Local(path) = &meant.remote.url {
         let (repository, tip) = retrieve::open_in_place(path, branch)?;
-        let snapshot = snapshot(&repository, tip.commit, at)?;
-        return Ok(Far { repository, commit: snapshot.id, snapshot: Ok(snapshot), _scratch: None });
+        let (commit, snapshot) = match at {
+            None => (tip.commit, Snapshot::read(&repository, tip.commit).map_err(|error| error.to_string())),
+            at => {
+                let snapshot = snapshot(&repository, tip.commit, at)?;
+                (snapshot.id, Ok(snapshot))
+            }
+        };
+        return Ok(Far { repository, commit, snapshot, _scratch: None });
     }
     let scratch = Scratch::make(meant)?;
     let _shown = Fetching::show(progress);
@@ -208,27 +214,41 @@ impl Fetch<'_> {
     /// it cannot give has no name.
     fn all(&mut self) -> Result<Option<String>, Failure> {
         let in_parts = self.retrieval.gives_parts();
-        let outcome = if !self.lot.sample.is_whole() && in_parts {
-            self.parts()
-        } else {
-            if !self.lot.sample.is_whole() {
-                output::complain(
-                    "this server gives no parts of a snapshot, so all of it is fetched for the sample",
-                );
-            }
-            match self.retrieval.whole(self.commit, self.tip.commit, self.progress) {
-                Err(error) if is_damage(&error) && in_parts => {
-                    let text = "the remote cannot send the whole snapshot; looking for what it cannot send";
-                    output::complain(&format!("{text} ({error})"));
-                    self.parts()
+        let outcome = match (self.lot.sample.is_whole(), in_parts) {
+            (true, _) => self.whole(in_parts),
+            (false, true) => match self.parts() {
+                // It advertises more than it gives.
+                Err(error) if error.kind() == Kind::RemoteRefused && !is_damage(&error) => {
+                    self.whole_for_a_sample()
                 }
                 outcome => outcome,
-            }
+            },
+            (false, false) => self.whole_for_a_sample(),
         };
         match outcome {
             Err(error) if is_damage(&error) && !self.progress.is_cancelled() => Ok(Some(error.to_string())),
             outcome => Ok(outcome.map(|()| None)?),
         }
+    }
+
+    fn whole(&mut self, in_parts: bool) -> Result<(), Error> {
+        match self.retrieval.whole(self.commit, self.tip.commit, self.progress) {
+            Err(error) if is_damage(&error) && in_parts && !self.progress.is_cancelled() => {
+                let text = "the remote cannot send the whole snapshot; looking for what it cannot send";
+                output::complain(&format!("{text} ({error})"));
+                // If it does not give parts after all, that it cannot give the whole is what there is to say.
+                match self.parts() {
+                    Err(refused) if refused.kind() == Kind::RemoteRefused => Err(error),
+                    outcome => outcome,
+                }
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn whole_for_a_sample(&mut self) -> Result<(), Error> {
+        output::complain("this server gives no parts of a snapshot, so all of it is fetched for the sample");
+        self.whole(false)
     }
 
     fn parts(&mut self) -> Result<(), Error> {
