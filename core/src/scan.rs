@@ -267,9 +267,14 @@ impl Walker<'_> {
     ) -> Result<()> {
         let mut found = Pending::new();
         let scope = listing.scope;
-        let mut recorded = self.files.children(&self.watched.name, directory)?.into_iter().peekable();
+        let recorded = self.files.children(&self.watched.name, directory)?;
+        let mut unrecorded = self.files.directories_within(&self.watched.name, directory)?;
+        unrecorded.retain(|name| recorded.binary_search_by(|(recorded, _)| recorded.cmp(name)).is_err());
+        let mut recorded = recorded.into_iter().peekable();
         for (name, look) in listing.entries {
             let name = name.as_bytes();
+            let came_again = unrecorded.iter().position(|unrecorded| unrecorded == name);
+            let came_again = came_again.map(|place| unrecorded.remove(place));
             while let Some((gone, record)) = recorded.next_if(|(recorded, _)| recorded.as_slice() < name) {
                 self.vanished_child(directory, &gone, &record, after)?;
             }
@@ -282,6 +287,7 @@ impl Walker<'_> {
                     if let Some(record) = record {
                         self.vanished_child(directory, name, &record, after)?;
                     }
+                    unrecorded.extend(came_again);
                     continue;
                 }
                 Err(Unseen::Unreadable(why)) => {
@@ -293,6 +299,8 @@ impl Walker<'_> {
             if self.excluded(&scope, name, &look) {
                 if let Some(record) = record {
                     self.gone_child(directory, name, &record, after);
+                } else if came_again.is_some() {
+                    self.out.findings.push(Finding::Gone { path, kind: EntryKind::Directory });
                 }
                 continue;
             }
@@ -318,6 +326,10 @@ impl Walker<'_> {
         }
         for (gone, record) in recorded {
             self.vanished_child(directory, &gone, &record, after)?;
+        }
+        for gone in unrecorded {
+            let findings = self.ground.vanished(&directory.join(&gone), EntryKind::Directory)?;
+            self.out.findings.extend(findings);
         }
         pending.extend(found.into_iter().rev());
         Ok(())

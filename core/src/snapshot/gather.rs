@@ -193,8 +193,13 @@ impl Gatherer<'_, '_> {
                 self.changed(path, look, recorded);
             }
             Err(Unseen::Gone) => {
-                let Some(record) = recorded else { return Ok(Some(RowVerdict::Done)) };
-                let findings = self.ground().vanished_alone(path, Some(record.look.kind))?;
+                let kind = match recorded {
+                    Some(record) => record.look.kind,
+                    // It came again within a batch that had seen it gone.
+                    None if self.batch.files.has_below(&self.watched.name, path)? => EntryKind::Directory,
+                    None => return Ok(Some(RowVerdict::Done)),
+                };
+                let findings = self.ground().vanished_alone(path, Some(kind))?;
                 self.findings.extend(findings);
             }
             Err(Unseen::Unreadable(message)) => self.skip(path, SkipReason::Unreadable, message),
@@ -221,11 +226,17 @@ impl Gatherer<'_, '_> {
     fn take_away_what_vanished_from(&mut self, directory: &RelPath) -> Result<()> {
         let listed = self.directory.open_directory(directory).and_then(|open| names_in(open.as_fd()));
         let Ok(names) = listed else { return Ok(()) };
+        let is_there = |name: &[u8]| names.binary_search_by(|listed| listed.as_bytes().cmp(name)).is_ok();
+        let mut vanished: BTreeMap<Vec<u8>, EntryKind> = BTreeMap::new();
+        for name in self.batch.files.directories_within(&self.watched.name, directory)? {
+            vanished.insert(name, EntryKind::Directory);
+        }
         for (name, record) in self.batch.files.children(&self.watched.name, directory)? {
-            if names.binary_search_by(|listed| listed.as_bytes().cmp(&name)).is_err() {
-                let findings = self.ground().vanished(&directory.join(&name), record.look.kind)?;
-                self.findings.extend(findings);
-            }
+            vanished.insert(name, record.look.kind);
+        }
+        for (name, kind) in vanished.into_iter().filter(|(name, _)| !is_there(name)) {
+            let findings = self.ground().vanished(&directory.join(&name), kind)?;
+            self.findings.extend(findings);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! otherwise clears the rows. Keys are `repository NUL root NUL directory NUL name`, so the children of one
 //! directory lie together in name order, and a merge with a directory listing needs no memory but that listing.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use redb::{ReadOnlyTable, ReadableTable};
 use serde::{Deserialize, Serialize};
@@ -235,6 +235,32 @@ impl FilesView {
                 }
             }
             Ok(children)
+        };
+        self.store.guard(look)
+    }
+
+    /// The names in `directory` below which something is recorded, in order. Such a name need not have a record itself: a
+    /// directory may have come again and gone within one batch.
+    pub fn directories_within(&self, root: &RootName, directory: &RelPath) -> Result<Vec<Vec<u8>>> {
+        let mut base = prefix(&self.repository, root);
+        base.extend_from_slice(directory.as_bytes());
+        if !directory.is_root() {
+            base.push(b'/');
+        }
+        let to = after(base.clone());
+        let look = || -> Outcome<Vec<Vec<u8>>> {
+            let mut names: BTreeSet<Vec<u8>> = BTreeSet::new();
+            // The records of what is in the root itself begin with the separator.
+            let mut from = [base.as_slice(), &[1]].concat();
+            while let Some(row) = self.table.range(from.as_slice()..to.as_slice())?.next().transpose()? {
+                let rest = &row.0.value()[base.len()..];
+                let end = rest.iter().position(|byte| matches!(byte, 0 | b'/')).unwrap_or(rest.len());
+                let separator = rest.get(end).copied().unwrap_or(0);
+                // What lies below one name stands in two places, with other names between them.
+                from = [base.as_slice(), &rest[..end], &[separator + 1]].concat();
+                names.insert(rest[..end].to_vec());
+            }
+            Ok(names.into_iter().collect())
         };
         self.store.guard(look)
     }
