@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use actix::Addr;
 use backupbot_core::error::Error;
+use backupbot_core::git::repository::Repository;
 use backupbot_core::names::{RemoteName, RepositoryName};
 use backupbot_core::protection::{self, PathReport, StateCounts};
 use backupbot_core::push::delivery;
@@ -472,9 +473,44 @@ async fn commit_all(seat: &RepositorySeat, rescan: bool) -> Result<Option<Oid>, 
     }
 }
 
+/// Commits everything that changed before the call and has it at every remote.
 async fn flush_repository(seat: &RepositorySeat, rescan: bool) -> Result<Arrival, Refusal> {
-    let commit = commit_all(seat, rescan).await?;
-    let Some(commit) = commit else { return Ok(Arrival::default()) };
+    let mut rescan = rescan;
+    loop {
+        let Some(commit) = commit_all(seat, rescan).await? else { return Ok(Arrival::default()) };
+        let arrival = push_all(seat, commit).await?;
+        let (path, read_back) = (seat.path.clone(), arrival.read_back.clone());
+        let has_arrived =
+            actix_rt::task::spawn_blocking(move || is_in_all(&path, commit, read_back.values()));
+        match has_arrived.await {
+            Ok(Ok(true)) => return Ok(arrival),
+            // The branch has another name since: it is named after the day, and the day has changed.
+            Ok(Ok(false)) => rescan = false,
+            Ok(Err(error)) => return Err(Refusal::NoCommit(error.to_string())),
+            Err(error) => return Err(Refusal::NotRunning(error.to_string())),
+        }
+        actix_rt::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Whether each of `tips` is `commit` or has it in its history.
+fn is_in_all<'t>(path: &Path, commit: Oid, tips: impl Iterator<Item = &'t Oid>) -> Result<bool, Error> {
+    let mut opened = None;
+    for tip in tips.filter(|tip| **tip != commit) {
+        let repository = match opened.take() {
+            Some(repository) => repository,
+            None => Repository::open(path)?,
+        };
+        if !repository.has_commit(*tip) || !repository.is_ancestor(commit, *tip)? {
+            return Ok(false);
+        }
+        opened = Some(repository);
+    }
+    Ok(true)
+}
+
+/// Has every remote brought up to date; what was read back there.
+async fn push_all(seat: &RepositorySeat, commit: Oid) -> Result<Arrival, Refusal> {
     let mut pushes = Vec::new();
     for (name, place) in &seat.pushers {
         let (name, place) = (name.clone(), place.clone());

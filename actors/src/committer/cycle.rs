@@ -129,8 +129,8 @@ impl Cycle {
         Ok(end)
     }
 
-    /// A branch that is named after a month begins where the former one ended, also when nothing has changed: whoever
-    /// flushes wants it at the remotes.
+    /// A branch that is named after a month begins where the former one ended, and one that the clock came back to goes on
+    /// from there, also when nothing has changed: whoever flushes wants it at the remotes.
     async fn begin_branch(&self, end: &mut CycleEnd) -> std::result::Result<(), Trouble> {
         let seat = self.seat.clone();
         let begun = run_job(&self.exit, "begin a branch", move |_| {
@@ -139,10 +139,15 @@ impl Cycle {
                 return Ok(None);
             };
             let commit = snapshot::oid(&checkpoint.commit)?;
-            if repository.reference(&branch)?.is_some() || !repository.has_commit(commit) {
+            let stands = repository.reference(&branch)?;
+            let is_behind = match stands {
+                Some(tip) => tip != commit && repository.is_ancestor(tip, commit)?,
+                None => repository.has_commit(commit),
+            };
+            if !is_behind {
                 return Ok(None);
             }
-            refs::move_reference(&repository, &branch, None, commit).map(|()| Some(commit))
+            refs::move_reference(&repository, &branch, stands, commit).map(|()| Some(commit))
         });
         if let Some(commit) = begun.await? {
             end.tip = Some(commit);
