@@ -66,6 +66,7 @@ fn a_foreign_history_is_continued_if_the_operator_says_so_before_anything_is_her
     }
 }
 
+#[cfg(feature = "fault-points")]
 #[test]
 fn a_history_of_our_own_that_had_begun_stays_as_a_branch_wherever_the_program_dies() {
     for fault in [None, Some("adopt:fetched=kill@1"), Some("adopt:set-aside=kill@1")] {
