@@ -164,6 +164,24 @@ fn a_configured_remote_is_named_and_an_earlier_state_and_another_branch_are_foun
 }
 
 #[test]
+fn nothing_is_fetched_into_a_watched_directory_or_the_state() {
+    let Some((setup, web)) = served(&Switches::default()) else { return };
+    let setup = patient(setup);
+    write(&setup.root(), "file", "1");
+    backed_up(&setup);
+    let config = setup.write_config();
+    let before = portraits(&setup.root());
+    let asked = web.seen().len();
+    for place in [setup.root().join("back"), setup.root().join("a/b"), setup.state().join("back")] {
+        let output = restore(&setup, &["--config", text(&config), "--from", "web", "--to", text(&place)]);
+        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+        assert!(said(&output).contains("name a directory elsewhere"), "{}", said(&output));
+    }
+    assert_eq!(web.seen().len(), asked, "nobody was asked for anything");
+    assert_same(&before, &portraits(&setup.root()));
+}
+
+#[test]
 fn what_cannot_be_had_is_said_with_the_remedy_and_nothing_is_left_behind() {
     let Some((setup, web)) = served(&Switches::default()) else { return };
     write(&setup.root(), "file", "1");

@@ -19,6 +19,7 @@ use backupbot_core::retrieve::{self, Cost, Retrieval};
 use bytesize::ByteSize;
 use jiff::tz::TimeZone;
 
+use super::place::refuse_dangerous_place;
 use crate::afar::{self, Fetching};
 use crate::cli::Global;
 use crate::cli::restore::Restore;
@@ -54,6 +55,9 @@ pub fn open<'w>(
     let name = RepositoryName::new(remote.name.as_str())
         .or_else(|_| RepositoryName::new(afar::NAMELESS))
         .map_err(|error| Failure::failed(error.to_string()))?;
+    let target = arguments.to.as_deref().map(|directory| world.absolute(directory)).unwrap_or_default();
+    // What is fetched goes beside it, so it must not be where nothing may be written.
+    refuse_dangerous_place(&target, &state_dir, settings.as_ref())?;
     let now = clock::now().to_zoned(TimeZone::system());
     let looking = |repository, tip| Looking {
         world,
@@ -68,7 +72,6 @@ pub fn open<'w>(
         let (repository, tip) = retrieve::open_in_place(path, branch.as_deref())?;
         return Ok((looking(repository, tip.commit), None));
     }
-    let target = arguments.to.as_deref().map(|directory| world.absolute(directory)).unwrap_or_default();
     let scratch = Scratch::beside(&target)?;
     let mut retrieval = Retrieval::begin(&remote, &scratch.0, &state_dir, progress)?;
     let tip = retrieval.tip(branch.as_deref())?;

@@ -16,7 +16,7 @@ use crate::cli::restore::Restore;
 use crate::exit::Failure;
 use crate::files::shown;
 use crate::looking::Looking;
-use crate::settings::World;
+use crate::settings::{Settings, World};
 
 /// What is restored from.
 pub struct Source<'w> {
@@ -102,28 +102,16 @@ impl<'w> Source<'w> {
 
     /// Refuses a directory where a restore would be backed up again, or would change what is watched behind its back.
     pub fn refuse_dangerous_target(&self, directory: &Path, snapshot: &Snapshot) -> Result<(), Failure> {
+        refuse_dangerous_place(directory, &self.looking.state_dir, self.looking.settings.as_ref())?;
         let real = real_path(directory);
         let shown_directory = shown(directory);
         let state_dir = real_path(&self.looking.state_dir);
-        if is_within(&real, &state_dir) {
-            return Err(Failure::usage(format!(
-                "{shown_directory} is in the state directory {}: name a directory elsewhere",
-                shown(&self.looking.state_dir)
-            )));
-        }
         let objects = self.repository().objects()?;
         let written: Vec<PathBuf> =
             snapshot.roots(&objects)?.into_iter().map(|root| real.join(root.name.as_str())).collect();
         let settings = self.looking.settings.iter().flat_map(|settings| &settings.config.repositories);
         for root in settings.flat_map(|repository| &repository.roots) {
             let watched = real_path(&root.path);
-            if is_within(&real, &watched) {
-                return Err(Failure::usage(format!(
-                    "{shown_directory} is in the watched directory {}, so what is restored there would be backed up again: \
-                     name a directory elsewhere, or restore to where it was with --in-place",
-                    shown(&root.path)
-                )));
-            }
             if written.iter().any(|written| is_within(&watched, written)) {
                 return Err(Failure::usage(format!(
                     "restoring to {shown_directory} would write into the watched directory {}: use --in-place, which backs \
@@ -140,6 +128,32 @@ impl<'w> Source<'w> {
         }
         Ok(())
     }
+}
+
+/// Refuses a directory in the state directory or in a watched one, whatever is to be restored there.
+pub fn refuse_dangerous_place(
+    directory: &Path,
+    state_dir: &Path,
+    settings: Option<&Settings>,
+) -> Result<(), Failure> {
+    let (real, shown_directory) = (real_path(directory), shown(directory));
+    if is_within(&real, &real_path(state_dir)) {
+        return Err(Failure::usage(format!(
+            "{shown_directory} is in the state directory {}: name a directory elsewhere",
+            shown(state_dir)
+        )));
+    }
+    let repositories = settings.iter().flat_map(|settings| &settings.config.repositories);
+    for root in repositories.flat_map(|repository| &repository.roots) {
+        if is_within(&real, &real_path(&root.path)) {
+            return Err(Failure::usage(format!(
+                "{shown_directory} is in the watched directory {}, so what is restored there would be backed up again: \
+                 name a directory elsewhere, or restore to where it was with --in-place",
+                shown(&root.path)
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn is_within(path: &Path, directory: &Path) -> bool {
