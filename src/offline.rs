@@ -148,6 +148,7 @@ impl Offline {
             daemon: false,
             repositories,
             alerts,
+            health: Vec::new(),
         })
     }
 

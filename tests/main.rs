@@ -25,6 +25,8 @@ mod crash_random;
 mod disk;
 mod environment;
 mod faults;
+#[cfg(feature = "fault-points")]
+mod health;
 mod hostile;
 mod http;
 mod http_faults;
@@ -32,6 +34,7 @@ mod http_refusals;
 mod lifecycle;
 mod look;
 mod main_job;
+mod metrics;
 mod names;
 mod polling;
 mod power;

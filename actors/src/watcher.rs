@@ -7,6 +7,7 @@
 
 mod thread;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -25,7 +26,8 @@ use slog::{Logger, info, o, warn};
 use tokio::sync::{mpsc, oneshot};
 
 use self::thread::{Standing, Told, WatchThread};
-use crate::board::{RootState, RootStatus, SkippedFile};
+use crate::board::{RootState, RootStatus};
+use crate::measure::{self, Rescan};
 use crate::messages::{BarrierReached, Enqueue, Refusal, RootSeen};
 use crate::queue::Queue;
 use crate::seat::RepositorySeat;
@@ -55,6 +57,8 @@ pub struct Watcher {
     debouncer: Debouncer,
     /// Due and not yet durable.
     unsent: Vec<(RelPath, Reach)>,
+    /// When the first of these was first heard of, if events told.
+    unsent_since: Option<Instant>,
     sending: bool,
     /// Attempts to queue that failed in a row.
     send_failures: u32,
@@ -96,6 +100,8 @@ impl Watcher {
             excluded_by_file_system: 0,
             skipped: 0,
             skipped_files: Vec::new(),
+            skipped_by_reason: BTreeMap::new(),
+            watch_limited: None,
         };
         Self {
             debouncer: Debouncer::new(settings.debounce.quiet, settings.debounce.max),
@@ -105,6 +111,7 @@ impl Watcher {
             queue,
             log,
             unsent: Vec::new(),
+            unsent_since: None,
             sending: false,
             send_failures: 0,
             sent_seq: 0,
@@ -190,8 +197,17 @@ impl Watcher {
             waiter.token = request_barrier(control.as_ref(), &mut self.next_token).or(Some(0));
         }
         self.control = Some(control);
-        self.set_available(RootState::Scanning);
+        let is_first = self.status.state == RootState::Starting;
+        if !is_first {
+            self.set_available(RootState::Scanning);
+        }
         self.counted = Counts::default();
+        self.compare_all(if is_first { Rescan::Start } else { Rescan::Returned }, ctx);
+    }
+
+    /// Has the whole root compared.
+    fn compare_all(&mut self, reason: Rescan, ctx: &mut Context<Self>) {
+        measure::rescan(self.seat.settings.name.as_str(), self.settings.name.as_str(), reason);
         self.take_due(vec![Hint::Deep(RelPath::root())], ctx);
     }
 
@@ -205,6 +221,7 @@ impl Watcher {
             info!(self.log, "the root is watched as a whole again"; "backend" => standing.backend);
         }
         self.status.backend = standing.backend.to_owned();
+        self.status.watch_limited = standing.reason.clone();
         self.standing = standing;
     }
 
@@ -226,7 +243,8 @@ impl Watcher {
                 Hint::RootGone => {}
                 Hint::Overflow => {
                     warn!(self.log, "the kernel lost events; the whole root is compared");
-                    self.take_due(vec![Hint::Deep(RelPath::root())], ctx);
+                    measure::overflowed(self.seat.settings.name.as_str(), self.settings.name.as_str());
+                    self.compare_all(Rescan::Overflow, ctx);
                 }
                 hint => {
                     if let Some(due) = self.debouncer.observe(hint, now) {
@@ -252,13 +270,13 @@ impl Watcher {
     }
 
     /// Queues the whole root, after having the backend watch what it missed.
-    fn rescan(&mut self, ctx: &mut Context<Self>) {
+    fn rescan(&mut self, reason: Rescan, ctx: &mut Context<Self>) {
         self.resync.store(true, Ordering::Relaxed);
         if let Some(control) = &self.control {
             control.wake();
         }
         self.counted = Counts::default();
-        self.take_due(vec![Hint::Deep(RelPath::root())], ctx);
+        self.compare_all(reason, ctx);
     }
 
     fn take_due(&mut self, due: Vec<Hint>, ctx: &mut Context<Self>) {
@@ -270,7 +288,11 @@ impl Watcher {
                 Hint::RootGone | Hint::Barrier(_) => {}
             }
         }
+        if let Some(since) = self.debouncer.take_given_since() {
+            self.unsent_since = Some(self.unsent_since.map_or(since, |earlier| earlier.min(since)));
+        }
         if self.unsent.len() > MOST_UNSENT {
+            measure::rescan(self.seat.settings.name.as_str(), self.settings.name.as_str(), Rescan::Coarsened);
             self.unsent = vec![(RelPath::root(), Reach::Deep)];
         }
         self.send(ctx);
@@ -287,6 +309,7 @@ impl Watcher {
         }
         self.sending = true;
         let paths = std::mem::take(&mut self.unsent);
+        let since = self.unsent_since.take();
         fault::point("watcher:before-enqueue");
         let message = Enqueue {
             repository: self.seat.settings.name.clone(),
@@ -301,12 +324,14 @@ impl Watcher {
                 Ok(Ok(seq)) => {
                     actor.sent_seq = seq;
                     actor.send_failures = 0;
+                    actor.queued(since);
                     actor.seat.queued.nudge();
                     actor.send(ctx);
                 }
                 Ok(Err(error)) => {
                     warn!(actor.log, "changes cannot be queued now; they are kept here"; "error" => %error,
                           "paths" => paths.len());
+                    actor.unsent_since = since.or(actor.unsent_since);
                     let mut kept = paths;
                     kept.append(&mut actor.unsent);
                     actor.unsent = kept;
@@ -325,6 +350,16 @@ impl Watcher {
                 }
             }
         }));
+    }
+
+    /// What was sent is durable. Only now has a root been begun with: until then a crash would leave nothing to do.
+    fn queued(&mut self, since: Option<Instant>) {
+        if let Some(since) = since {
+            measure::detected(self.seat.settings.name.as_str(), self.settings.name.as_str(), since.elapsed());
+        }
+        if self.status.state == RootState::Starting && self.control.is_some() {
+            self.set_available(RootState::Scanning);
+        }
     }
 
     /// An ignore file that cannot be obeyed leaves nothing out; whoever wrote it must hear of it.
@@ -360,6 +395,10 @@ impl Watcher {
         self.alarm = Some(ctx.run_later(pause, |actor, ctx| {
             actor.alarm = None;
             let due = actor.debouncer.take_due(Instant::now());
+            if due.contains(&Hint::Deep(RelPath::root())) {
+                let (repository, root) = (&actor.seat.settings.name, &actor.settings.name);
+                measure::rescan(repository.as_str(), root.as_str(), Rescan::Coarsened);
+            }
             actor.take_due(due, ctx);
             actor.set_alarm(ctx);
         }));
@@ -390,7 +429,7 @@ impl Actor for Watcher {
         self.start_thread(ctx);
         ctx.run_interval(self.settings.rescan, |actor, ctx| {
             if actor.control.is_some() {
-                actor.rescan(ctx);
+                actor.rescan(Rescan::Schedule, ctx);
             }
         });
     }
@@ -441,7 +480,7 @@ impl Handler<BarrierReached> for Watcher {
                     // Where nobody watches, the only proof is to look at everything.
                     let due = self.debouncer.flush();
                     self.take_due(due, ctx);
-                    self.rescan(ctx);
+                    self.rescan(Rescan::Request, ctx);
                 }
             }
         }
@@ -457,10 +496,10 @@ impl Handler<RootSeen> for Watcher {
     type Result = ();
 
     fn handle(&mut self, seen: RootSeen, _: &mut Self::Context) {
-        if let Some((count, listed)) = seen.skipped {
-            let listed: Vec<SkippedFile> = listed;
-            self.status.skipped = count;
-            self.status.skipped_files = listed;
+        if let Some(skipped) = seen.skipped {
+            self.status.skipped = skipped.count;
+            self.status.skipped_by_reason = skipped.by_reason;
+            self.status.skipped_files = skipped.listed;
         }
         if let Some((counts, is_complete)) = seen.walk {
             self.counted.add(&counts);

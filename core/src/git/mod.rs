@@ -9,5 +9,6 @@ pub mod reachable;
 pub mod refs;
 pub mod repository;
 pub mod salvage;
+pub mod size;
 pub mod stream;
 pub mod workshop;
