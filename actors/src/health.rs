@@ -135,15 +135,14 @@ impl HealthChecker {
     }
 
     fn look_at_clock(&mut self) {
-        let steady = clock::awake_and_asleep_ms();
-        let now = steady.map(|steady| (now_ms(), steady));
-        if let (Some(before), Some(now)) = (self.clocks, now) {
-            let jump = clock::jump_between(before, now, SLACK_BACK_MS);
-            if let Some(by_ms) = jump.filter(|by_ms| *by_ms < 0 || *by_ms > SLACK_FORWARD_MS) {
-                self.jump = Some(Jump { by_ms, noticed: Instant::now() });
-            }
+        // Without a clock that nobody sets there is nothing to compare with, and nothing is said.
+        let Some(steady) = clock::awake_and_asleep_ms() else { return };
+        let now = (now_ms(), steady);
+        let jump = self.clocks.and_then(|before| clock::jump_between(before, now, SLACK_BACK_MS));
+        if let Some(by_ms) = jump.filter(|by_ms| *by_ms < 0 || *by_ms > SLACK_FORWARD_MS) {
+            self.jump = Some(Jump { by_ms, noticed: Instant::now() });
         }
-        self.clocks = now;
+        self.clocks = Some(now);
         self.publish(rules::clock(self.jump, Instant::now()));
     }
 

@@ -5,6 +5,8 @@
 //! batches. Whatever could not be queued stays here and is tried again. Besides, the whole root is queued at the
 //! start, after lost events, when the root comes back, and every `rescan`.
 
+mod counting;
+mod seen;
 mod thread;
 
 use std::collections::BTreeMap;
@@ -27,8 +29,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::thread::{Standing, Told, WatchThread};
 use crate::board::{RootState, RootStatus};
-use crate::measure::{self, Rescan};
-use crate::messages::{BarrierReached, Enqueue, Refusal, RootSeen};
+use crate::measure::Rescan;
+use crate::messages::{BarrierReached, Enqueue, Refusal};
 use crate::queue::Queue;
 use crate::seat::RepositorySeat;
 use crate::supervision::ExitHandle;
@@ -205,12 +207,6 @@ impl Watcher {
         self.compare_all(if is_first { Rescan::Start } else { Rescan::Returned }, ctx);
     }
 
-    /// Has the whole root compared.
-    fn compare_all(&mut self, reason: Rescan, ctx: &mut Context<Self>) {
-        measure::rescan(self.seat.settings.name.as_str(), self.settings.name.as_str(), reason);
-        self.take_due(vec![Hint::Deep(RelPath::root())], ctx);
-    }
-
     /// Takes in how the root is watched. The words may change at every pass, so only news are logged.
     fn note(&mut self, standing: Standing) {
         let is_news = standing.backend != self.standing.backend
@@ -243,7 +239,7 @@ impl Watcher {
                 Hint::RootGone => {}
                 Hint::Overflow => {
                     warn!(self.log, "the kernel lost events; the whole root is compared");
-                    measure::overflowed(self.seat.settings.name.as_str(), self.settings.name.as_str());
+                    self.count_overflow();
                     self.compare_all(Rescan::Overflow, ctx);
                 }
                 hint => {
@@ -292,7 +288,7 @@ impl Watcher {
             self.unsent_since = Some(self.unsent_since.map_or(since, |earlier| earlier.min(since)));
         }
         if self.unsent.len() > MOST_UNSENT {
-            measure::rescan(self.seat.settings.name.as_str(), self.settings.name.as_str(), Rescan::Coarsened);
+            self.count(Rescan::Coarsened);
             self.unsent = vec![(RelPath::root(), Reach::Deep)];
         }
         self.send(ctx);
@@ -352,16 +348,6 @@ impl Watcher {
         }));
     }
 
-    /// What was sent is durable. Only now has a root been begun with: until then a crash would leave nothing to do.
-    fn queued(&mut self, since: Option<Instant>) {
-        if let Some(since) = since {
-            measure::detected(self.seat.settings.name.as_str(), self.settings.name.as_str(), since.elapsed());
-        }
-        if self.status.state == RootState::Starting && self.control.is_some() {
-            self.set_available(RootState::Scanning);
-        }
-    }
-
     /// An ignore file that cannot be obeyed leaves nothing out; whoever wrote it must hear of it.
     fn look_for_ignore_problems(&self) -> Option<String> {
         let problems =
@@ -395,10 +381,7 @@ impl Watcher {
         self.alarm = Some(ctx.run_later(pause, |actor, ctx| {
             actor.alarm = None;
             let due = actor.debouncer.take_due(Instant::now());
-            if due.contains(&Hint::Deep(RelPath::root())) {
-                let (repository, root) = (&actor.seat.settings.name, &actor.settings.name);
-                measure::rescan(repository.as_str(), root.as_str(), Rescan::Coarsened);
-            }
+            actor.count_coarsened(&due);
             actor.take_due(due, ctx);
             actor.set_alarm(ctx);
         }));
@@ -489,38 +472,5 @@ impl Handler<BarrierReached> for Watcher {
                 .await
                 .unwrap_or_else(|_| Err(Refusal::NotRunning("the watcher was restarted".to_owned())))
         })
-    }
-}
-
-impl Handler<RootSeen> for Watcher {
-    type Result = ();
-
-    fn handle(&mut self, seen: RootSeen, _: &mut Self::Context) {
-        if let Some(skipped) = seen.skipped {
-            self.status.skipped = skipped.count;
-            self.status.skipped_by_reason = skipped.by_reason;
-            self.status.skipped_files = skipped.listed;
-        }
-        if let Some((counts, is_complete)) = seen.walk {
-            self.counted.add(&counts);
-            if is_complete {
-                self.status.files = self.counted.files;
-                self.status.excluded_by_rules = self.counted.excluded_by_rules;
-                self.status.excluded_by_system = self.counted.excluded_by_system;
-                self.status.excluded_by_file_system = self.counted.excluded_by_file_system;
-                self.counted = Counts::default();
-            }
-            if is_complete && self.control.is_some() {
-                self.ignore_problem = self.look_for_ignore_problems();
-                self.set_available(RootState::Watching);
-            }
-        }
-        match seen.unavailable {
-            Some(reason) => self.set_state(RootState::Unavailable, Some(reason)),
-            None if self.status.state == RootState::Unavailable && self.control.is_some() => {
-                self.set_available(RootState::Watching);
-            }
-            None => self.publish(),
-        }
     }
 }
