@@ -135,7 +135,7 @@ fn sync_later(shared: &Weak<Shared>) {
                 state.syncer = Syncer::Rests;
                 return;
             }
-            state.file.to_sync()
+            state.file.take_dirty()
         };
         if let Some(file) = file
             && let Err(error) = file.sync_data()
@@ -185,7 +185,7 @@ impl State {
     }
 
     fn sync(&mut self) {
-        if let Some(file) = self.file.to_sync()
+        if let Some(file) = self.file.take_dirty()
             && let Err(error) = file.sync_data()
         {
             self.trouble = Some(format!("the audit log cannot be synced: {error}"));

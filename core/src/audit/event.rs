@@ -100,7 +100,7 @@ impl Event {
     }
 
     /// With one thing more to know.
-    pub fn with(mut self, name: &str, value: impl ToString) -> Self {
+    pub fn with(mut self, name: &str, value: impl std::fmt::Display) -> Self {
         self.detail.insert(name.to_owned(), clean(&value.to_string()));
         self
     }

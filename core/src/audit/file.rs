@@ -97,13 +97,13 @@ impl LogFile {
         self.end.references.get(place).cloned()
     }
 
-    /// Whether something was written since the last [`LogFile::to_sync`].
+    /// Whether something was written since the last [`LogFile::take_dirty`].
     pub fn is_dirty(&self) -> bool {
         self.is_dirty
     }
 
     /// The file to be synced, if there is reason.
-    pub fn to_sync(&mut self) -> Option<File> {
+    pub fn take_dirty(&mut self) -> Option<File> {
         if !std::mem::take(&mut self.is_dirty) {
             return None;
         }
@@ -160,7 +160,6 @@ impl LogFile {
     fn begin_next(&mut self, time: &str) -> io::Result<()> {
         self.file.sync_data()?;
         std::fs::rename(&self.path, former(&self.path, self.end.seq))?;
-        fault::point("audit:renamed");
         let next = open(&self.path)?;
         lock(&next)?;
         self.file = next;

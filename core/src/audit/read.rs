@@ -40,7 +40,9 @@ pub fn lines(path: &Path, each: &mut dyn FnMut(Spot<'_>, Found<'_>) -> bool) -> 
     for (place, file) in files.iter().enumerate() {
         let opened = match File::open(file) {
             // Its successor is not made yet.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && place == last && last > 0 => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && place == last && last > 0 => {
+                return Ok(());
+            }
             opened => opened.map_err(|error| fail(file, error))?,
         };
         let mut reader = BufReader::with_capacity(1 << 16, opened);

@@ -130,7 +130,9 @@ fn two_writers_share_one_chain() {
     let (one, other) = (Audit::open(&path).unwrap(), Audit::open(&path).unwrap());
     std::thread::scope(|scope| {
         for audit in [&one, &other] {
-            scope.spawn(move || (0..50).for_each(|number| audit.record(Event::new("commit", "ok").with("n", number))));
+            scope.spawn(move || {
+                (0..50).for_each(|number| audit.record(Event::new("commit", "ok").with("n", number)))
+            });
         }
     });
     assert_eq!((one.trouble(), other.trouble()), (None, None));
@@ -144,7 +146,9 @@ fn a_file_that_has_grown_is_followed_by_the_next_and_the_chain_goes_on() {
     let audit = Audit::open(&path).unwrap();
     audit.0.state().file.set_largest(2_000);
     audit.reference_stands(moved("first").at_remote("quiet"));
-    (0..40).for_each(|number| drop(audit.reference_stands(moved(&format!("commit{number}")))));
+    for number in 0..40 {
+        audit.reference_stands(moved(&format!("commit{number}")));
+    }
     drop(audit);
     assert!(file::formers(&path).unwrap().len() > 3);
     let found = verified(&path);
