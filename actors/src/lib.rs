@@ -6,6 +6,7 @@
 //! [`board`] holds what every part published last, so that a dead child still has an answer, and [`control`]
 //! is what an operator can ask. [`root`] starts the tree; [`messages`] has everything that actors say.
 
+pub mod alarm;
 pub mod board;
 pub mod committer;
 pub mod control;

@@ -2,7 +2,7 @@
 //!
 //! Arrows point downwards only: verbs ([`snapshot`], [`push`], [`scan`], [`history`], [`restore`], [`verify`], [`adopt`], [`heal`], [`alert`]) use nouns
 //! ([`git`], [`store`], [`watch`], [`metadata`], [`tree`], [`config`], [`ignore`]), and both stand on the ground
-//! ([`path`], [`names`], [`clock`], [`quarantine`], [`audit`], [`disk`], [`limits`], [`memory`], [`secret`], [`error`], [`progress`], [`fault`]).
+//! ([`path`], [`names`], [`clock`], [`quarantine`], [`audit`], [`disk`], [`private`], [`limits`], [`memory`], [`secret`], [`error`], [`progress`], [`fault`]).
 //! Nothing here logs, prints, reads a home
 //! directory or panics on input: a function takes what it needs and returns what happened.
 
@@ -25,6 +25,7 @@ pub mod memory;
 pub mod metadata;
 pub mod names;
 pub mod path;
+pub mod private;
 pub mod progress;
 pub mod protection;
 pub mod push;
