@@ -1,11 +1,12 @@
 //! Small private files of the state directory: written whole or not at all, readable by their owner only.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use backupbot_core::path::lossy;
+use backupbot_core::private_file;
+pub use backupbot_core::private_file::read_small;
 
 use crate::exit::Failure;
 
@@ -16,36 +17,7 @@ pub fn shown(path: &Path) -> String {
 
 /// Writes `contents` to a neighbour of `path` and renames it over `path`.
 pub fn write_private(path: &Path, contents: &[u8]) -> Result<(), Failure> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let temporary = path.with_file_name(name);
-    let write = || -> io::Result<()> {
-        match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        file.write_all(contents)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
-    };
-    write().map_err(|error| Failure::io(format!("cannot write {}", shown(path)), error))
-}
-
-/// Reads a file of at most `limit` bytes; `None` if there is none.
-pub fn read_small(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let mut contents = Vec::new();
-    file.take(limit + 1).read_to_end(&mut contents)?;
-    if contents.len() as u64 > limit {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the file is larger than it can be"));
-    }
-    Ok(Some(contents))
+    Ok(private_file::write(path, contents)?)
 }
 
 /// Removes a file that may be gone already.

@@ -24,8 +24,6 @@ const UNBUILT: &[(&str, Asks)] = &[
     ("metrics.listen", Asks::Set),
     ("alerts.notify", Asks::Set),
     ("repositories[].mass_change", Asks::Unless("policy", "off")),
-    ("repositories[].verify", Asks::Set),
-    ("repositories[].drill", Asks::Set),
     ("repositories[].lfs", Asks::NotNull),
     ("repositories[].encryption", Asks::NotNull),
     ("repositories[].remotes[].quota", Asks::Set),
