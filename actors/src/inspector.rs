@@ -34,9 +34,9 @@ pub struct Inspector {
 
 impl Inspector {
     /// An inspector of these repositories.
-    pub fn new(common: Common, seats: Vec<Arc<RepositorySeat>>, exit: ExitHandle) -> Self {
+    pub fn new(common: Common, seats: Vec<Arc<RepositorySeat>>, exit: &ExitHandle) -> Self {
         let log = common.log.new(o!("actor" => "inspector"));
-        Self { common, seats, log, job: JobSlot::new(&exit), has_swept: false }
+        Self { common, seats, log, job: JobSlot::new(exit), has_swept: false }
     }
 
     fn turn(&mut self, ctx: &mut Context<Self>) {

@@ -72,7 +72,7 @@ impl Actor for Root {
         let (common, seats) = (self.common.clone(), self.seats.clone());
         let inspector = ChildSpec::new("inspector", "inspector", move |exit| {
             let (common, seats) = (common.clone(), seats.clone());
-            Ok::<_, String>(spawn(exit, |exit| Inspector::new(common, seats, exit)))
+            Ok::<_, String>(spawn(exit, |exit| Inspector::new(common, seats, &exit)))
         });
         self.children.add(inspector.rank(3).policy(RestartPolicy::parking()).hang_after(Some(hang_after())));
         self.children.attach(ctx);

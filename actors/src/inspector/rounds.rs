@@ -162,10 +162,11 @@ fn verification<'t>(
     let place = place(common, seat, None, notes)?;
     let of_this = |it: &&Verified| it.repository == place.repository && it.remote.is_none();
     let all: Vec<&Verified> = notes.verified.iter().filter(of_this).collect();
-    let last = all.iter().map(|it| it.at).max();
-    let whole = all.iter().filter(|it| it.is_whole()).map(|it| it.at).max();
+    let now = Moment::now();
+    let last = latest(now, all.iter().map(|it| it.at));
+    let whole = latest(now, all.iter().filter(|it| it.is_whole()).map(|it| it.at));
     let is_bad = all.iter().any(|it| it.problems > 0);
-    let last_good = all.iter().filter(|it| it.problems == 0).map(|it| it.at).max();
+    let last_good = latest(now, all.iter().filter(|it| it.problems == 0).map(|it| it.at));
     let past = past(&place, last, whole, is_bad);
     let due = schedule::next(&past, period, now_ms());
     // Only the whole takes back what is wrong.
@@ -189,6 +190,11 @@ fn rehearsal<'t>(
     // The same lot again, or its luck would prove nothing.
     let bad = standing.bad.and_then(|bad| Some((Sample::shown_as(&bad.sample)?, bad.seed)));
     Ok(Task { seat, remote: Some(remote), place, past, due, last_good, bad })
+}
+
+/// The latest that is not ahead of the clock: what was noted under a clock that was wrong would hide everything after it.
+fn latest(now: Moment, times: impl Iterator<Item = Moment>) -> Option<Moment> {
+    times.filter(|at| *at <= now).max()
 }
 
 /// What is noted of a place; noted now if it is seen for the first time.
@@ -347,5 +353,18 @@ impl Task<'_> {
                    "first" => drilled.named.first());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_from_a_clock_that_was_ahead_does_not_hide_the_others() {
+        let at = |seconds| Moment::from_unix_seconds(seconds).unwrap();
+        assert_eq!(latest(at(100), [at(7), at(99), at(5_000)].into_iter()), Some(at(99)));
+        assert_eq!(latest(at(100), [at(101)].into_iter()), None);
+        assert_eq!(latest(at(100), [at(100)].into_iter()), Some(at(100)));
     }
 }
