@@ -1,17 +1,19 @@
 //! What the daemon inspects by itself, and `drill`: results, alerts, schedules that survive, and that nothing is touched.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use crate::http::served;
-use crate::support::daemon::{Daemon, Setup};
+use crate::support::daemon::{Daemon, Setup, is_root};
 use crate::support::git::git;
+use crate::support::mount;
 use crate::support::sshd::{Sshd, make_key};
 use crate::support::tree::{picture, write};
 use crate::support::web::Switches;
-use crate::support::{SOON, eventually};
+use crate::support::{SOON, eventually, skip};
 use crate::verify::{document, ends, fill, flip, object_of};
 
 /// A root with some of everything, backed up.
@@ -326,4 +328,53 @@ fn killed_at_any_moment_nothing_is_left_and_nothing_was_touched() {
         ends(&setup, 0, &["once"]);
         setup.assert_all_is_well();
     }
+}
+
+#[test]
+fn without_room_a_drill_is_skipped_with_its_reason_and_made_when_there_is_room() {
+    let Some((mut setup, _web)) = served(&Switches::default()) else { return };
+    quiet(&mut setup);
+    let mount = match mount::memory(&setup.state(), "size=64m,mode=700") {
+        Ok(mount) => mount,
+        Err(why) => return skip(&why),
+    };
+    fill(&setup);
+    let noise: Vec<u8> = (0..6_000_000u64)
+        .flat_map(|at| at.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[..2].to_vec())
+        .collect();
+    write(&setup.root(), "noise", noise);
+    ends(&setup, 0, &["once"]);
+    setup.repository()["drill"] = json!({"every": "1s", "sample": "100%"});
+    let ballast = mount.fill(10 << 20);
+    let daemon = setup.start();
+    let status = when(&daemon, "it is skipped", |status| {
+        repository(status)["inspections"][0]["reason"]
+            .as_str()
+            .is_some_and(|why| why.starts_with("skipped: "))
+    });
+    let reason = repository(&status)["inspections"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("whole snapshot") && reason.contains("make room"), "{reason}");
+    assert!(!has_alert(&status) && drills(&setup).is_empty());
+    ballast.remove();
+    when(&daemon, "it is made", |status| repository(status)["drills"][0]["problems"] == 0);
+    daemon.stop();
+}
+
+#[test]
+fn an_ordinary_user_can_make_drills_of_files_and_directories_that_nobody_may_write() {
+    if !is_root() {
+        return skip("becoming another user needs root");
+    }
+    let mut setup = Setup::new();
+    quiet(&mut setup);
+    setup.as_nobody = true;
+    fill(&setup);
+    let root = setup.root();
+    for (path, mode) in [("large", 0o400), ("a", 0o500), ("notes", 0o555)] {
+        fs::set_permissions(root.join(path), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    ends(&setup, 0, &["once"]);
+    let (said, _) = ends(&setup, 0, &["drill", "--whole"]);
+    assert!(said.contains("6 files"), "{said}");
+    assert_eq!(scratches(&setup), Vec::<PathBuf>::new());
 }

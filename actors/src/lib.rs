@@ -20,4 +20,5 @@ pub mod repository;
 pub mod root;
 pub mod seat;
 pub mod supervision;
+mod trail;
 pub mod watcher;

@@ -2,11 +2,12 @@
 //!
 //! Arrows point downwards only: verbs ([`snapshot`], [`push`], [`scan`], [`history`], [`restore`], [`verify`], [`inspect`], [`adopt`], [`heal`]) use nouns
 //! ([`git`], [`store`], [`watch`], [`metadata`], [`tree`], [`config`], [`ignore`]), and both stand on the ground
-//! ([`path`], [`names`], [`clock`], [`quarantine`], [`disk`], [`limits`], [`memory`], [`priority`], [`private_file`], [`secret`], [`error`], [`progress`], [`fault`]).
+//! ([`path`], [`names`], [`clock`], [`quarantine`], [`audit`], [`disk`], [`limits`], [`memory`], [`priority`], [`private_file`], [`secret`], [`error`], [`progress`], [`fault`]).
 //! Nothing here logs, prints, reads a home
 //! directory or panics on input: a function takes what it needs and returns what happened.
 
 pub mod adopt;
+pub mod audit;
 pub mod beneath;
 pub mod clock;
 pub mod config;
