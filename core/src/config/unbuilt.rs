@@ -21,7 +21,6 @@ const UNBUILT: &[(&str, Asks)] = &[
     ("admin.read_token_file", Asks::Set),
     ("admin.restore_dirs", Asks::Set),
     ("metrics.listen", Asks::Set),
-    ("alerts.notify", Asks::Set),
     ("repositories[].mass_change", Asks::Unless("policy", "off")),
     ("repositories[].lfs", Asks::NotNull),
     ("repositories[].encryption", Asks::NotNull),
