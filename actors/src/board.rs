@@ -238,11 +238,11 @@ impl Board {
     /// Forgets a repository that is no longer configured, its roots and its remotes.
     pub fn forget_repository(&self, name: &RepositoryName) {
         self.change(|rows| {
-            rows.inspections.remove(name);
+            let inspections = rows.inspections.remove(name).is_some();
             let repository = rows.repositories.remove(name).is_some();
             let roots = remove_where(&mut rows.roots, |(repository, _)| repository == name);
             let remotes = remove_where(&mut rows.remotes, |(repository, _)| repository == name);
-            repository || roots || remotes
+            repository || roots || remotes || inspections
         });
     }
 
