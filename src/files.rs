@@ -5,8 +5,8 @@ use std::io;
 use std::path::Path;
 
 use backupbot_core::path::lossy;
-use backupbot_core::private;
-pub use backupbot_core::private::read as read_small;
+use backupbot_core::private_file;
+pub use backupbot_core::private_file::read_small;
 
 use crate::exit::Failure;
 
@@ -17,8 +17,7 @@ pub fn shown(path: &Path) -> String {
 
 /// Writes a private file, whole or not at all.
 pub fn write_private(path: &Path, contents: &[u8]) -> Result<(), Failure> {
-    private::write(path, contents)
-        .map_err(|error| Failure::io(format!("cannot write {}", shown(path)), error))
+    Ok(private_file::write(path, contents)?)
 }
 
 /// Removes a file that may be gone already.

@@ -17,7 +17,7 @@ use backupbot_core::alert::{Change, ChangeKind, Condition, Severity};
 use backupbot_core::config::Notification;
 use backupbot_core::error::{Error, Kind, Result};
 use backupbot_core::fault;
-use backupbot_core::private;
+use backupbot_core::private_file;
 use backupbot_core::progress::Progress;
 use serde::{Deserialize, Serialize};
 use slog::{Logger, error, info, o, warn};
@@ -100,7 +100,7 @@ impl Known {
 
     fn load(&self, file: &Path) {
         // A file that is lost or damaged costs a repetition, no alert.
-        let read = private::read(file, LARGEST).ok().flatten();
+        let read = private_file::read_small(file, LARGEST).ok().flatten();
         let kept = read.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         *self.kept() = kept.unwrap_or_default();
     }
@@ -109,7 +109,7 @@ impl Known {
         let _saving = self.0.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = serde_json::to_vec(&*self.kept())
             .map_err(|error| Error::with_source(Kind::Internal, "alerts cannot be written down", error))?;
-        private::write(file, &bytes).map_err(|error| Error::io("write", file, error))
+        private_file::write(file, &bytes)
     }
 
     fn told(&self, receiver: &str, arrived: usize, told: &Result<()>, now_ms: i64) {

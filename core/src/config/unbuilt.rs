@@ -22,8 +22,6 @@ const UNBUILT: &[(&str, Asks)] = &[
     ("admin.restore_dirs", Asks::Set),
     ("metrics.listen", Asks::Set),
     ("repositories[].mass_change", Asks::Unless("policy", "off")),
-    ("repositories[].verify", Asks::Set),
-    ("repositories[].drill", Asks::Set),
     ("repositories[].lfs", Asks::NotNull),
     ("repositories[].encryption", Asks::NotNull),
     ("repositories[].remotes[].quota", Asks::Set),
