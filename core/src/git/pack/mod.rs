@@ -43,7 +43,6 @@ pub(in crate::git) use install::{
 };
 pub use object::{Compressor, ObjectHasher, ObjectKind, Prepared, hash_object, prepare, prepare_hashed};
 pub use outgoing::{OutgoingPack, Written, stored_bytes};
-pub(in crate::git) use reader::pour;
 pub use reader::{EntryKind, PackReader, RawEntry};
 pub use seek::CommitSeeker;
 pub use set::PackSet;

@@ -23,10 +23,9 @@ use super::links::Links;
 use super::patch::{announced, patch};
 use super::scan::Scanned;
 use crate::error::{Error, Kind, Result};
+use crate::git::contents::MOST_HELD_BYTES;
 use crate::progress::Progress;
 
-/// Git makes no deltas of files above this size by default (`core.bigFileThreshold`).
-pub(super) const MOST_HELD_BYTES: u64 = 512 * 1024 * 1024;
 /// What a thread keeps to make others from.
 const KEPT_BYTES: u64 = 32 * 1024 * 1024;
 /// One thread at a time has larger ones.

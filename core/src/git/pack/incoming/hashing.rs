@@ -10,9 +10,9 @@ use std::thread::JoinHandle;
 use git2::Oid;
 
 use super::super::object::{ObjectHasher, ObjectKind, hash_object};
-use super::forest::MOST_HELD_BYTES;
 use super::links::Links;
 use crate::error::{Error, Kind, Result};
+use crate::git::contents::MOST_HELD_BYTES;
 
 /// What goes from thread to thread at once.
 const BATCH_BYTES: usize = 1024 * 1024;
