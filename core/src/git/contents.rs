@@ -156,13 +156,41 @@ impl ContentReader<'_> {
         progress: &Progress,
         sink: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> std::result::Result<Proof, Trouble> {
-        let mut checked = Checked::new(found, sink);
+        self.pass(found, progress, Checked::new(found, sink))
+    }
+
+    /// As [`ContentReader::stream`] where the bytes should have a BLAKE3. Only if they have another, or none is known, is the
+    /// Git name all that proves them, and attacks on SHA-1 are looked for: then by reading once more.
+    ///
+    /// # Errors
+    /// As [`ContentReader::stream`].
+    pub fn stream_expecting(
+        &mut self,
+        found: &Found,
+        expected: Option<[u8; 32]>,
+        progress: &Progress,
+        sink: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> std::result::Result<Proof, Trouble> {
+        let Some(expected) = expected else { return self.stream(found, progress, sink) };
+        let proof = self.pass(found, progress, Checked::by_plain_name(found, sink))?;
+        if proof.blake3 != expected {
+            self.stream(found, progress, &mut |_| Ok(()))?;
+        }
+        Ok(proof)
+    }
+
+    fn pass(
+        &mut self,
+        found: &Found,
+        progress: &Progress,
+        mut checked: Checked<'_>,
+    ) -> std::result::Result<Proof, Trouble> {
         match &found.place {
             Place::Packed(pack, entry)
                 if entry.size <= WHOLE_BYTES && entry.compressed_len <= 2 * WHOLE_BYTES =>
             {
                 self.inflate_whole(pack, entry).map_err(Trouble::Object)?;
-                checked.take(&self.plain)?;
+                checked.take(&self.plain[..entry.size as usize])?;
             }
             Place::Packed(pack, entry) => inflate_in_pieces(pack, entry, progress, &mut checked)?,
             Place::Loose => {
@@ -226,17 +254,15 @@ impl ContentReader<'_> {
         }
     }
 
-    /// Inflates a small entry into `self.plain`.
+    /// Inflates a small entry into the beginning of `self.plain`.
     fn inflate_whole(&mut self, pack: &PackReader, entry: &RawEntry) -> Result<()> {
-        let packed = &mut self.packed;
-        packed.clear();
-        pack.stream_raw(entry, &mut |piece| {
-            packed.extend_from_slice(piece);
-            Ok(())
-        })?;
-        self.plain.resize(entry.size as usize, 0);
-        match self.inflate.zlib_decompress(&self.packed, &mut self.plain) {
-            Ok(length) if length as u64 == entry.size => Ok(()),
+        let packed = pack.read_raw(entry, &mut self.packed)?;
+        let size = entry.size as usize;
+        if self.plain.len() < size {
+            self.plain.resize(size, 0);
+        }
+        match self.inflate.zlib_decompress(packed, &mut self.plain[..size]) {
+            Ok(length) if length == size => Ok(()),
             Ok(_) => Err(damaged(pack, entry, "it is shorter than its header says")),
             Err(error) => Err(damaged(pack, entry, &error.to_string())),
         }

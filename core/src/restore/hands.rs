@@ -306,7 +306,8 @@ impl Hands<'_> {
             return Err(Error::new(Kind::Internal, "a new file is not open"));
         };
         let mut file = File::from(file);
-        let proof = reader.stream(found, self.progress, &mut |piece| {
+        let expected = job.record.as_ref().and_then(|record| record.blake3);
+        let proof = reader.stream_expecting(found, expected, self.progress, &mut |piece| {
             self.progress.bytes_done(piece.len() as u64);
             file.write_all(piece).map_err(|error| Error::io("write", &place.shown(&job.name), error))
         });

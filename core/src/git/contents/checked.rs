@@ -6,7 +6,7 @@ use git2::Oid;
 
 use super::Found;
 use crate::error::{Error, Kind, Result};
-use crate::git::pack::{ObjectHasher, ObjectKind};
+use crate::git::pack::{ObjectHasher, ObjectKind, PlainObjectHasher};
 
 /// So many bytes from the beginning are kept.
 pub const BEGINNING_BYTES: usize = 1024;
@@ -31,24 +31,39 @@ pub enum Trouble {
     Elsewhere(Error),
 }
 
+enum Name {
+    Guarded(ObjectHasher),
+    Plain(PlainObjectHasher),
+}
+
 /// Hashes what passes, and stops more than there should be.
 pub(super) struct Checked<'s> {
     id: Oid,
     size: u64,
     left: u64,
-    git: ObjectHasher,
+    git: Name,
     blake3: blake3::Hasher,
     beginning: Vec<u8>,
     sink: &'s mut dyn FnMut(&[u8]) -> Result<()>,
 }
 
 impl<'s> Checked<'s> {
+    /// Looks for attacks on SHA-1, too.
     pub(super) fn new(found: &Found, sink: &'s mut dyn FnMut(&[u8]) -> Result<()>) -> Self {
+        Self::with(found, Name::Guarded(ObjectHasher::new(ObjectKind::Blob, found.size)), sink)
+    }
+
+    /// For bytes that are proven otherwise, too.
+    pub(super) fn by_plain_name(found: &Found, sink: &'s mut dyn FnMut(&[u8]) -> Result<()>) -> Self {
+        Self::with(found, Name::Plain(PlainObjectHasher::new(ObjectKind::Blob, found.size)), sink)
+    }
+
+    fn with(found: &Found, git: Name, sink: &'s mut dyn FnMut(&[u8]) -> Result<()>) -> Self {
         Self {
             id: found.id,
             size: found.size,
             left: found.size,
-            git: ObjectHasher::new(ObjectKind::Blob, found.size),
+            git,
             blake3: blake3::Hasher::new(),
             beginning: Vec::new(),
             sink,
@@ -61,7 +76,10 @@ impl<'s> Checked<'s> {
             let text = format!("the content {} is longer than its {} bytes", self.id, self.size);
             Trouble::Object(Error::new(Kind::Git, text))
         })?;
-        self.git.update(piece).map_err(Trouble::Object)?;
+        match &mut self.git {
+            Name::Guarded(name) => name.update(piece).map_err(Trouble::Object)?,
+            Name::Plain(name) => name.update(piece),
+        }
         self.blake3.update(piece);
         let wanted = BEGINNING_BYTES.saturating_sub(self.beginning.len()).min(piece.len());
         self.beginning.extend_from_slice(&piece[..wanted]);
@@ -73,7 +91,11 @@ impl<'s> Checked<'s> {
             let text = format!("the content {} is {} bytes shorter than it should be", self.id, self.left);
             return Err(Trouble::Object(Error::new(Kind::Git, text)));
         }
-        let name = self.git.finish().map_err(Trouble::Object)?;
+        let name = match self.git {
+            Name::Guarded(name) => name.finish(),
+            Name::Plain(name) => name.finish(),
+        };
+        let name = name.map_err(Trouble::Object)?;
         if name != self.id {
             let text =
                 format!("what the repository holds under the name {} is another object, {name}", self.id);

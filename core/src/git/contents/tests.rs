@@ -160,3 +160,44 @@ fn what_is_elsewhere_is_believed_only_where_something_is_said_of_it() {
     assert_eq!(reader.find_or_believe(missing, Some(99)).unwrap().size, 99);
     assert!(reader.find_or_believe(missing, None).is_err());
 }
+
+#[test]
+fn bytes_that_are_not_as_expected_are_looked_at_again_and_wrong_ones_are_an_error_either_way() {
+    let world = World::new();
+    let large: Vec<u8> = (0..900_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let (ids, pack) = world.packed(&[b"small content", &large]);
+    let read = |id: Oid, expected: Option<[u8; 32]>| {
+        let contents = Contents::open(world.scratch.path()).unwrap();
+        let mut reader = contents.reader();
+        let found = reader.find(id).unwrap();
+        let mut taken = 0;
+        let proof = reader.stream_expecting(&found, expected, &Progress::new(), &mut |piece| {
+            taken += piece.len();
+            Ok(())
+        });
+        proof.map(|proof| (proof, taken))
+    };
+    for (id, content) in ids.iter().zip([&b"small content"[..], &large]) {
+        let right = *blake3::hash(content).as_bytes();
+        for expected in [None, Some(right), Some([0; 32])] {
+            let (proof, taken) = read(*id, expected).unwrap();
+            assert_eq!((proof.blake3, taken), (right, content.len()), "the sink sees everything once");
+        }
+    }
+    // The whole of another object under that name: its CRC and its own name are right.
+    let index = pack.with_extension("idx");
+    let bytes = std::fs::read(&index).unwrap();
+    let mut swapped = bytes.clone();
+    let crcs = 8 + 1024 + 2 * 20;
+    for (at, length) in [(crcs, 4), (crcs + 8, 4)] {
+        let (one, other) = swapped[at..at + 2 * length].split_at_mut(length);
+        one.swap_with_slice(other);
+    }
+    std::fs::remove_file(&index).unwrap();
+    std::fs::write(&index, swapped).unwrap();
+    let other = *blake3::hash(&large).as_bytes();
+    for expected in [None, Some(other), Some([0; 32])] {
+        let Err(Trouble::Object(error)) = read(ids[0], expected) else { panic!("it was taken for sound") };
+        assert!(error.to_string().contains("another object"), "{error}");
+    }
+}

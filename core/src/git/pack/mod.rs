@@ -41,7 +41,9 @@ pub use install::{
 pub(in crate::git) use install::{
     SIGNS_TO_LEAVE_ALONE, is_pack_name, remove_files, sync_directory, whole_packs,
 };
-pub use object::{Compressor, ObjectHasher, ObjectKind, Prepared, hash_object, prepare, prepare_hashed};
+pub use object::{
+    Compressor, ObjectHasher, ObjectKind, PlainObjectHasher, Prepared, hash_object, prepare, prepare_hashed,
+};
 pub use outgoing::{OutgoingPack, Written, stored_bytes};
 pub use reader::{EntryKind, PackReader, RawEntry};
 pub use seek::CommitSeeker;

@@ -224,6 +224,22 @@ impl PackReader {
         Ok(())
     }
 
+    /// The compressed bytes of a small `entry`, without its header, read at once into `buffer`, which only grows. They are
+    /// checked against the CRC in the index.
+    pub fn read_raw<'b>(&self, entry: &RawEntry, buffer: &'b mut Vec<u8>) -> Result<&'b [u8]> {
+        let length = usize::try_from(entry.header_len.saturating_add(entry.compressed_len))
+            .map_err(|_| self.damaged(entry.offset, "it is too long"))?;
+        if buffer.len() < length {
+            buffer.resize(length, 0);
+        }
+        let bytes = &mut buffer[..length];
+        self.read_exact(bytes, entry.offset)?;
+        if crc32fast::hash(bytes) != entry.crc {
+            return Err(self.damaged(entry.offset, "its bytes do not have the CRC that the index says"));
+        }
+        Ok(&bytes[length.min(entry.header_len as usize)..])
+    }
+
     /// An object stored whole, inflated, its name verified. `None` if it is not here; an error if it is a
     /// delta or larger than `max_size` bytes.
     pub fn read_object(&self, oid: &Oid, max_size: u64) -> Result<Option<(ObjectKind, Vec<u8>)>> {
