@@ -20,6 +20,7 @@ use clap::{
 use crate::spans;
 
 pub mod access;
+pub mod audit;
 pub mod look;
 pub mod restore;
 pub mod verify;
@@ -67,6 +68,8 @@ pub const TWINS: &[&str] = &[
     "BACKUPBOT_STAT",
     "BACKUPBOT_SAMPLE",
     "BACKUPBOT_SEED",
+    "BACKUPBOT_SINCE",
+    "BACKUPBOT_HEAD",
     #[cfg(feature = "fault-points")]
     "BACKUPBOT_FAULT",
     #[cfg(feature = "fault-points")]
@@ -74,7 +77,7 @@ pub const TWINS: &[&str] = &[
 ];
 
 /// Commands of the contract that this version does not have yet.
-const UNBUILT: &[&str] = &["reload", "approve", "alerts", "audit", "roots", "lfs", "keys", "report"];
+const UNBUILT: &[&str] = &["reload", "approve", "alerts", "roots", "lfs", "keys", "report"];
 
 /// Watches directories and, within a minute of a change, has it in a Git commit on remotes that you own.
 ///
@@ -183,6 +186,12 @@ pub enum Command {
     /// It is a commented shell script for git and python3, with your remotes in it and no secret. Keep a copy of it where it
     /// does not burn with this machine: backupbot recipe > recipe.sh. With --json it is a list of the commands.
     Recipe(Recipe),
+    /// Show what was done: commits, pushes, orders, changed configurations
+    ///
+    /// Every line is numbered and holds the hash of the line before. With --json the lines are printed as they stand in the
+    /// log.
+    #[command(after_help = audit::EXAMPLES)]
+    Audit(audit::Audit),
     /// Print a completion script for a shell
     Completions(Completions),
 }

@@ -18,6 +18,7 @@ mod support;
 
 mod adoption;
 mod api;
+mod audit;
 mod cli;
 #[cfg(feature = "fault-points")]
 mod crash;

@@ -18,4 +18,5 @@ pub mod repository;
 pub mod root;
 pub mod seat;
 pub mod supervision;
+mod trail;
 pub mod watcher;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Context};
+use backupbot_core::audit::Audit;
 use backupbot_core::config::Config;
 use backupbot_core::ignore::IgnoreRules;
 use backupbot_core::scan::{Bounds, WatchedRoot};
@@ -74,13 +75,20 @@ impl Actor for Root {
 
 /// Starts the tree that `config` describes. Must be called within an actix system; the returned root must be
 /// kept, its end is the end of the tree.
-pub fn start(config: &Config, store: &Store, board: &Board, log: &Logger) -> (Spawned<Root>, Control) {
+pub fn start(
+    config: &Config,
+    store: &Store,
+    board: &Board,
+    audit: &Audit,
+    log: &Logger,
+) -> (Spawned<Root>, Control) {
     let common = Common {
         state_dir: config.state_dir.clone(),
         instance: config.instance.clone(),
         identity: config.identity.clone(),
         store: store.clone(),
         board: board.clone(),
+        audit: audit.clone(),
         log: log.clone(),
         queue: Place::new(),
     };

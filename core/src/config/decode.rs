@@ -175,14 +175,13 @@ fn notification(s: &mut Section<'_>) -> Option<Notification> {
     let mut found = Vec::new();
     let mut kinds = 0;
     for (kind, wrap) in [
-        ("webhook", (|url| Notification::Webhook { url }) as fn(String) -> Notification),
-        ("alertmanager", |url| Notification::Alertmanager { url }),
-        ("ntfy", |url| Notification::Ntfy { url }),
-        ("healthchecks", |url| Notification::Healthchecks { url }),
+        ("webhook", Notification::Webhook as fn(Receiver) -> Notification),
+        ("alertmanager", Notification::Alertmanager),
+        ("ntfy", Notification::Ntfy),
+        ("healthchecks", Notification::Healthchecks),
     ] {
         kinds += usize::from(s.has(kind));
-        let url = s.section(kind, |s| s.required("url", values::web_address)).flatten();
-        found.extend(url.map(wrap));
+        found.extend(s.section(kind, receiver).flatten().map(wrap));
     }
     kinds += usize::from(s.has("smtp"));
     found.extend(s.section("smtp", smtp).flatten().map(Notification::Smtp));
@@ -190,6 +189,18 @@ fn notification(s: &mut Section<'_>) -> Option<Notification> {
         s.problems.error(&s.at, "expected exactly one of webhook, alertmanager, ntfy, healthchecks, smtp");
     }
     found.pop()
+}
+
+/// The address may stand here, or be kept like a secret: whoever knows it can send.
+fn receiver(s: &mut Section<'_>) -> Option<Receiver> {
+    let token = s.secret("token");
+    let is_kept = ["url_file", "url_env", "url_command"].iter().any(|key| s.has(key));
+    let url = if is_kept {
+        s.secret("url").map(ReceiverUrl::Kept)
+    } else {
+        s.required("url", values::web_address).map(ReceiverUrl::Plain)
+    };
+    Some(Receiver { url: url?, token })
 }
 
 fn smtp(s: &mut Section<'_>) -> Option<Smtp> {

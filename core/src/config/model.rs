@@ -174,15 +174,55 @@ impl Default for Alerts {
     }
 }
 
-/// A receiver of alerts. URLs are http or https, without a password.
+/// A receiver of alerts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Notification {
-    Webhook { url: String },
-    Alertmanager { url: String },
-    Ntfy { url: String },
-    Healthchecks { url: String },
+    Webhook(Receiver),
+    Alertmanager(Receiver),
+    Ntfy(Receiver),
+    Healthchecks(Receiver),
     Smtp(Smtp),
+}
+
+impl Notification {
+    /// The word for its kind.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Notification::Webhook(_) => "webhook",
+            Notification::Alertmanager(_) => "alertmanager",
+            Notification::Ntfy(_) => "ntfy",
+            Notification::Healthchecks(_) => "healthchecks",
+            Notification::Smtp(_) => "smtp",
+        }
+    }
+}
+
+/// A receiver over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receiver {
+    /// Where it is.
+    pub url: ReceiverUrl,
+    /// Sent as `Authorization: Bearer`.
+    pub token: Option<SecretSource>,
+}
+
+/// An address of a receiver, which may be all that protects it.
+#[derive(Clone, PartialEq, Eq)]
+pub enum ReceiverUrl {
+    /// As it stands in the configuration: http or https, without a password.
+    Plain(String),
+    /// Kept elsewhere.
+    Kept(SecretSource),
+}
+
+impl std::fmt::Debug for ReceiverUrl {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ReceiverUrl::Plain(_) => formatter.write_str("Plain(…)"),
+            ReceiverUrl::Kept(source) => formatter.debug_tuple("Kept").field(source).finish(),
+        }
+    }
 }
 
 /// A mail server and an envelope.
