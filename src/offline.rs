@@ -150,6 +150,7 @@ impl Offline {
             daemon: false,
             repositories,
             alerts,
+            health: Vec::new(),
         })
     }
 

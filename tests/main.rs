@@ -26,6 +26,8 @@ mod crash_random;
 mod disk;
 mod environment;
 mod faults;
+#[cfg(feature = "fault-points")]
+mod health;
 mod hostile;
 mod http;
 mod http_faults;
@@ -34,6 +36,7 @@ mod inspect;
 mod lifecycle;
 mod look;
 mod main_job;
+mod metrics;
 mod names;
 mod polling;
 mod power;

@@ -20,7 +20,6 @@ enum Asks {
 const UNBUILT: &[(&str, Asks)] = &[
     ("admin.read_token_file", Asks::Set),
     ("admin.restore_dirs", Asks::Set),
-    ("metrics.listen", Asks::Set),
     ("repositories[].mass_change", Asks::Unless("policy", "off")),
     ("repositories[].lfs", Asks::NotNull),
     ("repositories[].encryption", Asks::NotNull),
