@@ -32,7 +32,6 @@ mod settings;
 mod shutdown;
 mod spans;
 mod status;
-mod verified;
 
 use std::process::ExitCode;
 

@@ -32,6 +32,7 @@ mod hostile;
 mod http;
 mod http_faults;
 mod http_refusals;
+mod inspect;
 mod lifecycle;
 mod look;
 mod main_job;

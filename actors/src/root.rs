@@ -1,4 +1,5 @@
-//! The root of the tree: the queue, after it one supervisor for each repository, and the health checker.
+//! The root of the tree: the queue, after it one supervisor for each repository, the inspector of all of them, the
+//! health checker and the alarm.
 //!
 //! The repositories run only while the queue does. When the queue, or a supervisor, fails more often than its
 //! policy allows, the root gives up and the process ends with an exit code of its own, so that whatever started
@@ -20,9 +21,10 @@ use slog::{Logger, warn};
 use crate::board::Board;
 use crate::control::Control;
 use crate::health::HealthChecker;
+use crate::inspector::Inspector;
 use crate::measure;
 use crate::queue::Queue;
-use crate::repository::RepositorySupervisor;
+use crate::repository::{RepositorySupervisor, hang_after};
 use crate::seat::{Common, RepositorySeat};
 use crate::supervision::{
     ChildSpec, Children, ExitHandle, Place, RestartPolicy, Spawned, Supervising, spawn, spawn_on_own_thread,
@@ -72,6 +74,12 @@ impl Actor for Root {
             });
             self.children.add(repository.rank(2).stop_within(STOP_WITHIN).hang_after(None));
         }
+        let (common, seats) = (self.common.clone(), self.seats.clone());
+        let inspector = ChildSpec::new("inspector", "inspector", move |exit| {
+            let (common, seats) = (common.clone(), seats.clone());
+            Ok::<_, String>(spawn(exit, |exit| Inspector::new(common, seats, &exit)))
+        });
+        self.children.add(inspector.rank(3).policy(RestartPolicy::parking()).hang_after(Some(hang_after())));
         let (seats, limits) = (self.seats.clone(), self.limits.clone());
         let (board, log) = (self.common.board.clone(), self.common.log.clone());
         let health = ChildSpec::new("health", "health", move |exit| {

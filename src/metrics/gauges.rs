@@ -2,7 +2,7 @@
 //!
 //! What is not known has no series: a nought that nobody measured would hide trouble. What is not built has none either;
 //! whoever builds it adds it here: `config_reloads_total`, `config_valid` (reloading), `restore_total` (restoring by the
-//! daemon), `last_verified_timestamp_seconds`, `last_drill_timestamp_seconds` ([`proofs`]), and the `lfs_*` family.
+//! daemon), and the `lfs_*` family.
 //! This blocks on the store.
 
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ const RECOVERIES: [&str; 2] = ["database", "repository"];
 /// Name without prefix, unit, help.
 type Gauge = (&'static str, Unit, &'static str);
 
-const GAUGES: [Gauge; 15] = [
+const GAUGES: [Gauge; 17] = [
     ("build_info", Unit::Count, "1, with the version as a label."),
     ("process_start_time_seconds", Unit::Seconds, "When the process began, Unix time."),
     ("queue_depth", Unit::Count, "Paths that wait to be committed, those that cannot be read among them."),
@@ -38,6 +38,16 @@ const GAUGES: [Gauge; 15] = [
         "last_success_timestamp_seconds",
         Unit::Seconds,
         "When the remote was last read back with what it should have, Unix time.",
+    ),
+    (
+        "last_verified_timestamp_seconds",
+        Unit::Seconds,
+        "When what is here was last verified and found well, Unix time.",
+    ),
+    (
+        "last_drill_timestamp_seconds",
+        Unit::Seconds,
+        "When a restore from the remote was last rehearsed and went well, Unix time.",
     ),
     ("remote_up", Unit::Count, "1 if the remote answered and let us in when it was last asked, else 0."),
     (
@@ -88,7 +98,7 @@ pub(super) fn render(control: &Control, started: Moment) -> String {
         let board = control.board();
         for seat in control.seats() {
             repository(board, seat);
-            proofs(seat);
+            proofs(board, seat);
         }
         actors(board);
         health(board);
@@ -162,8 +172,21 @@ fn repository(board: &Board, seat: &RepositorySeat) {
     }
 }
 
-/// The place for the times of the last verification and the last drill.
-fn proofs(_: &RepositorySeat) {}
+/// What the inspector found well.
+fn proofs(board: &Board, seat: &RepositorySeat) {
+    let name = &seat.settings.name;
+    let moment = |gauge: &str, labels: &[(&'static str, String)], seconds: Option<i64>| {
+        if let Some(at) = seconds.and_then(Moment::from_unix_seconds) {
+            set_moment(gauge, labels, at);
+        }
+    };
+    let own = ("repository", name.to_string());
+    moment("last_verified_timestamp_seconds", std::slice::from_ref(&own), board.last_verified(name));
+    for remote in &seat.settings.remotes {
+        let labels = [own.clone(), ("remote", remote.name.to_string())];
+        moment("last_drill_timestamp_seconds", &labels, board.last_drill(name, &remote.name));
+    }
+}
 
 fn actors(board: &Board) {
     let mut up = BTreeMap::new();

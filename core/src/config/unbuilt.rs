@@ -21,8 +21,6 @@ const UNBUILT: &[(&str, Asks)] = &[
     ("admin.read_token_file", Asks::Set),
     ("admin.restore_dirs", Asks::Set),
     ("repositories[].mass_change", Asks::Unless("policy", "off")),
-    ("repositories[].verify", Asks::Set),
-    ("repositories[].drill", Asks::Set),
     ("repositories[].lfs", Asks::NotNull),
     ("repositories[].encryption", Asks::NotNull),
     ("repositories[].remotes[].quota", Asks::Set),

@@ -1,5 +1,6 @@
 //! Git as a format: packs, trees, references and repositories on disk. No transports, no git binary.
 
+pub mod contents;
 pub mod health;
 pub mod housekeeping;
 mod ownership;
@@ -10,5 +11,4 @@ pub mod refs;
 pub mod repository;
 pub mod salvage;
 pub mod size;
-pub mod stream;
 pub mod workshop;

@@ -12,9 +12,9 @@ use git2::{ObjectType, Oid};
 
 use super::{Expected, Health, Look, answer, damage, io_fault, look, shown};
 use crate::error::{Kind, Result};
+use crate::git::contents::{ContentReader, Contents, Trouble};
 use crate::git::pack::{PackReader, PackSet};
-use crate::git::repository::Repository;
-use crate::git::stream::Contents;
+use crate::git::repository::{Repository, git_error};
 use crate::progress::Progress;
 use crate::tree;
 
@@ -50,27 +50,47 @@ fn drawn(path: &std::path::Path, expected: &Expected<'_>, draw: Draw, progress: 
     if let Some(tip) = repository.reference(expected.branch)? {
         connected(&repository, tip, progress)?;
     }
-    let contents = Contents::open(&repository)?;
+    let contents = Contents::open(repository.path())?;
+    let mut reader = contents.reader();
     let mut left = draw.bytes;
     for oid in lots(&repository, draw, progress)? {
         progress.check()?;
         progress.tick();
-        let read = contents.stream(&oid, &mut |piece| {
-            progress.check()?;
-            progress.tick();
-            left = left.saturating_sub(piece.len() as u64);
-            Ok(())
-        });
-        match read {
+        match read_proven(&repository, &mut reader, oid, progress) {
             // Nobody needed it any more, and it was removed meanwhile.
             Err(error) if error.kind() == Kind::Git && !is_there(&repository, &oid)? => {}
-            read => read?,
+            read => left = left.saturating_sub(read?),
         }
         if left == 0 {
             break;
         }
     }
     Ok(())
+}
+
+/// Reads an object of any kind and whether its bytes are what its name says; how many they are.
+fn read_proven(
+    repository: &Repository,
+    reader: &mut ContentReader<'_>,
+    oid: Oid,
+    progress: &Progress,
+) -> Result<u64> {
+    let objects = repository.objects()?;
+    let fail = |error| git_error("read an object of", repository.path(), error);
+    let (size, kind) = objects.read_header(oid).map_err(fail)?;
+    if kind == ObjectType::Blob {
+        let found = reader.find(oid)?;
+        let mut tick = |_: &[u8]| {
+            progress.tick();
+            Ok(())
+        };
+        let read = reader.stream(&found, progress, &mut tick);
+        read.map_err(|(Trouble::Object(error) | Trouble::Elsewhere(error))| error)?;
+        return Ok(found.size);
+    }
+    // It compares the name.
+    objects.read(oid).map_err(fail)?;
+    Ok(size as u64)
 }
 
 fn is_there(repository: &Repository, oid: &Oid) -> Result<bool> {
