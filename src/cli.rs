@@ -21,6 +21,7 @@ use crate::spans;
 
 pub mod access;
 pub mod audit;
+pub mod drill;
 pub mod look;
 pub mod restore;
 pub mod verify;
@@ -68,6 +69,7 @@ pub const TWINS: &[&str] = &[
     "BACKUPBOT_STAT",
     "BACKUPBOT_SAMPLE",
     "BACKUPBOT_SEED",
+    "BACKUPBOT_WHOLE",
     "BACKUPBOT_SINCE",
     "BACKUPBOT_HEAD",
     #[cfg(feature = "fault-points")]
@@ -179,6 +181,13 @@ pub enum Command {
     /// backed up. Exits with 3 and names what is wrong, and with 1 if it could not be found out.
     #[command(after_help = verify::EXAMPLES)]
     Verify(Box<verify::Verify>),
+    /// Rehearse a restore: take files from a remote as a new machine would, restore them aside, and compare
+    ///
+    /// The files are restored into a scratch directory in the state directory, read again from there, compared with what was
+    /// recorded when they were backed up and with what is here, and removed. Exits with 3 and names what is wrong, and with 1
+    /// if it could not be found out. A running daemon does the same on schedule.
+    #[command(after_help = drill::EXAMPLES)]
+    Drill(drill::Drill),
     /// Look after the remotes that a network leads to
     Remote(Remote),
     /// Print the plain commands that get everything back without BackupBot

@@ -26,13 +26,17 @@ mod crash_random;
 mod disk;
 mod environment;
 mod faults;
+#[cfg(feature = "fault-points")]
+mod health;
 mod hostile;
 mod http;
 mod http_faults;
 mod http_refusals;
+mod inspect;
 mod lifecycle;
 mod look;
 mod main_job;
+mod metrics;
 mod names;
 mod polling;
 mod power;

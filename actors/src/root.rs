@@ -1,4 +1,5 @@
-//! The root of the tree: the queue, and after it one supervisor for each repository.
+//! The root of the tree: the queue, after it one supervisor for each repository, the inspector of all of them, the
+//! health checker and the alarm.
 //!
 //! The repositories run only while the queue does. When the queue, or a supervisor, fails more often than its
 //! policy allows, the root gives up and the process ends with an exit code of its own, so that whatever started
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use actix::{Actor, Context};
 use backupbot_core::audit::Audit;
-use backupbot_core::config::Config;
+use backupbot_core::config::{Alerts, Config};
 use backupbot_core::ignore::IgnoreRules;
 use backupbot_core::scan::{Bounds, WatchedRoot};
 use backupbot_core::store::Store;
@@ -19,8 +20,11 @@ use slog::{Logger, warn};
 
 use crate::board::Board;
 use crate::control::Control;
+use crate::health::HealthChecker;
+use crate::inspector::Inspector;
+use crate::measure;
 use crate::queue::Queue;
-use crate::repository::RepositorySupervisor;
+use crate::repository::{RepositorySupervisor, hang_after};
 use crate::seat::{Common, RepositorySeat};
 use crate::supervision::{
     ChildSpec, Children, ExitHandle, Place, RestartPolicy, Spawned, Supervising, spawn, spawn_on_own_thread,
@@ -33,6 +37,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(40);
 pub struct Root {
     common: Common,
     seats: Vec<Arc<RepositorySeat>>,
+    limits: Alerts,
     children: Children,
 }
 
@@ -69,6 +74,19 @@ impl Actor for Root {
             });
             self.children.add(repository.rank(2).stop_within(STOP_WITHIN).hang_after(None));
         }
+        let (common, seats) = (self.common.clone(), self.seats.clone());
+        let inspector = ChildSpec::new("inspector", "inspector", move |exit| {
+            let (common, seats) = (common.clone(), seats.clone());
+            Ok::<_, String>(spawn(exit, |exit| Inspector::new(common, seats, &exit)))
+        });
+        self.children.add(inspector.rank(3).policy(RestartPolicy::parking()).hang_after(Some(hang_after())));
+        let (seats, limits) = (self.seats.clone(), self.limits.clone());
+        let (board, log) = (self.common.board.clone(), self.common.log.clone());
+        let health = ChildSpec::new("health", "health", move |exit| {
+            let (seats, limits, board, log) = (seats.clone(), limits.clone(), board.clone(), log.clone());
+            Ok::<_, String>(spawn(exit, |exit| HealthChecker::new(seats, limits, &board, &log, &exit)))
+        });
+        self.children.add(health.rank(3));
         self.children.attach(ctx);
     }
 }
@@ -98,9 +116,13 @@ pub fn start(
         .map(|settings| Arc::new(seat_of(&common, config.limits.repository_size, settings, log)))
         .collect();
     let control = Control::new(common.clone(), seats.clone());
+    for settings in &config.repositories {
+        measure::begin(settings);
+    }
+    let limits = config.alerts.clone();
     let root = spawn(ExitHandle::topmost(), |exit| {
         let children = Children::new(&exit, board, log);
-        Root { common, seats, children }
+        Root { common, seats, limits, children }
     });
     (root, control)
 }

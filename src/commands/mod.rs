@@ -6,6 +6,7 @@ mod check;
 mod completions;
 mod control;
 mod diff;
+mod drill;
 mod ls;
 mod once;
 mod page;
@@ -36,6 +37,7 @@ pub fn obey(world: &World, invocation: &Invocation) -> Result<Exit, Failure> {
         Command::Why(why) => why::why(world, global, why),
         Command::Restore(restore) => restore::restore(world, global, restore),
         Command::Verify(verify) => verify::verify(world, invocation, verify),
+        Command::Drill(drill) => drill::drill(world, invocation, drill),
         Command::Snapshots(snapshots) => snapshots::snapshots(world, global, snapshots),
         Command::Ls(ls) => ls::ls(world, global, ls),
         Command::Cat(cat) => cat::cat(world, global, cat),

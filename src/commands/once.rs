@@ -141,7 +141,12 @@ async fn back_up(
     meter: &Meter,
     log: &Logger,
 ) -> Result<Outcome, Failure> {
-    let config = &settings.config;
+    let mut config = settings.config.clone();
+    for repository in &mut config.repositories {
+        // Schedules are for who stays: `verify` and `drill` do it on demand.
+        (repository.verify, repository.drill) = (None, None);
+    }
+    let config = &config;
     let mut signals =
         Signals::install(log).map_err(|error| Failure::io("cannot listen for signals", error))?;
     let reader = store.reader();

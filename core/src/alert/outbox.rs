@@ -59,6 +59,6 @@ impl Outbox {
         let error = self.last_error.as_ref()?;
         let dropped =
             if self.dropped == 0 { String::new() } else { format!(", {} were dropped", self.dropped) };
-        Some(format!("{error}; {} messages wait{dropped}", self.waiting.len()))
+        Some(format!("{error}; waiting messages: {}{dropped}", self.waiting.len()))
     }
 }

@@ -103,7 +103,7 @@ fn what_was_not_delivered_is_tried_again_ever_more_rarely_and_is_bounded() {
     assert_eq!(outbox.due(900_000).len(), 1);
     assert_eq!(outbox.due(-1_000_000_000).len(), 1, "the clock was set back");
     (0..300).for_each(|_| outbox.put(fired()));
-    assert_eq!(outbox.trouble().unwrap(), "no route; 200 messages wait, 101 were dropped");
+    assert_eq!(outbox.trouble().unwrap(), "no route; waiting messages: 200, 101 were dropped");
     outbox.arrived(200);
     assert_eq!((outbox.trouble(), outbox.due(0).len()), (None, 0));
 }

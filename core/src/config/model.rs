@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::names::{RemoteName, RepositoryName, RootName};
+use crate::verify::Sample;
 
 use super::branch::BranchTemplate;
 use super::url::RemoteUrl;
@@ -252,10 +253,10 @@ pub struct Repository {
     pub batch: Batch,
     /// The guard against mass deletion and mass rewriting.
     pub mass_change: MassChange,
-    /// How remotes are checked.
-    pub verify: Verify,
-    /// How restoring is rehearsed.
-    pub drill: Drill,
+    /// When what is here is verified; `None`: not on schedule.
+    pub verify: Option<Verify>,
+    /// When restoring from the remotes is rehearsed; `None`: not on schedule.
+    pub drill: Option<Drill>,
     /// The retry law.
     pub retry: Retry,
     /// `None`: every file is a blob.
@@ -339,20 +340,20 @@ impl Default for MassChange {
     }
 }
 
-/// How remotes are checked.
+/// When what is here is verified.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verify {
-    /// Share of files looked at each time.
-    pub sample: f64,
+    /// How much is read each time.
+    pub sample: Sample,
     /// How often a sample is.
     pub every: Duration,
-    /// How often everything is.
-    pub full_every: Duration,
+    /// How often everything is; `None`: never on schedule.
+    pub full_every: Option<Duration>,
 }
 
 impl Default for Verify {
     fn default() -> Self {
-        Self { sample: 0.01, every: DAY, full_every: 30 * DAY }
+        Self { sample: Sample::Share(10_000), every: DAY, full_every: Some(30 * DAY) }
     }
 }
 
@@ -361,13 +362,13 @@ impl Default for Verify {
 pub struct Drill {
     /// How often.
     pub every: Duration,
-    /// Share of files restored and compared.
-    pub sample: f64,
+    /// How much is restored and compared.
+    pub sample: Sample,
 }
 
 impl Default for Drill {
     fn default() -> Self {
-        Self { every: 7 * DAY, sample: 0.01 }
+        Self { every: 7 * DAY, sample: Sample::Share(10_000) }
     }
 }
 

@@ -20,10 +20,7 @@ enum Asks {
 const UNBUILT: &[(&str, Asks)] = &[
     ("admin.read_token_file", Asks::Set),
     ("admin.restore_dirs", Asks::Set),
-    ("metrics.listen", Asks::Set),
     ("repositories[].mass_change", Asks::Unless("policy", "off")),
-    ("repositories[].verify", Asks::Set),
-    ("repositories[].drill", Asks::Set),
     ("repositories[].lfs", Asks::NotNull),
     ("repositories[].encryption", Asks::NotNull),
     ("repositories[].remotes[].quota", Asks::Set),
