@@ -25,6 +25,7 @@ mod crash_random;
 mod disk;
 mod environment;
 mod faults;
+mod guard;
 mod hostile;
 mod http;
 mod http_faults;

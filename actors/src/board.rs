@@ -5,6 +5,7 @@
 //! alerts read, and a waiter awaits the next change instead of asking again and again. A published value says
 //! *since when*, never *for how long*: durations are worked out when somebody looks.
 
+mod guard;
 mod rows;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::supervision::{ChildId, ExitReason, lock};
 
+pub use guard::{GuardStatus, MassChangeStatus, QuarantineStatus, RepositoryState};
 pub use rows::{
     ChildState, ChildStatus, LastExit, Moment, Recovered, RemoteState, RemoteStatus, RemoteView,
     RepositoryStatus, RepositoryView, RootState, RootStatus, SkippedFile,

@@ -169,7 +169,6 @@ fn every_key_without_code_behind_it_is_refused_and_named() {
         ("alerts: {notify: [{ntfy: {url: 'https://a/b?c'}}]}", "2 alerts.notify", "notify"),
         ("defaults: {lfs: {}}", "2 defaults.lfs", "lfs"),
         ("defaults: {verify: {sample: 1%}}", "2 defaults.verify", "verify"),
-        ("defaults: {mass_change: {policy: alert}}", "2 defaults.mass_change", "mass_change"),
     ]
     .map(|(text, site, key)| (MINIMAL.replacen('\n', &format!("\n{text}\n"), 1), site, key))
     .into_iter()
@@ -178,8 +177,6 @@ fn every_key_without_code_behind_it_is_refused_and_named() {
             ("lfs: {threshold: 1MiB}", "6 repositories[0].lfs", "lfs"),
             ("encryption: {method: git-crypt, key_file: /k}", "6 repositories[0].encryption", "encryption"),
             ("encryption: {method: gpg, recipients: [/k]}", "6 repositories[0].encryption", "encryption"),
-            ("mass_change: {policy: quarantine}", "6 repositories[0].mass_change", "mass_change"),
-            ("mass_change: {share: 0.3}", "6 repositories[0].mass_change", "mass_change"),
             ("verify: {every: 2d}", "6 repositories[0].verify", "verify"),
             ("drill: {sample: 2%}", "6 repositories[0].drill", "drill"),
         ]
