@@ -123,8 +123,11 @@ impl Judge<'_> {
         if !window.may_hold(self.guard.limits) {
             return Ok(None);
         }
-        let before = i64::try_from(files.count_contents(root)?).unwrap_or(i64::MAX);
-        Ok(window.judge(before.saturating_add(tally.files()), self.guard.limits))
+        let now = window.files(|| {
+            let before = i64::try_from(files.count_contents(root)?).unwrap_or(i64::MAX);
+            Ok(before.saturating_add(tally.files()))
+        })?;
+        Ok(window.judge(now, self.guard.limits))
     }
 
     /// Remembers what was judged, for the batch that builds on `tip`; absent if this one made no commit.

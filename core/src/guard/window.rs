@@ -15,6 +15,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::tally::Tally;
 use crate::config::MassChange;
+use crate::error::Result;
 
 /// Steps that are kept; then neighbours are merged.
 const MOST_STEPS: usize = 512;
@@ -70,6 +71,8 @@ impl Step {
 #[derive(Debug, Clone, Default)]
 pub struct Window {
     steps: VecDeque<Step>,
+    /// Files that the root has now, once somebody has counted them.
+    files: Option<i64>,
 }
 
 impl Window {
@@ -78,6 +81,7 @@ impl Window {
     /// What is excused changes the state that the root is compared with: a content that goes is not missed, and one that
     /// comes is missed if it goes.
     pub fn take(&mut self, tally: &Tally, at_s: i64) -> bool {
+        self.files = self.files.map(|files| files.saturating_add(tally.files()));
         let (mut files, mut changes) = (0, Vec::new());
         let mut change = |content: u64, more: i32| {
             files += i64::from(more);
@@ -129,6 +133,16 @@ impl Window {
                 *more != 0
             });
         }
+    }
+
+    /// How many files the root has now; `count` goes through all of them, once.
+    pub fn files(&mut self, count: impl FnOnce() -> Result<i64>) -> Result<i64> {
+        let files = match self.files {
+            Some(files) => files,
+            None => count()?,
+        };
+        self.files = Some(files);
+        Ok(files)
     }
 
     /// How many files more than at the window's start have each content.
