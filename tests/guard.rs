@@ -179,6 +179,31 @@ fn a_quarantine_survives_a_kill_and_an_approval_moves_the_protected_branch_forwa
 }
 
 #[test]
+fn a_lost_database_does_not_end_a_quarantine() {
+    let mut setup = Setup::new();
+    let daemon = with_files(&mut setup);
+    let before = setup.remote().tip("main").unwrap();
+    encrypt(&setup, 0..FILES);
+    let branch = in_quarantine(&daemon);
+    arrives(&setup, &branch);
+    daemon.stop_or_fail();
+    fs::remove_file(setup.state().join("state.redb")).unwrap();
+    encrypt(&setup, 0..1);
+    write(&setup.root(), "more", "x");
+    let daemon = setup.start();
+    assert_eq!(in_quarantine(&daemon), branch);
+    let status = daemon.api().status();
+    let quarantine = &status["repositories"][0]["quarantine"];
+    assert_eq!((&quarantine["lost"], &quarantine["of"]), (&json!(FILES), &json!(FILES)));
+    arrives(&setup, &branch);
+    assert_eq!(setup.remote().tip("main").unwrap(), before);
+    assert_eq!(post(&daemon, "approve").status, 200);
+    daemon.api().flush();
+    daemon.stop();
+    setup.assert_all_is_well();
+}
+
+#[test]
 fn a_rejection_pauses_and_the_files_come_back_from_the_protected_branch() {
     let mut setup = Setup::new();
     let daemon = with_files(&mut setup);

@@ -181,6 +181,8 @@ pub enum GuardNote {
     Tell(Seen),
     /// The quarantine was approved: the protected branch stands at this commit.
     End(Oid),
+    /// A quarantine is in force of which the database knew nothing.
+    Reopen(Box<Quarantine>),
     /// The quarantine was rejected.
     Reject,
 }

@@ -202,6 +202,7 @@ impl Handler<NoteOfGuard> for Queue {
             GuardNote::End(commit) => {
                 store.end_quarantine(name, &Approval { commit: raw(*commit), at_ms: now_ms() })
             }
+            GuardNote::Reopen(quarantine) => store.reopen_quarantine(name, quarantine),
             GuardNote::Reject => store.reject_quarantine(name, now_ms()),
         })?;
         if is_end {

@@ -29,8 +29,9 @@ use crate::git::refs;
 use crate::git::repository::Repository;
 use crate::names::RootName;
 use crate::progress::Progress;
+use crate::snapshot::raw;
 use crate::store::files::FilesView;
-use crate::store::guard::Quarantine;
+use crate::store::guard::{Quarantine, Seen};
 
 use self::restores::Restores;
 pub use self::tally::Tally;
@@ -178,6 +179,37 @@ pub fn is_approved(repository: &Repository, quarantine: &Quarantine, protected: 
         (Some(tip), Some(stands)) => repository.is_ancestor(tip, stands),
         _ => Ok(false),
     }
+}
+
+/// The quarantine that stands open in the repository, where nothing is known of it any more because the database was lost.
+pub fn reopen(
+    repository: &Repository,
+    instance: &str,
+    protected: &str,
+    roots: &[RootName],
+    progress: &Progress,
+) -> Result<Option<Quarantine>> {
+    let Some(stands) = repository.reference(protected)? else { return Ok(None) };
+    let own = format!("{}{instance}/", branch::PREFIX);
+    let mut open = branch::open(repository, stands)?;
+    open.retain(|(name, _)| name.strip_prefix(&own).is_some_and(|start| !start.contains('/')));
+    let Some((name, tip)) = open.pop() else { return Ok(None) };
+    let mut worst: Option<Seen> = None;
+    for root in roots {
+        progress.check()?;
+        let (lost, of) = past::lost_between(repository, stands, tip, root)?;
+        if worst.as_ref().is_none_or(|worst| worst.lost < lost) {
+            let at_ms = repository.git().find_commit(tip).map_or(0, |commit| commit.time().seconds() * 1000);
+            worst = Some(Seen { root: root.clone(), lost, of, at_ms });
+        }
+    }
+    Ok(worst.map(|seen| Quarantine {
+        branch: name,
+        protected_branch: protected.to_owned(),
+        protected: raw(stands),
+        seen,
+        rejected_ms: None,
+    }))
 }
 
 fn seconds(duration: Duration) -> i64 {

@@ -8,7 +8,7 @@ use actix::Addr;
 use backupbot_core::clock::left_until;
 use backupbot_core::config::MassChangePolicy;
 use backupbot_core::disk::Room;
-use backupbot_core::error::Result;
+use backupbot_core::error::{Error, Kind, Result};
 use backupbot_core::fault;
 use backupbot_core::git::pack;
 use backupbot_core::git::refs;
@@ -228,7 +228,13 @@ impl Cycle {
             Built::Unchanged(settlement, summary) => (*settlement, summary),
             Built::Commit(staged, summary) => {
                 let staged = Arc::new(*staged);
-                let opens = self.opened_by(&staged, &summary);
+                let opens = match self.opened_by(&staged, &summary) {
+                    Ok(opens) => opens,
+                    Err(error) => {
+                        self.drop_pack(staged).await?;
+                        return Err(error.into());
+                    }
+                };
                 let stage = Stage { repository: repository.clone(), staged: staged.clone(), opens };
                 if let Err(error) = self.queue.send(stage).await? {
                     self.drop_pack(staged).await?;
@@ -273,19 +279,23 @@ impl Cycle {
         Ok(())
     }
 
-    /// The quarantine that begins with a commit: it is where the branch is not that of the batch.
-    fn opened_by(&self, staged: &StagedCommit, summary: &Summary) -> Option<Quarantine> {
-        let (root, loss) = summary.mass_change.as_ref()?;
+    /// The quarantine that begins with a commit. Were such a commit staged without it, the next one would bring the mass
+    /// change to the protected branch.
+    fn opened_by(&self, staged: &StagedCommit, summary: &Summary) -> Result<Option<Quarantine>> {
+        let Some((root, loss)) = &summary.mass_change else { return Ok(None) };
         if self.seat.settings.mass_change.policy != MassChangePolicy::Quarantine {
-            return None;
+            return Ok(None);
         }
-        Some(Quarantine {
+        let checkpoint = self.seat.common.store.reader().checkpoint(&self.seat.settings.name)?;
+        let text = "a mass change was found where nothing was committed before";
+        let checkpoint = checkpoint.ok_or_else(|| Error::new(Kind::Internal, text))?;
+        Ok(Some(Quarantine {
             branch: staged.branch.clone(),
-            protected_branch: self.seat.protected_branch().ok()?,
-            protected: self.seat.common.store.reader().checkpoint(&self.seat.settings.name).ok()??.commit,
+            protected_branch: self.seat.protected_branch()?,
+            protected: checkpoint.commit,
             seen: Seen { root: root.clone(), lost: loss.lost, of: loss.of, at_ms: now_ms() },
             rejected_ms: None,
-        })
+        }))
     }
 
     /// Which roots are known whole from now on, and what was noticed.

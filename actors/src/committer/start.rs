@@ -102,7 +102,7 @@ impl Start {
     /// An approval that a crash cut off after the branch had moved is recorded; a protected branch that was lost with its
     /// repository is set again.
     async fn finish_approval(&self) -> std::result::Result<(), Trouble> {
-        let Some(quarantine) = self.seat.quarantine()? else { return Ok(()) };
+        let Some(quarantine) = self.seat.quarantine()? else { return self.reopen_quarantine().await };
         let (path, protected) = (self.seat.path.clone(), self.seat.protected_branch()?);
         let approved = run_job(&self.exit, "look for an approval", move |_| {
             let repository = Repository::open(&path)?;
@@ -117,6 +117,28 @@ impl Start {
             info!(self.log, "an approval that was on its way is recorded");
             let note = GuardNote::End(commit);
             self.queue.send(NoteOfGuard { repository: self.seat.settings.name.clone(), note }).await??;
+        }
+        Ok(())
+    }
+
+    /// A database that is new here says nothing of a quarantine; the branches do.
+    async fn reopen_quarantine(&self) -> std::result::Result<(), Trouble> {
+        let name = &self.seat.settings.name;
+        let reader = self.seat.common.store.reader();
+        if reader.checkpoint(name)?.is_some() {
+            return Ok(());
+        }
+        let seat = self.seat.clone();
+        let found = run_job(&self.exit, "look for a quarantine", move |progress| {
+            let roots: Vec<RootName> = seat.roots.iter().map(|root| root.name.clone()).collect();
+            let (repository, protected) = (Repository::open(&seat.path)?, seat.protected_branch()?);
+            guard::reopen(&repository, &seat.common.instance, &protected, &roots, progress)
+        });
+        if let Some(quarantine) = found.await? {
+            warn!(self.log, "the quarantine goes on, although the database knew nothing of it";
+                  "branch" => &quarantine.branch);
+            let note = GuardNote::Reopen(Box::new(quarantine));
+            self.queue.send(NoteOfGuard { repository: name.clone(), note }).await??;
         }
         Ok(())
     }

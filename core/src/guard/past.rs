@@ -56,6 +56,26 @@ pub(super) fn read(
     Ok(windows)
 }
 
+/// How many files of a root are lost between two commits, and how many there were in the older one.
+pub(super) fn lost_between(
+    repository: &Repository,
+    old: Oid,
+    new: Oid,
+    root: &RootName,
+) -> Result<(u64, u64)> {
+    let lost = difference(repository, Some(old), new, root, &Restores::default())?;
+    let mut window = Window::default();
+    window.take(&lost, 0);
+    let objects = repository.objects()?;
+    let top = tree::lookup(&objects, repository.tree_of(old)?, &RelPath::root().to_git_path(root))?;
+    let mut of = 0;
+    tree::diff_paths(&objects, None, top.filter(|top| top.is_tree()).map(|top| top.oid), &mut |_| {
+        of += 1;
+        Ok(())
+    })?;
+    Ok((window.taken_away(), of))
+}
+
 /// The commits after `start_s`, newest first, up to where no root counts any more.
 fn within(
     repository: &Repository,

@@ -185,9 +185,14 @@ impl Window {
         }
     }
 
+    /// How many files were taken away, step by step.
+    pub fn taken_away(&self) -> u64 {
+        self.steps.iter().map(Step::taken_away).sum()
+    }
+
     /// Whether enough was taken away for a loss; cheap, and too often yes.
     pub fn may_hold(&self, limits: &MassChange) -> bool {
-        self.steps.iter().map(Step::taken_away).sum::<u64>() >= limits.min_files
+        self.taken_away() >= limits.min_files
     }
 
     /// The loss, if it is one by `limits`, of a root that has `files` files now.

@@ -113,6 +113,11 @@ impl QueueStore {
         })
     }
 
+    /// A quarantine is in force of which the database knew nothing.
+    pub fn reopen_quarantine(&mut self, repository: &RepositoryName, quarantine: &Quarantine) -> Result<()> {
+        self.change_guard(repository, |record| record.quarantine = Some(quarantine.clone()))
+    }
+
     /// The quarantine is rejected, and the repository paused, if it was not.
     pub fn reject_quarantine(&mut self, repository: &RepositoryName, at_ms: i64) -> Result<()> {
         self.store.write(|transaction| {
