@@ -30,7 +30,6 @@ mod settings;
 mod shutdown;
 mod spans;
 mod status;
-mod verified;
 
 use std::process::ExitCode;
 

@@ -18,6 +18,7 @@ mod support;
 
 mod adoption;
 mod api;
+mod audit;
 mod cli;
 #[cfg(feature = "fault-points")]
 mod crash;
@@ -30,6 +31,7 @@ mod hostile;
 mod http;
 mod http_faults;
 mod http_refusals;
+mod inspect;
 mod lifecycle;
 mod look;
 mod main_job;

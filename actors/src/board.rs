@@ -6,6 +6,7 @@
 //! *since when*, never *for how long*: durations are worked out when somebody looks.
 
 mod guard;
+mod inspections;
 mod rows;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 use crate::supervision::{ChildId, ExitReason, lock};
 
 pub use guard::{GuardStatus, MassChangeStatus, QuarantineStatus, RepositoryState};
+pub use inspections::InspectionStatus;
 pub use rows::{
     ChildState, ChildStatus, LastExit, Moment, Recovered, RemoteState, RemoteStatus, RemoteView,
     RepositoryStatus, RepositoryView, RootState, RootStatus, SkippedFile,
@@ -32,6 +34,7 @@ struct Rows {
     repositories: BTreeMap<RepositoryName, RepositoryStatus>,
     roots: BTreeMap<(RepositoryName, RootName), RootStatus>,
     remotes: BTreeMap<(RepositoryName, RemoteName), RemoteStatus>,
+    inspections: BTreeMap<RepositoryName, Vec<InspectionStatus>>,
     recoveries: BTreeMap<&'static str, u64>,
     /// The latest of each kind and place, for people.
     recovered: BTreeMap<(&'static str, String), Recovered>,
@@ -237,10 +240,11 @@ impl Board {
     /// Forgets a repository that is no longer configured, its roots and its remotes.
     pub fn forget_repository(&self, name: &RepositoryName) {
         self.change(|rows| {
+            let inspections = rows.inspections.remove(name).is_some();
             let repository = rows.repositories.remove(name).is_some();
             let roots = remove_where(&mut rows.roots, |(repository, _)| repository == name);
             let remotes = remove_where(&mut rows.remotes, |(repository, _)| repository == name);
-            repository || roots || remotes
+            repository || roots || remotes || inspections
         });
     }
 

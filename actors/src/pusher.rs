@@ -28,6 +28,7 @@ use crate::job::{self, JobOutcome};
 use crate::messages::{PushNow, Refusal, ResumeRemote, Wake};
 use crate::seat::{RepositorySeat, now_ms};
 use crate::supervision::ExitHandle;
+use crate::trail;
 
 /// The pause after an attempt of which our own state could not be read or written, doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -150,12 +151,14 @@ impl Pusher {
                     now_ms: now_ms(),
                 };
                 let repository = seat.settings.name.clone();
-                delivery::deliver(
+                let delivery = delivery::deliver(
                     &wanted,
                     &record,
                     &mut || board.publish_remote(&repository, pushing.clone()),
                     progress,
-                )
+                )?;
+                trail::delivered(&seat, &remote, &branch, &delivery);
+                Ok(delivery)
             })
             .await
         };

@@ -1,4 +1,4 @@
-//! The root of the tree: the queue, and after it one supervisor for each repository.
+//! The root of the tree: the queue, after it one supervisor for each repository, and the inspector of all of them.
 //!
 //! The repositories run only while the queue does. When the queue, or a supervisor, fails more often than its
 //! policy allows, the root gives up and the process ends with an exit code of its own, so that whatever started
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Context};
+use backupbot_core::audit::Audit;
 use backupbot_core::config::Config;
 use backupbot_core::ignore::IgnoreRules;
 use backupbot_core::scan::{Bounds, WatchedRoot};
@@ -18,8 +19,9 @@ use slog::{Logger, warn};
 
 use crate::board::Board;
 use crate::control::Control;
+use crate::inspector::Inspector;
 use crate::queue::Queue;
-use crate::repository::RepositorySupervisor;
+use crate::repository::{RepositorySupervisor, hang_after};
 use crate::seat::{Common, RepositorySeat};
 use crate::supervision::{
     ChildSpec, Children, ExitHandle, Place, RestartPolicy, Spawned, Supervising, spawn, spawn_on_own_thread,
@@ -68,19 +70,32 @@ impl Actor for Root {
             });
             self.children.add(repository.rank(2).stop_within(STOP_WITHIN).hang_after(None));
         }
+        let (common, seats) = (self.common.clone(), self.seats.clone());
+        let inspector = ChildSpec::new("inspector", "inspector", move |exit| {
+            let (common, seats) = (common.clone(), seats.clone());
+            Ok::<_, String>(spawn(exit, |exit| Inspector::new(common, seats, &exit)))
+        });
+        self.children.add(inspector.rank(3).policy(RestartPolicy::parking()).hang_after(Some(hang_after())));
         self.children.attach(ctx);
     }
 }
 
 /// Starts the tree that `config` describes. Must be called within an actix system; the returned root must be
 /// kept, its end is the end of the tree.
-pub fn start(config: &Config, store: &Store, board: &Board, log: &Logger) -> (Spawned<Root>, Control) {
+pub fn start(
+    config: &Config,
+    store: &Store,
+    board: &Board,
+    audit: &Audit,
+    log: &Logger,
+) -> (Spawned<Root>, Control) {
     let common = Common {
         state_dir: config.state_dir.clone(),
         instance: config.instance.clone(),
         identity: config.identity.clone(),
         store: store.clone(),
         board: board.clone(),
+        audit: audit.clone(),
         log: log.clone(),
         queue: Place::new(),
     };

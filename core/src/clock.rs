@@ -4,9 +4,13 @@
 //! further than the longest pause that it can stand for: a clock that was set back a year would otherwise stop
 //! a retry for a year. What is measured within one run is measured with [`Instant`], which nobody can set.
 
+mod moment;
+
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
+
+pub use moment::Moment;
 
 /// A difference between the two clocks that is too small to be a jump.
 const SLACK_MS: i64 = 1_000;

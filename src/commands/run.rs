@@ -7,6 +7,7 @@ use actix_web::web::Data;
 use backupbot_actors::board::{Board, Moment};
 use backupbot_actors::control::Control;
 use backupbot_actors::root;
+use backupbot_core::audit::{Audit, Event};
 use backupbot_core::store::Store;
 use slog::{Logger, info, warn};
 
@@ -50,10 +51,11 @@ fn daemon(
     let listener = boot::bind(&settings.config.admin, log)?;
     boot::make_token(&settings.config, log)?;
     let recovery = ground.recovery.as_ref().map(boot::recovered);
-    let (store, settings, meter, log) = (ground.store, settings.clone(), meter.clone(), log.clone());
+    let (store, audit) = (ground.store, ground.audit);
+    let (settings, meter, log) = (settings.clone(), meter.clone(), log.clone());
     let end = boot::on_a_thread_that_stays(move || {
         let system = actix_rt::System::new();
-        let end = system.block_on(serve(&settings, store, recovery, listener, &meter, &log));
+        let end = system.block_on(serve(&settings, store, &audit, recovery, listener, &meter, &log));
         std::mem::forget(system);
         end
     })?;
@@ -68,6 +70,7 @@ fn daemon(
 async fn serve(
     settings: &Settings,
     store: Store,
+    audit: &Audit,
     recovery: Option<String>,
     listener: TcpListener,
     meter: &Meter,
@@ -90,7 +93,7 @@ async fn serve(
     if let Some(words) = recovery {
         board.recovered("database", "", &words);
     }
-    let (tree, control) = root::start(config, &store, &board, log);
+    let (tree, control) = root::start(config, &store, &board, audit, log);
     let reader = store.reader();
     door.open(Inside { control: control.clone(), reader: reader.clone() });
     let server = http::serve(listener, door.clone())
@@ -117,6 +120,8 @@ async fn serve(
     }
     door.close();
     server.stop(false).await;
+    audit.record(Event::new("stop", if end == End::Stopped { "ok" } else { "gave up" }));
+    audit.sync();
     if end == End::Stopped {
         shutdown::mark_stopped(&store, log);
     }

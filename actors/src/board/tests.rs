@@ -178,3 +178,19 @@ fn a_leak_counts_until_it_is_over() {
     drop((first, second));
     assert_eq!(board.leaked(), 0);
 }
+
+#[test]
+fn what_the_inspector_found_well_is_published_in_unix_seconds_by_place() {
+    let board = Board::new();
+    let (repository, usb) = (RepositoryName::new("documents").unwrap(), RemoteName::new("usb").unwrap());
+    assert_eq!((board.last_verified(&repository), board.last_drill(&repository, &usb)), (None, None));
+    let at = |remote: Option<&str>, seconds| InspectionStatus {
+        remote: remote.map(str::to_owned),
+        last_good: Moment::from_unix_seconds(seconds),
+        ..InspectionStatus::default()
+    };
+    board.publish_inspections(&repository, vec![at(None, 7), at(Some("usb"), 8)]);
+    assert_eq!((board.last_verified(&repository), board.last_drill(&repository, &usb)), (Some(7), Some(8)));
+    board.forget_repository(&repository);
+    assert!(board.inspections(&repository).is_empty());
+}

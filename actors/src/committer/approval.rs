@@ -14,6 +14,7 @@ use crate::messages::{Approve, Approved, GuardNote, NoteOfGuard, Refusal};
 use crate::queue::Queue;
 use crate::seat::RepositorySeat;
 use crate::supervision::ExitHandle;
+use crate::trail;
 
 /// Who wants to hear of it.
 pub(super) type Wish = oneshot::Sender<Result<Approved, Refusal>>;
@@ -55,9 +56,11 @@ async fn approve(
         return Ok(Err(Refusal::Quarantine(text.to_owned())));
     }
     let branch = seat.protected_branch()?;
-    let (protected, path) = (branch.clone(), seat.path.clone());
+    let (protected, its_seat) = (branch.clone(), seat.clone());
     let moved = run_job(&exit, "approve", move |_| {
-        guard::approve(&Repository::open(&path)?, &quarantine, &protected)
+        let commit = guard::approve(&Repository::open(&its_seat.path)?, &quarantine, &protected)?;
+        trail::approved(&its_seat, &protected, commit);
+        Ok(commit)
     });
     let commit = moved.await?;
     let note = GuardNote::End(commit);

@@ -36,6 +36,7 @@ use crate::messages::{
 use crate::queue::Queue;
 use crate::seat::{RepositorySeat, now_ms};
 use crate::supervision::ExitHandle;
+use crate::trail;
 
 /// Findings that one commit of a walk takes at most: more than a batch of single changes, because the walk has
 /// them at hand, and few enough that protection grows while a first backup runs.
@@ -162,7 +163,9 @@ impl Cycle {
             if !is_behind {
                 return Ok(None);
             }
-            refs::move_reference(&repository, &branch, stands, commit).map(|()| Some(commit))
+            refs::move_reference(&repository, &branch, stands, commit)?;
+            trail::branch_moved(&seat, &branch, commit);
+            Ok(Some(commit))
         });
         if let Some(commit) = begun.await? {
             end.tip = Some(commit);
@@ -176,7 +179,12 @@ impl Cycle {
     async fn take_stock(&self, end: &mut CycleEnd) -> std::result::Result<(), Trouble> {
         let seat = self.seat.clone();
         let tip = run_job(&self.exit, "take stock", move |_| {
-            Repository::open(&seat.path)?.reference(&seat.branch()?)
+            let branch = seat.branch()?;
+            let tip = Repository::open(&seat.path)?.reference(&branch)?;
+            if let Some(tip) = tip {
+                trail::found(&seat, &branch, tip);
+            }
+            Ok(tip)
         });
         end.tip = tip.await?.or(end.tip);
         self.seat.nudge_pushers();
@@ -241,9 +249,13 @@ impl Cycle {
                     return Err(error.into());
                 }
                 let (seat, publishing) = (self.seat.clone(), staged.clone());
+                let details = details(&summary, &staged);
                 let published = run_job(&self.exit, "publish", move |progress| {
                     let opened = Repository::open(&seat.path)?;
-                    snapshot::publish(&opened, &publishing, progress)
+                    snapshot::publish(&opened, &publishing, progress)?;
+                    fault::point("audit:commit-not-written");
+                    trail::committed(&seat, &publishing.branch, snapshot::oid(&publishing.commit)?, &details);
+                    Ok(())
                 })
                 .await;
                 if let Err(Trouble::Failed(error)) = published {
@@ -308,8 +320,9 @@ impl Cycle {
             match self.seat.quarantine()? {
                 Some(quarantine) => {
                     error!(self.log, "MASS CHANGE: commits go to a quarantine until somebody approves";
-                           "root" => %root, "lost" => loss.lost, "of" => loss.of, "branch" => quarantine.branch);
+                           "root" => %root, "lost" => loss.lost, "of" => loss.of, "branch" => &quarantine.branch);
                     self.seat.guard.forget();
+                    trail::quarantined(&self.seat, &quarantine);
                 }
                 None => {
                     warn!(self.log, "mass change"; "root" => %root, "lost" => loss.lost, "of" => loss.of);
@@ -355,7 +368,13 @@ impl Cycle {
         let seat = self.seat.clone();
         let recovered = run_job(&self.exit, "undo", {
             let staged = staged.clone();
-            move |_| snapshot::recover(&Repository::open(&seat.path)?, &staged)
+            move |_| {
+                let recovered = snapshot::recover(&Repository::open(&seat.path)?, &staged)?;
+                if recovered == Recovered::Settle {
+                    trail::committed(&seat, &staged.branch, snapshot::oid(&staged.commit)?, &[]);
+                }
+                Ok(recovered)
+            }
         })
         .await?;
         let repository = self.seat.settings.name.clone();
@@ -404,6 +423,20 @@ impl Cycle {
         }
         Ok(skips.is_some_and(|skips| !skips.is_empty()))
     }
+}
+
+/// What the audit log says of a commit.
+fn details(summary: &Summary, staged: &StagedCommit) -> Vec<(&'static str, String)> {
+    let mut details = vec![
+        ("added", summary.added.to_string()),
+        ("changed", summary.changed.to_string()),
+        ("deleted", summary.deleted.to_string()),
+        ("bytes", summary.bytes.to_string()),
+    ];
+    if !staged.tags.is_empty() {
+        details.push(("tags", staged.tags.join(" ")));
+    }
+    details
 }
 
 fn is_skip(outcome: &RowOutcome) -> bool {

@@ -36,6 +36,7 @@ use crate::messages::{DistrustFiles, GuardNote, NoteOfGuard, Settle, Unstage};
 use crate::queue::Queue;
 use crate::seat::{RepositorySeat, now_ms};
 use crate::supervision::ExitHandle;
+use crate::trail;
 
 /// Other tools' temporary files in our repository are left over after this; a `git gc` may take hours.
 const FOREIGN_GRACE: Duration = Duration::from_secs(24 * 3600);
@@ -84,8 +85,14 @@ impl Start {
         if last.is_some_and(|last| now_ms() < last) {
             clock_went_back(&self.queue, &name, now_ms(), &self.log).await?;
         }
-        let (tip, trusted) =
-            run_job(&self.exit, "check", move |progress| check_cache(&seat, &reader, progress)).await?;
+        let (tip, trusted) = run_job(&self.exit, "check", move |progress| {
+            let (tip, trusted) = check_cache(&seat, &reader, progress)?;
+            if let Some(tip) = tip {
+                trail::found(&seat, &seat.branch()?, tip);
+            }
+            Ok((tip, trusted))
+        })
+        .await?;
         if !trusted {
             warn!(
                 self.log,
@@ -103,15 +110,19 @@ impl Start {
     /// repository is set again.
     async fn finish_approval(&self) -> std::result::Result<(), Trouble> {
         let Some(quarantine) = self.seat.quarantine()? else { return self.reopen_quarantine().await };
-        let (path, protected) = (self.seat.path.clone(), self.seat.protected_branch()?);
+        let (seat, protected) = (self.seat.clone(), self.seat.protected_branch()?);
         let approved = run_job(&self.exit, "look for an approval", move |_| {
-            let repository = Repository::open(&path)?;
+            let repository = Repository::open(&seat.path)?;
             let stood = snapshot::oid(&quarantine.protected)?;
             if repository.reference(&quarantine.protected_branch)?.is_none() && repository.has_commit(stood) {
                 refs::move_reference(&repository, &quarantine.protected_branch, None, stood)?;
             }
             let is_approved = guard::is_approved(&repository, &quarantine, &protected)?;
-            if is_approved { repository.reference(&protected) } else { Ok(None) }
+            let stands = if is_approved { repository.reference(&protected)? } else { None };
+            if let Some(tip) = stands {
+                trail::approved(&seat, &protected, tip);
+            }
+            Ok(stands)
         });
         if let Some(commit) = approved.await? {
             info!(self.log, "an approval that was on its way is recorded");
@@ -213,6 +224,7 @@ fn recover(seat: &RepositorySeat, damage: Option<String>, progress: &Progress) -
                 roots: &roots,
             };
             let healed = heal::heal(&patient, progress)?;
+            trail::repository_replaced(seat, &healed.in_words(&seat.path, &reason));
             Some((reason, healed))
         }
         None => None,
@@ -225,6 +237,9 @@ fn recover(seat: &RepositorySeat, damage: Option<String>, progress: &Progress) -
             None
         }
     };
+    if let Some((Some(Recovered::Settle), staged)) = &staged {
+        trail::committed(seat, &staged.branch, snapshot::oid(&staged.commit)?, &[]);
+    }
     let staged = staged.and_then(|(recovered, staged)| recovered.map(|recovered| (recovered, staged)));
     Ok(Found { staged, healed })
 }

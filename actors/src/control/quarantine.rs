@@ -11,6 +11,7 @@ use super::{Control, ControlError, explain, present};
 use crate::committer::Committer;
 use crate::messages::{Approve, GuardNote, NoteOfGuard, PauseChanged, Refusal};
 use crate::seat::RepositorySeat;
+use crate::trail;
 
 /// What was decided about a quarantine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +63,7 @@ impl Control {
                 Ok(answer) => answer?,
                 Err(_) => return Err(ControlError::Refused("the queue is not running".to_owned())),
             }
+            trail::rejected(&seat, &quarantine);
             if let Some(committer) = seat.committer.address() {
                 let _ = committer.send(PauseChanged).await;
             }

@@ -16,13 +16,9 @@ enum Asks {
 
 /// Keys below `repositories[]` count below `defaults` too.
 const UNBUILT: &[(&str, Asks)] = &[
-    ("log.audit_file", Asks::Set),
     ("admin.read_token_file", Asks::Set),
     ("admin.restore_dirs", Asks::Set),
     ("metrics.listen", Asks::Set),
-    ("alerts.notify", Asks::Set),
-    ("repositories[].verify", Asks::Set),
-    ("repositories[].drill", Asks::Set),
     ("repositories[].lfs", Asks::NotNull),
     ("repositories[].encryption", Asks::NotNull),
     ("repositories[].remotes[].quota", Asks::Set),

@@ -114,7 +114,10 @@ pub(super) fn nothing_of_a_tree_made_at_one_go_is_missed(suite: &Suite) {
     }
     assert_eq!(fixture.backend.stats().watches, 1 + 20 * 6);
     fs::write(fixture.at("t7/a/b/c/d/e/late"), "x").unwrap();
-    fixture.assert_hinted(&["t7/a/b/c/d/e/late"]);
+    // Not "and nothing else": a process that another test forks holds what is open here until it starts its program,
+    // so one of the many files above may be closed, and told of, only now.
+    let hints = fixture.hints();
+    assert!(covered(&hints, "t7/a/b/c/d/e/late"), "{hints:?}");
 }
 
 pub(super) fn a_tree_being_made_by_another_thread_is_hinted_whole(suite: &Suite) {
