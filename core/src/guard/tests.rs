@@ -198,7 +198,7 @@ fn a_restore_in_place_is_no_loss_and_what_somebody_else_does_to_its_files_is() {
         bench.repository.tree_of(snapshot).unwrap(),
         b"folder/file",
     );
-    let stored = crate::snapshot::raw(stored.unwrap().unwrap().oid);
+    let stored = raw(stored.unwrap().unwrap().oid);
     let journals = bench.scratch.path().join("restores");
     let identity = crate::restore::marker::Identity {
         repository: "documents".to_owned(),
