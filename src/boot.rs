@@ -221,6 +221,15 @@ pub fn bind(admin: &Admin, log: &Logger) -> Result<TcpListener, Failure> {
     }
 }
 
+/// Binds the address of the metrics, if they have one of their own.
+pub fn bind_metrics(listen: Option<SocketAddr>) -> Result<Option<TcpListener>, Failure> {
+    let Some(listen) = listen else { return Ok(None) };
+    let bound = TcpListener::bind(listen).map_err(|error| {
+        Failure::io(format!("cannot listen on {listen} (metrics.listen) for the metrics"), error)
+    })?;
+    Ok(Some(bound))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

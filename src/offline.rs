@@ -208,6 +208,7 @@ impl Offline {
             daemon: false,
             repositories,
             alerts,
+            health: Vec::new(),
         })
     }
 

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use backupbot_actors::board::{
-    GuardStatus, InspectionStatus, Moment, Recovered, RemoteState, RemoteStatus, RemoteView,
+    GuardStatus, HealthRow, InspectionStatus, Moment, Recovered, RemoteState, RemoteStatus, RemoteView,
     RepositoryStatus, RepositoryView, RootState, RootStatus, SkippedFile,
 };
 use backupbot_actors::control::Control;
@@ -42,6 +42,9 @@ pub struct StatusAnswer {
     pub repositories: Vec<RepositoryAnswer>,
     /// What somebody should look at, critical first.
     pub alerts: Vec<Alert>,
+    /// What was checked, how it was found, and since when; without a daemon nobody checks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub health: Vec<HealthRow>,
 }
 
 /// A repository.
@@ -224,11 +227,11 @@ pub struct Alert {
 }
 
 impl Alert {
-    fn new(name: &str, severity: Severity, message: String) -> Self {
+    pub(crate) fn new(name: &str, severity: Severity, message: String) -> Self {
         Self { name: name.to_owned(), severity, since: None, message }
     }
 
-    fn since(self, since: Option<Moment>) -> Self {
+    pub(crate) fn since(self, since: Option<Moment>) -> Self {
         Self { since, ..self }
     }
 
@@ -577,6 +580,7 @@ pub mod tests {
             daemon: true,
             repositories: vec![healthy()],
             alerts: Vec::new(),
+            health: Vec::new(),
         };
         let json = serde_json::to_value(&answer).unwrap();
         let repository = &json["repositories"][0];

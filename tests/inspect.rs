@@ -243,8 +243,14 @@ fn the_daemon_rehearses_with_each_remote_and_tells_what_failed_and_what_comes_ne
     when(&daemon, "a drill", |status| repository(status)["drills"][0]["problems"] == 0);
     let remote = setup.remote().path;
     flip(&remote, &[object_of(&remote, "folder1/large")]);
-    let status = when(&daemon, "an alarm", has_alert);
-    assert!(repository(&status)["drills"][0]["named"][0].as_str().unwrap().starts_with("folder1/large"));
+    // A drill that looked while the pack was being written found more than that; it is repeated.
+    when(&daemon, "an alarm with the name", |status| {
+        let named = repository(status)["drills"][0]["named"].as_array();
+        has_alert(status)
+            && named.is_some_and(|named| {
+                named.len() == 1 && named[0].as_str().unwrap().starts_with("folder1/large")
+            })
+    });
     let away = setup.path("unplugged");
     fs::rename(&remote, &away).unwrap();
     let status = when(&daemon, "attempts are told", |status| {

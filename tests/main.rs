@@ -27,6 +27,8 @@ mod disk;
 mod environment;
 mod faults;
 mod guard;
+#[cfg(feature = "fault-points")]
+mod health;
 mod hostile;
 mod http;
 mod http_faults;
@@ -35,6 +37,7 @@ mod inspect;
 mod lifecycle;
 mod look;
 mod main_job;
+mod metrics;
 mod names;
 mod polling;
 mod power;

@@ -1,4 +1,5 @@
-//! The root of the tree: the queue, after it one supervisor for each repository, and the inspector of all of them.
+//! The root of the tree: the queue, after it one supervisor for each repository, the inspector of all of them, the
+//! health checker and the alarm.
 //!
 //! The repositories run only while the queue does. When the queue, or a supervisor, fails more often than its
 //! policy allows, the root gives up and the process ends with an exit code of its own, so that whatever started
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use actix::{Actor, Context};
 use backupbot_core::audit::Audit;
-use backupbot_core::config::Config;
+use backupbot_core::config::{Alerts, Config};
 use backupbot_core::ignore::IgnoreRules;
 use backupbot_core::scan::{Bounds, WatchedRoot};
 use backupbot_core::store::Store;
@@ -19,7 +20,9 @@ use slog::{Logger, warn};
 
 use crate::board::Board;
 use crate::control::Control;
+use crate::health::HealthChecker;
 use crate::inspector::Inspector;
+use crate::measure;
 use crate::queue::Queue;
 use crate::repository::{RepositorySupervisor, hang_after};
 use crate::seat::{Common, RepositorySeat};
@@ -34,6 +37,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(40);
 pub struct Root {
     common: Common,
     seats: Vec<Arc<RepositorySeat>>,
+    limits: Alerts,
     children: Children,
 }
 
@@ -76,6 +80,13 @@ impl Actor for Root {
             Ok::<_, String>(spawn(exit, |exit| Inspector::new(common, seats, &exit)))
         });
         self.children.add(inspector.rank(3).policy(RestartPolicy::parking()).hang_after(Some(hang_after())));
+        let (seats, limits) = (self.seats.clone(), self.limits.clone());
+        let (board, log) = (self.common.board.clone(), self.common.log.clone());
+        let health = ChildSpec::new("health", "health", move |exit| {
+            let (seats, limits, board, log) = (seats.clone(), limits.clone(), board.clone(), log.clone());
+            Ok::<_, String>(spawn(exit, |exit| HealthChecker::new(seats, limits, &board, &log, &exit)))
+        });
+        self.children.add(health.rank(3));
         self.children.attach(ctx);
     }
 }
@@ -105,9 +116,13 @@ pub fn start(
         .map(|settings| Arc::new(seat_of(&common, config.limits.repository_size, settings, log)))
         .collect();
     let control = Control::new(common.clone(), seats.clone());
+    for settings in &config.repositories {
+        measure::begin(settings);
+    }
+    let limits = config.alerts.clone();
     let root = spawn(ExitHandle::topmost(), |exit| {
         let children = Children::new(&exit, board, log);
-        Root { common, seats, children }
+        Root { common, seats, limits, children }
     });
     (root, control)
 }

@@ -6,6 +6,7 @@
 use backupbot_actors::board::{InspectionStatus, Moment, QuarantineStatus, RemoteState, RemoteView};
 use backupbot_core::inspect::drills::Drilled;
 
+use crate::health;
 use crate::output::quoted;
 use crate::spans;
 use crate::status::{RepositoryAnswer, RootAnswer, RootStanding, Severity, StatusAnswer, place};
@@ -35,6 +36,12 @@ pub fn render(answer: &StatusAnswer, now: Moment) -> String {
         };
         let since = alert.since.map_or(String::new(), |since| format!(" (since {})", ago(since, now)));
         page.line(0, format!("{severity}: {}{since}", alert.message));
+    }
+    for (line, remedy) in health::lines(&answer.health, now) {
+        page.line(0, line);
+        if let Some(remedy) = remedy {
+            page.advice(0, remedy);
+        }
     }
     if answer.repositories.is_empty() {
         page.line(0, "There is no repository yet.");
@@ -354,6 +361,7 @@ mod tests {
             daemon: true,
             repositories: vec![repository],
             alerts: Vec::new(),
+            health: Vec::new(),
         };
         render(&answer, Moment::from_unix_seconds(1_000_300).unwrap())
     }
@@ -514,6 +522,7 @@ documents: commit c0ffee00c0, nothing waits to be committed
             version: "0.1.0".to_owned(),
             daemon: false,
             repositories: vec![healthy()],
+            health: Vec::new(),
             alerts: vec![Alert::state_recovered(&backupbot_actors::board::Recovered {
                 kind: "database",
                 at: Moment::from_unix_seconds(1_000_000).unwrap(),

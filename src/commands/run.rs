@@ -18,6 +18,7 @@ use crate::exit::{Exit, Failure};
 use crate::http::{self, Door, Inside};
 use crate::logging;
 use crate::meter::{self, Meter};
+use crate::metrics::Exporter;
 use crate::press;
 use crate::race::{First, first};
 use crate::settings::{self, Settings, World};
@@ -26,6 +27,8 @@ use crate::status::VERSION;
 
 /// How often the moving line moves.
 const METER_PAUSE: Duration = Duration::from_millis(250);
+/// How often the main loop gives a sign of life.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 
 pub fn run(world: &World, invocation: &Invocation, target: &Target) -> Result<Exit, Failure> {
     boot::keep_files_private();
@@ -49,13 +52,15 @@ fn daemon(
 ) -> Result<Exit, Failure> {
     let ground = boot::prepare(settings, adopt, "run", &world.host, log)?;
     let listener = boot::bind(&settings.config.admin, log)?;
+    let metrics = boot::bind_metrics(settings.config.metrics.listen)?;
     boot::make_token(&settings.config, log)?;
     let recovery = ground.recovery.as_ref().map(boot::recovered);
     let (store, audit) = (ground.store, ground.audit);
     let (settings, meter, log) = (settings.clone(), meter.clone(), log.clone());
     let end = boot::on_a_thread_that_stays(move || {
         let system = actix_rt::System::new();
-        let end = system.block_on(serve(&settings, store, &audit, recovery, listener, &meter, &log));
+        let listeners = (listener, metrics);
+        let end = system.block_on(serve(&settings, store, &audit, recovery, listeners, &meter, &log));
         std::mem::forget(system);
         end
     })?;
@@ -72,14 +77,17 @@ async fn serve(
     store: Store,
     audit: &Audit,
     recovery: Option<String>,
-    listener: TcpListener,
+    (listener, metrics): (TcpListener, Option<TcpListener>),
     meter: &Meter,
     log: &Logger,
 ) -> Result<End, Failure> {
     let config = &settings.config;
     let mut signals =
         Signals::install(log).map_err(|error| Failure::io("cannot listen for signals", error))?;
-    let address = listener.local_addr().map_err(|error| Failure::io("cannot listen", error))?;
+    let address_of =
+        |listener: &TcpListener| listener.local_addr().map_err(|error| Failure::io("cannot listen", error));
+    let address = address_of(&listener)?;
+    let metrics_address = metrics.as_ref().map(address_of).transpose()?;
     let door = Door::new(
         config.instance.clone(),
         config.alerts.clone(),
@@ -89,6 +97,8 @@ async fn serve(
     );
     let door = Data::new(door);
 
+    let exporter = Exporter::install()?;
+    door.export(exporter.clone(), metrics.is_some());
     let board = Board::new();
     if let Some(words) = recovery {
         board.recovered("database", "", &words);
@@ -98,6 +108,8 @@ async fn serve(
     door.open(Inside { control: control.clone(), reader: reader.clone() });
     let server = http::serve(listener, door.clone())
         .map_err(|error| Failure::io("cannot start the admin interface", error))?;
+    let metrics_server = metrics.map(|listener| http::serve_metrics(listener, door.clone())).transpose();
+    let metrics_server = metrics_server.map_err(|error| Failure::io("cannot serve the metrics", error))?;
     daemon::announce(
         &config.state_dir,
         &Daemon {
@@ -106,9 +118,12 @@ async fn serve(
             version: VERSION.to_owned(),
             started: Moment::now().to_string(),
             token_file: boot::token_file(config),
+            metrics: metrics_address.map(daemon::reachable),
         },
     )?;
-    info!(log, "watching"; "admin" => %address);
+    info!(log, "watching"; "admin" => %address, "metrics" => metrics_address.map(|address| address.to_string()));
+    actix_rt::spawn(exporter.keep());
+    actix_rt::spawn(beat(door.clone()));
     let first_backup = actix_rt::spawn(show_first_backup(control.clone(), meter.clone()));
 
     let end = shutdown::watch_over(tree, &control, &store, &mut signals, config.shutdown_grace, log).await;
@@ -119,6 +134,9 @@ async fn serve(
         warn!(log, "{}", failure.lines.join("; "));
     }
     door.close();
+    if let Some(metrics_server) = metrics_server {
+        metrics_server.stop(false).await;
+    }
     server.stop(false).await;
     audit.record(Event::new("stop", if end == End::Stopped { "ok" } else { "gave up" }));
     audit.sync();
@@ -126,6 +144,14 @@ async fn serve(
         shutdown::mark_stopped(&store, log);
     }
     Ok(end)
+}
+
+/// Shows the probes, which are answered on another thread, that this one lives.
+async fn beat(door: Data<Door>) {
+    loop {
+        door.pulse.beat();
+        actix_rt::time::sleep(HEARTBEAT).await;
+    }
 }
 
 /// A moving line until everything was compared once.

@@ -17,6 +17,7 @@ use slog::info;
 use super::Door;
 use super::body;
 use super::problem::Problem;
+use crate::health;
 use crate::spans;
 use crate::status::{self, StatusAnswer, VERSION};
 
@@ -59,12 +60,16 @@ async fn status_now(door: Data<Door>) -> Result<StatusAnswer, Problem> {
         let mut alerts = status::alerts(&repositories, &door.alerts, Moment::now(), halted_since);
         alerts.extend(status::Alert::disk_low(inside.control.state_dir(), &door.alerts));
         alerts.extend(inside.control.board().latest_recoveries().iter().map(status::Alert::state_recovered));
+        let health = inside.control.board().health();
+        alerts.extend(health::alerts(&health, &repositories, Moment::now()));
+        alerts.sort_by_key(|alert| alert.severity);
         Ok(StatusAnswer {
             instance: door.instance.clone(),
             version: VERSION.to_owned(),
             daemon: true,
             repositories,
             alerts,
+            health,
         })
     })
     .await

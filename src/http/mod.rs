@@ -2,7 +2,7 @@
 //!
 //! | address | method | needs |
 //! |---|---|---|
-//! | `/livez`, `/readyz` | GET, HEAD | nothing |
+//! | `/livez`, `/readyz`, `/metrics` (unless it has a listener of its own) | GET, HEAD | nothing |
 //! | `/api/v1/status`, `/api/v1/alerts`, `/api/v1/why`, `/api/v1/children` | GET | token, own host |
 //! | `/api/v1/pause`, `/api/v1/resume`, `/api/v1/approve`, `/api/v1/reject`, `/api/v1/flush` | POST | token, own host |
 //!
@@ -13,6 +13,7 @@
 mod admin;
 pub mod auth;
 mod body;
+mod metrics;
 mod probes;
 mod problem;
 
@@ -20,7 +21,7 @@ use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
@@ -33,7 +34,10 @@ use backupbot_core::store::StoreReader;
 use slog::{Logger, error};
 
 pub use admin::paused_answer;
+pub use probes::Pulse;
 use problem::Problem;
+
+use crate::metrics::Exporter;
 
 /// Time for the head of a request.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
@@ -51,6 +55,13 @@ pub struct Inside {
     pub reader: StoreReader,
 }
 
+/// What `/metrics` gives, and where.
+struct Served {
+    exporter: Arc<Exporter>,
+    /// Not on the admin listener.
+    elsewhere: bool,
+}
+
 /// The way from a request to the tree, and what decides who goes it.
 pub struct Door {
     /// Who backs up.
@@ -65,6 +76,9 @@ pub struct Door {
     pub log: Logger,
     /// Whether every root has been looked at once.
     is_ready: AtomicBool,
+    /// By which the probes see that the main loop lives.
+    pub pulse: Pulse,
+    metrics: OnceLock<Served>,
     inside: Mutex<Option<Inside>>,
 }
 
@@ -84,8 +98,15 @@ impl Door {
             token_file,
             log,
             is_ready: AtomicBool::new(false),
+            pulse: Pulse::default(),
+            metrics: OnceLock::new(),
             inside: Mutex::new(None),
         }
+    }
+
+    /// Has `/metrics` served, on the admin listener or `elsewhere`; the first word counts.
+    pub fn export(&self, exporter: Arc<Exporter>, elsewhere: bool) {
+        let _ = self.metrics.set(Served { exporter, elsewhere });
     }
 
     /// Lets requests in.
@@ -123,12 +144,41 @@ fn routes(config: &mut ServiceConfig) {
     config
         .service(web::resource("/livez").get(probes::livez).head(probes::livez).default_service(probe()))
         .service(web::resource("/readyz").get(probes::readyz).head(probes::readyz).default_service(probe()))
+        .service(
+            web::resource("/metrics")
+                .get(metrics::beside_admin)
+                .head(metrics::beside_admin)
+                .default_service(probe()),
+        )
         .service(api)
         .default_service(unknown());
 }
 
+fn metrics_routes(config: &mut ServiceConfig) {
+    let method = || web::route().to(async || Err::<&str, _>(Problem::method("GET, HEAD")));
+    let unknown = web::route().to(async || Err::<&str, _>(Problem::unknown_address()));
+    config
+        .service(
+            web::resource("/metrics").get(metrics::metrics).head(metrics::metrics).default_service(method()),
+        )
+        .default_service(unknown);
+}
+
 /// Serves `listener` until the handle is told to stop. Must be called within an actix system.
 pub fn serve(listener: TcpListener, door: Data<Door>) -> io::Result<ServerHandle> {
+    serve_routes(listener, door, routes)
+}
+
+/// The same for a listener that has nothing but `/metrics`.
+pub fn serve_metrics(listener: TcpListener, door: Data<Door>) -> io::Result<ServerHandle> {
+    serve_routes(listener, door, metrics_routes)
+}
+
+fn serve_routes(
+    listener: TcpListener,
+    door: Data<Door>,
+    routes: fn(&mut ServiceConfig),
+) -> io::Result<ServerHandle> {
     let log = door.log.clone();
     let server = HttpServer::new(move || App::new().app_data(door.clone()).configure(routes))
         .workers(1)

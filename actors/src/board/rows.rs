@@ -1,6 +1,8 @@
 //! The rows of the board and the JSON they become; the field names are the contract's.
 
 pub use backupbot_core::clock::Moment;
+use std::collections::BTreeMap;
+
 use backupbot_core::names::{RemoteName, RepositoryName, RootName};
 use backupbot_core::protection::StateCounts;
 use serde::{Deserialize, Serialize};
@@ -150,6 +152,12 @@ pub struct RootStatus {
     /// The first of those, as many as the watcher cares to list; answers that list them take them from here.
     #[serde(skip)]
     pub skipped_files: Vec<SkippedFile>,
+    /// How many of them by the word of their reason.
+    #[serde(skip)]
+    pub skipped_by_reason: BTreeMap<&'static str, u64>,
+    /// Why it is not watched as a whole by events, if so.
+    #[serde(skip)]
+    pub watch_limited: Option<String>,
 }
 
 /// What a pusher is doing.

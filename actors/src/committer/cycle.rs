@@ -29,9 +29,10 @@ use slog::{Logger, error, info, warn};
 
 use super::{Trouble, run_job};
 use crate::board::SkippedFile;
+use crate::measure::{self, Rescan};
 use crate::messages::{
-    ClockWentBack, CountUnsettled, Enqueue, GuardNote, LookAtWaiting, NoteOfGuard, RootSeen, Settle, Stage,
-    TakeBatch, Unstage, WaitingNow,
+    ClockWentBack, CountUnsettled, Enqueue, GuardNote, LookAtWaiting, NoteOfGuard, RootSeen, Settle,
+    SkippedNow, Stage, TakeBatch, Unstage, WaitingNow,
 };
 use crate::queue::Queue;
 use crate::seat::{RepositorySeat, now_ms};
@@ -191,6 +192,7 @@ impl Cycle {
         for root in self.seat.roots.iter() {
             let (repository, root) = (self.seat.settings.name.clone(), root.name.clone());
             let paths = vec![(RelPath::root(), Reach::Deep)];
+            measure::rescan(repository.as_str(), root.as_str(), Rescan::Recovery);
             self.queue.send(Enqueue { repository, root, paths }).await??;
         }
         self.seat.queued.nudge();
@@ -270,7 +272,13 @@ impl Cycle {
             }
         };
         // What a user waits for: from the rows to the branch.
-        let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let took = began.elapsed();
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        measure::torn_reads(repository.as_str(), summary.torn);
+        if end.committed {
+            measure::committed(repository.as_str(), summary.added + summary.changed);
+            measure::commit_took(repository.as_str(), took);
+        }
         let found_skips = self.list_skips || settlement.rows.iter().any(is_skip);
         let left_something = settlement.rows.len() < taken || settlement.rows.iter().any(is_under_way);
         end.breathe_until = (!left_something).then(|| Instant::now() + BREATH);
@@ -382,6 +390,8 @@ impl Cycle {
             Recovered::Drop => self.queue.send(Unstage(repository)).await??,
             Recovered::Settle => {
                 let settlement: Settlement = staged.settlement.clone();
+                // How many files it holds was known to the cycle that failed.
+                measure::committed(repository.as_str(), 0);
                 self.queue.send(Settle { repository, settlement }).await??;
                 end.committed = true;
                 end.tip = Some(snapshot::oid(&staged.commit)?);
@@ -414,7 +424,11 @@ impl Cycle {
                     path_b64: crate::control::exact_if_lossy(skip.path.as_bytes()),
                     reason: format!("{}: {}", skip.failure.reason.as_str(), skip.failure.message),
                 });
-                (of_root.len() as u64, listed.collect())
+                let mut by_reason = BTreeMap::new();
+                for skip in &of_root {
+                    *by_reason.entry(skip.failure.reason.as_str()).or_default() += 1;
+                }
+                SkippedNow { count: of_root.len() as u64, by_reason, listed: listed.collect() }
             });
             let seen = RootSeen { unavailable, walk, skipped };
             if let Some(watcher) = self.seat.watchers.get(&root.name).and_then(|place| place.address()) {

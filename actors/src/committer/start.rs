@@ -32,6 +32,7 @@ use backupbot_core::git::repository::OWN_ORIGIN as ORIGIN;
 
 use super::cycle::clock_went_back;
 use super::{Trouble, run_job};
+use crate::measure::{self, Rescan};
 use crate::messages::{DistrustFiles, GuardNote, NoteOfGuard, Settle, Unstage};
 use crate::queue::Queue;
 use crate::seat::{RepositorySeat, now_ms};
@@ -98,6 +99,9 @@ impl Start {
                 self.log,
                 "the cache of known files does not belong to this history; everything is read again"
             );
+            for root in self.seat.roots.iter() {
+                measure::rescan(name.as_str(), root.name.as_str(), Rescan::Recovery);
+            }
             self.queue.send(DistrustFiles(name)).await??;
             if let Some(tip) = tip {
                 self.rebuild_cache(tip).await?;

@@ -106,7 +106,7 @@ fn file(top: &mut Section<'_>, context: &Context, decoded: &mut Decoded) {
     top.set("shutdown_grace", &mut config.shutdown_grace, values::duration);
     top.section("log", |s| log(s, &mut config.log));
     top.section("admin", |s| admin(s, &mut config.admin));
-    top.section("metrics", |s| s.set_option("listen", &mut config.metrics.listen, values::listen));
+    top.section("metrics", |s| metrics(s, config));
     top.section("alerts", |s| alerts(s, &mut config.alerts));
 
     let mut defaults = Settings::default();
@@ -173,6 +173,14 @@ fn admin(s: &mut Section<'_>, admin: &mut Admin) {
         let message = "the HTTP interface is reachable from other machines and has no TLS: \
                        see that only a proxy with TLS or a pod's probes can reach it";
         s.problems.warn(&s.at_of("listen"), message);
+    }
+}
+
+fn metrics(s: &mut Section<'_>, config: &mut Config) {
+    s.set_option("listen", &mut config.metrics.listen, values::listen);
+    if config.metrics.listen.is_some_and(|listen| listen.port() != 0 && listen == config.admin.listen) {
+        let message = "that is the address of the admin interface, where the metrics are if this is left out";
+        s.problems.error(&s.at_of("listen"), message);
     }
 }
 

@@ -18,7 +18,6 @@ enum Asks {
 const UNBUILT: &[(&str, Asks)] = &[
     ("admin.read_token_file", Asks::Set),
     ("admin.restore_dirs", Asks::Set),
-    ("metrics.listen", Asks::Set),
     ("repositories[].lfs", Asks::NotNull),
     ("repositories[].encryption", Asks::NotNull),
     ("repositories[].remotes[].quota", Asks::Set),

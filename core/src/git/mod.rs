@@ -10,4 +10,5 @@ pub mod reachable;
 pub mod refs;
 pub mod repository;
 pub mod salvage;
+pub mod size;
 pub mod workshop;

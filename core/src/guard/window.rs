@@ -197,9 +197,12 @@ impl Window {
 
     /// The loss, if it is one by `limits`, of a root that has `files` files now.
     pub fn judge(&self, files: i64, limits: &MassChange) -> Option<Loss> {
-        let sums = self.sums();
         let at_start = files.saturating_sub(self.steps.iter().map(|step| step.files).sum());
-        if at_start >= i64::try_from(limits.min_files).unwrap_or(i64::MAX) {
+        let is_old = at_start >= i64::try_from(limits.min_files).unwrap_or(i64::MAX);
+        // Most of the time this is all: no more can be lost than was taken away.
+        is_loss(self.taken_away(), if is_old { at_start } else { files }, 0, limits)?;
+        let sums = self.sums();
+        if is_old {
             let lost = sums.values().map(|sum| sum.min(&0).unsigned_abs()).sum();
             return is_loss(lost, at_start, self.steps.front()?.at_s, limits);
         }

@@ -165,7 +165,6 @@ fn every_key_without_code_behind_it_is_refused_and_named() {
     let cases: Vec<(String, &str, &str)> = [
         ("admin: {read_token_file: /nowhere/t}", "2 admin.read_token_file", "read_token_file"),
         ("admin: {restore_dirs: [/nowhere/r]}", "2 admin.restore_dirs", "restore_dirs"),
-        ("metrics: {listen: '127.0.0.1:1'}", "2 metrics.listen", "listen"),
         ("defaults: {lfs: {}}", "2 defaults.lfs", "lfs"),
     ]
     .map(|(text, site, key)| (MINIMAL.replacen('\n', &format!("\n{text}\n"), 1), site, key))
