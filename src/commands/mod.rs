@@ -33,6 +33,8 @@ pub fn obey(world: &World, invocation: &Invocation) -> Result<Exit, Failure> {
         Command::Status(scope) => status::status(world, global, scope),
         Command::Pause(scope) => control::set_paused(world, global, scope, true),
         Command::Resume(scope) => control::set_paused(world, global, scope, false),
+        Command::Approve(scope) => control::decide(world, global, scope, control::Decision::Approve),
+        Command::Reject(scope) => control::decide(world, global, scope, control::Decision::Reject),
         Command::Flush(flush) => control::flush(world, global, flush),
         Command::Why(why) => why::why(world, global, why),
         Command::Restore(restore) => restore::restore(world, global, restore),

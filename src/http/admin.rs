@@ -8,7 +8,7 @@ use actix_web::http::StatusCode;
 use actix_web::web::{self, Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use backupbot_actors::board::Moment;
-use backupbot_actors::control::{ControlError, exact_if_lossy};
+use backupbot_actors::control::{ControlError, Decided, exact_if_lossy};
 use backupbot_core::protection;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -121,6 +121,35 @@ pub async fn pause(door: Data<Door>, request: HttpRequest, payload: Payload) -> 
 pub async fn resume(door: Data<Door>, request: HttpRequest, payload: Payload) -> Answer {
     let wish: PauseWish = body::json(&request, payload).await?;
     set_paused(&door, &request, &wish, false).await
+}
+
+/// What `approve` and `reject` are asked.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DecisionWish {
+    #[serde(default)]
+    repository: Option<String>,
+}
+
+/// `POST /api/v1/approve`
+pub async fn approve(door: Data<Door>, request: HttpRequest, payload: Payload) -> Answer {
+    let wish: DecisionWish = body::json(&request, payload).await?;
+    let inside = door.enter()?;
+    info!(door.log, "asked over HTTP"; "to" => "approve", "repository" => &wish.repository, "by" => peer(&request));
+    decided(inside.control.approve(wish.repository.as_deref()).await)
+}
+
+/// `POST /api/v1/reject`
+pub async fn reject(door: Data<Door>, request: HttpRequest, payload: Payload) -> Answer {
+    let wish: DecisionWish = body::json(&request, payload).await?;
+    let inside = door.enter()?;
+    info!(door.log, "asked over HTTP"; "to" => "reject", "repository" => &wish.repository, "by" => peer(&request));
+    decided(inside.control.reject(wish.repository.as_deref()).await)
+}
+
+fn decided(outcome: Result<Vec<Decided>, ControlError>) -> Answer {
+    let decided = outcome.map_err(|error| Problem::of_control(error, StatusCode::CONFLICT))?;
+    Ok(answer(&json!({"repositories": decided})))
 }
 
 async fn set_paused(door: &Data<Door>, request: &HttpRequest, wish: &PauseWish, paused: bool) -> Answer {

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `/livez`, `/readyz`, `/metrics` (unless it has a listener of its own) | GET, HEAD | nothing |
 //! | `/api/v1/status`, `/api/v1/alerts`, `/api/v1/why`, `/api/v1/children` | GET | token, own host |
-//! | `/api/v1/pause`, `/api/v1/resume`, `/api/v1/flush` | POST | token, own host |
+//! | `/api/v1/pause`, `/api/v1/resume`, `/api/v1/approve`, `/api/v1/reject`, `/api/v1/flush` | POST | token, own host |
 //!
 //! Every error is a problem document. There are no CORS headers, so browsers keep other origins out, and an
 //! `Origin` that is not ours is refused besides. The tree is reached through a [`Door`] that is closed before
@@ -137,6 +137,8 @@ fn routes(config: &mut ServiceConfig) {
         .service(web::resource("/children").get(admin::children).default_service(get()))
         .service(web::resource("/pause").post(admin::pause).default_service(post()))
         .service(web::resource("/resume").post(admin::resume).default_service(post()))
+        .service(web::resource("/approve").post(admin::approve).default_service(post()))
+        .service(web::resource("/reject").post(admin::reject).default_service(post()))
         .service(web::resource("/flush").post(admin::flush).default_service(post()))
         .default_service(unknown());
     config

@@ -7,6 +7,7 @@ use backupbot_core::names::{RemoteName, RepositoryName, RootName};
 use backupbot_core::protection::StateCounts;
 use serde::{Deserialize, Serialize};
 
+use super::GuardStatus;
 use crate::supervision::ChildId;
 
 /// State of ours that was damaged or lost and was made anew.
@@ -247,6 +248,9 @@ pub struct RepositoryStatus {
     /// Why no commit could be made the last time, if so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+    /// How it stands with the guard against mass changes; filled in by whoever can look at the store.
+    #[serde(flatten, default)]
+    pub guard: GuardStatus,
 }
 
 /// A repository in an answer, with what belongs to it.

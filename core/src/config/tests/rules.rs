@@ -166,7 +166,6 @@ fn every_key_without_code_behind_it_is_refused_and_named() {
         ("admin: {read_token_file: /nowhere/t}", "2 admin.read_token_file", "read_token_file"),
         ("admin: {restore_dirs: [/nowhere/r]}", "2 admin.restore_dirs", "restore_dirs"),
         ("defaults: {lfs: {}}", "2 defaults.lfs", "lfs"),
-        ("defaults: {mass_change: {policy: alert}}", "2 defaults.mass_change", "mass_change"),
     ]
     .map(|(text, site, key)| (MINIMAL.replacen('\n', &format!("\n{text}\n"), 1), site, key))
     .into_iter()
@@ -175,8 +174,6 @@ fn every_key_without_code_behind_it_is_refused_and_named() {
             ("lfs: {threshold: 1MiB}", "6 repositories[0].lfs", "lfs"),
             ("encryption: {method: git-crypt, key_file: /k}", "6 repositories[0].encryption", "encryption"),
             ("encryption: {method: gpg, recipients: [/k]}", "6 repositories[0].encryption", "encryption"),
-            ("mass_change: {policy: quarantine}", "6 repositories[0].mass_change", "mass_change"),
-            ("mass_change: {share: 0.3}", "6 repositories[0].mass_change", "mass_change"),
         ]
         .map(|(text, site, key)| (format!("{MINIMAL}    {text}\n"), site, key)),
     )
