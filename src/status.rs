@@ -19,8 +19,10 @@ use backupbot_core::protection::StateCounts;
 use backupbot_core::store::StoreReader;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::files::shown;
+use crate::http::shapes;
 use crate::spans;
 use crate::verified::{self, Verified};
 
@@ -28,7 +30,7 @@ use crate::verified::{self, Verified};
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// How everything stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StatusAnswer {
     /// Who backs up.
     pub instance: String,
@@ -43,12 +45,13 @@ pub struct StatusAnswer {
 }
 
 /// A repository.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RepositoryAnswer {
     /// Its own words.
     #[serde(flatten)]
     pub status: RepositoryStatus,
     /// Paths by how far they are on their way.
+    #[schema(value_type = shapes::StateCounts)]
     pub states: StateCounts,
     /// Its roots.
     pub roots: Vec<RootAnswer>,
@@ -56,6 +59,7 @@ pub struct RepositoryAnswer {
     pub remotes: Vec<RemoteView>,
     /// What was last verified of it, here and at its remotes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<Object>)]
     pub verified: Vec<Verified>,
 }
 
@@ -73,7 +77,7 @@ impl RepositoryAnswer {
 }
 
 /// What a root is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RootStanding {
     /// Not looked at yet.
@@ -100,7 +104,7 @@ impl From<RootState> for RootStanding {
 }
 
 /// A root.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RootAnswer {
     /// Its name.
     pub name: String,
@@ -142,7 +146,7 @@ impl From<RootStatus> for RootAnswer {
 }
 
 /// How urgent an alert is; the order is that of the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Something is not protected, or will not be.
@@ -152,7 +156,7 @@ pub enum Severity {
 }
 
 /// Something to look at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Alert {
     /// The kind, the same word each time.
     pub name: String,
@@ -216,6 +220,7 @@ fn complete(seat: &RepositorySeat, view: Option<RepositoryView>, control: &Contr
             let status = RepositoryStatus {
                 name: name.clone(),
                 paused: false,
+                paused_until: None,
                 pending: 0,
                 commit: None,
                 trouble: None,
@@ -342,6 +347,7 @@ pub mod tests {
             status: RepositoryStatus {
                 name: RepositoryName::new("documents").unwrap(),
                 paused: false,
+                paused_until: None,
                 pending: 0,
                 commit: Some("c0ffee00".repeat(5)),
                 trouble: None,

@@ -10,6 +10,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::Addr;
+use backupbot_core::config::Config;
+use backupbot_core::config::diff::Diff;
 use backupbot_core::error::Error;
 use backupbot_core::git::repository::Repository;
 use backupbot_core::names::{RemoteName, RepositoryName};
@@ -20,12 +22,14 @@ use backupbot_core::snapshot;
 use base64::Engine as _;
 use git2::Oid;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::board::{Board, ChildState, Moment, RemoteState, RemoteView, RepositoryView};
 use crate::committer::Committer;
 use crate::messages::{BarrierReached, CommitUpTo, PauseChanged, PushNow, Refusal, ResumeRemote, SetPaused};
-use crate::seat::{Common, RepositorySeat};
-use crate::supervision::ChildId;
+use crate::root::{self, Rearrange, Root};
+use crate::seat::{Common, RepositorySeat, Seats};
+use crate::supervision::{ChildId, Place};
 
 /// The exact bytes in base64, where the text for people had to lose something.
 pub fn exact_if_lossy(bytes: &[u8]) -> Option<String> {
@@ -33,15 +37,24 @@ pub fn exact_if_lossy(bytes: &[u8]) -> Option<String> {
     (!is_exact).then(|| base64::engine::general_purpose::STANDARD.encode(bytes))
 }
 
+/// So much later, Unix milliseconds.
+pub fn later_ms(from_ms: i64, by: Duration) -> i64 {
+    from_ms.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Parts that are replaced have this long to stop; then they are left to themselves.
+const REARRANGED_WITHIN: Duration = Duration::from_secs(60);
+
 /// The handle. Clones are the same.
 #[derive(Clone)]
 pub struct Control {
     common: Common,
-    seats: Vec<Arc<RepositorySeat>>,
+    seats: Seats,
+    root: Place<Root>,
 }
 
 /// A path that a flush could not protect.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SkippedPath {
     /// Its root.
     pub root: String,
@@ -55,7 +68,7 @@ pub struct SkippedPath {
 }
 
 /// A remote after a flush.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FlushedRemote {
     /// Its name.
     pub name: String,
@@ -68,7 +81,7 @@ pub struct FlushedRemote {
 }
 
 /// A repository after a flush.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FlushedRepository {
     /// Its name.
     pub name: String,
@@ -81,7 +94,7 @@ pub struct FlushedRepository {
 }
 
 /// The answer to a flush.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Flushed {
     /// By repository.
     pub repositories: Vec<FlushedRepository>,
@@ -107,8 +120,8 @@ impl From<Error> for ControlError {
 }
 
 impl Control {
-    pub(crate) fn new(common: Common, seats: Vec<Arc<RepositorySeat>>) -> Self {
-        Self { common, seats }
+    pub(crate) fn new(common: Common, seats: Seats, root: Place<Root>) -> Self {
+        Self { common, seats, root }
     }
 
     /// The state directory.
@@ -121,14 +134,15 @@ impl Control {
         &self.common.board
     }
 
-    /// The repositories.
-    pub fn seats(&self) -> &[Arc<RepositorySeat>] {
-        &self.seats
+    /// The repositories, as they are configured now.
+    pub fn seats(&self) -> Vec<Arc<RepositorySeat>> {
+        self.seats.now()
     }
 
     fn chosen(&self, name: Option<&str>) -> Result<Vec<Arc<RepositorySeat>>, ControlError> {
-        let Some(name) = name else { return Ok(self.seats.clone()) };
-        let found = self.seats.iter().find(|seat| seat.settings.name.as_str() == name);
+        let Some(name) = name else { return Ok(self.seats()) };
+        let seats = self.seats();
+        let found = seats.iter().find(|seat| seat.settings.name.as_str() == name);
         found
             .map(|seat| vec![seat.clone()])
             .ok_or_else(|| ControlError::Unknown(format!("there is no repository {name:?}")))
@@ -178,7 +192,8 @@ impl Control {
             let why = child.last_exit.map_or_else(String::new, |exit| format!(": {}", exit.reason));
             remote.reason = Some(format!("its pusher is down{why}"));
         }
-        let Some(seat) = self.seats.iter().find(|seat| seat.settings.name == *repository) else {
+        let seats = self.seats();
+        let Some(seat) = seats.iter().find(|seat| seat.settings.name == *repository) else {
             return Ok(());
         };
         let record = self.common.store.reader().remote(repository, &remote.name)?.unwrap_or_default();
@@ -193,7 +208,8 @@ impl Control {
 
     fn count_states(&self, view: &RepositoryView) -> Result<StateCounts, Error> {
         let name = &view.repository.name;
-        let Some(seat) = self.seats.iter().find(|seat| seat.settings.name == *name) else {
+        let seats = self.seats();
+        let Some(seat) = seats.iter().find(|seat| seat.settings.name == *name) else {
             return Ok(StateCounts::default());
         };
         let reader = self.common.store.reader();
@@ -216,7 +232,7 @@ impl Control {
 
     /// Where a file stands on its way to the remotes, and why. `path` is absolute, or `<root>/rel`.
     pub fn why(&self, path: &[u8]) -> Result<PathReport, ControlError> {
-        for seat in &self.seats {
+        for seat in &self.seats() {
             let Some((root, rel)) = protection::locate(&seat.roots, path) else { continue };
             let root: &WatchedRoot = root;
             let remotes: Vec<RemoteName> =
@@ -242,6 +258,26 @@ impl Control {
         remote: Option<&str>,
         paused: bool,
     ) -> Result<Vec<RepositoryName>, ControlError> {
+        self.set_paused_until(repository, remote, paused, None).await
+    }
+
+    /// Pauses a repository, or all, for some time: it then goes on by itself, over restarts too.
+    pub async fn pause_for(
+        &self,
+        repository: Option<&str>,
+        lasting: Duration,
+    ) -> Result<Vec<RepositoryName>, ControlError> {
+        let until_ms = later_ms(crate::seat::now_ms(), lasting);
+        self.set_paused_until(repository, None, true, Some(until_ms)).await
+    }
+
+    async fn set_paused_until(
+        &self,
+        repository: Option<&str>,
+        remote: Option<&str>,
+        paused: bool,
+        until_ms: Option<i64>,
+    ) -> Result<Vec<RepositoryName>, ControlError> {
         let seats = self.chosen(repository)?;
         if let Some(remote) = remote {
             let known = |seat: &RepositorySeat| seat.pushers.keys().any(|name| name.as_str() == remote);
@@ -251,7 +287,7 @@ impl Control {
         }
         for seat in &seats {
             let queue = self.common.queue.address_of("queue").map_err(ControlError::Refused)?;
-            let message = SetPaused { repository: seat.settings.name.clone(), paused };
+            let message = SetPaused { repository: seat.settings.name.clone(), paused, until_ms };
             match queue.send(message).await {
                 Ok(answer) => answer?,
                 Err(_) => return Err(ControlError::Refused("the queue is not running".to_owned())),
@@ -274,6 +310,53 @@ impl Control {
             let _ = actix_rt::time::timeout(Duration::from_secs(5), shown).await;
         }
         Ok(seats.iter().map(|seat| seat.settings.name.clone()).collect())
+    }
+
+    /// Makes the tree what `config` asks for; `diff` says what that changes. Answers when what is gone has stopped and
+    /// what changed has been stopped and started; what is neither runs on untouched. One call at a time.
+    ///
+    /// Returns words if something of the old did not stop in time; the new is in force all the same.
+    pub async fn rearrange(&self, config: &Config, diff: &Diff) -> Result<Option<String>, ControlError> {
+        let root = self.root.address_of("supervisor").map_err(ControlError::Refused)?;
+        let (common, config, change, present) =
+            (self.common.clone(), config.clone(), diff.clone(), self.seats());
+        // Reads ignore files.
+        let built =
+            actix_rt::task::spawn_blocking(move || root::seats_of(&common, &config, &change, &present));
+        let seats = built.await.map_err(|error| ControlError::Refused(error.to_string()))?;
+        let anew: Vec<_> = seats.iter().filter(|seat| diff.concerns(&seat.settings.name)).cloned().collect();
+        let id = |name: &RepositoryName| ChildId(root::child_name(name));
+        let board = &self.common.board;
+        let before: BTreeMap<_, _> =
+            board.children().into_iter().map(|child| (child.id, child.generation)).collect();
+        self.seats.put(seats);
+        let message = Rearrange { removed: diff.removed.clone(), anew };
+        root.send(message).await.map_err(|_| ControlError::Refused("the tree is stopping".to_owned()))?;
+        // What a run that is about to end publishes last must not stay.
+        let is_gone = |board: &Board, name: &RepositoryName| board.child(&id(name)).is_none();
+        let is_new = |board: &Board, name: &RepositoryName| {
+            board.child(&id(name)).is_some_and(|child| Some(&child.generation) != before.get(&child.id))
+        };
+        let all = board.wait_for(|board| {
+            let gone = diff.removed.iter().all(|name| is_gone(board, name));
+            let started = diff.changed.iter().all(|changed| is_new(board, &changed.name));
+            (gone && started).then_some(())
+        });
+        let in_time = actix_rt::time::timeout(REARRANGED_WITHIN, all).await;
+        for name in &diff.removed {
+            board.forget_repository(name);
+        }
+        for changed in &diff.changed {
+            changed.roots.removed.iter().for_each(|root| board.forget_root(&changed.name, root));
+            changed.remotes.removed.iter().for_each(|remote| board.forget_remote(&changed.name, remote));
+        }
+        let late = "something of the former configuration has not stopped yet; the children tell what";
+        Ok(in_time.is_err().then(|| late.to_owned()))
+    }
+
+    /// Notes which configuration is in force; the checksum of the one before.
+    pub fn remember_configuration(&self, checksum: &str) -> Result<Option<String>, Error> {
+        self.common.store.swap_config_checksum(checksum)
     }
 
     /// Has every change made before the call committed and pushed, at once, and reads it back.
@@ -425,7 +508,7 @@ fn explain(refusal: &Refusal) -> String {
 }
 
 /// An actor that is being restarted is waited for; whoever waits sets the deadline.
-async fn present<A: actix::Actor>(place: &crate::supervision::Place<A>) -> Addr<A> {
+async fn present<A: actix::Actor>(place: &Place<A>) -> Addr<A> {
     loop {
         if let Some(address) = place.address() {
             return address;

@@ -3,15 +3,18 @@
 //! The repositories run only while the queue does. When the queue, or a supervisor, fails more often than its
 //! policy allows, the root gives up and the process ends with an exit code of its own, so that whatever started
 //! it starts it afresh.
+//!
+//! A start is a reload from the empty configuration: [`seats_of`] and [`Root::add`] serve both.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, Context};
+use actix::{Actor, Context, Handler, Message};
 use backupbot_core::config::Config;
+use backupbot_core::config::diff::Diff;
 use backupbot_core::ignore::IgnoreRules;
+use backupbot_core::names::RepositoryName;
 use backupbot_core::scan::{Bounds, WatchedRoot};
 use backupbot_core::store::Store;
 use slog::{Logger, warn};
@@ -20,7 +23,7 @@ use crate::board::Board;
 use crate::control::Control;
 use crate::queue::Queue;
 use crate::repository::RepositorySupervisor;
-use crate::seat::{Common, RepositorySeat};
+use crate::seat::{Common, RepositorySeat, Seats};
 use crate::supervision::{
     ChildSpec, Children, ExitHandle, Place, RestartPolicy, Spawned, Supervising, spawn, spawn_on_own_thread,
 };
@@ -31,7 +34,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(40);
 /// The actor.
 pub struct Root {
     common: Common,
-    seats: Vec<Arc<RepositorySeat>>,
+    seats: Seats,
     children: Children,
 }
 
@@ -45,31 +48,57 @@ impl Actor for Root {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let roots: BTreeMap<_, Vec<_>> = self
-            .seats
-            .iter()
-            .map(|seat| {
-                (seat.settings.name.clone(), seat.roots.iter().map(|root| root.name.clone()).collect())
-            })
-            .collect();
-        let common = self.common.clone();
+        let (common, seats) = (self.common.clone(), self.seats.clone());
         let queue = ChildSpec::new("queue", "queue", move |exit| {
-            let (store, roots) = (common.store.clone(), roots.clone());
-            let build = move |exit| Queue::build(exit, &store, roots).map_err(|error| error.to_string());
+            let (store, seats) = (common.store.clone(), seats.clone());
+            let build = move |exit| Queue::build(exit, &store, seats).map_err(|error| error.to_string());
             Ok::<_, String>(spawn_on_own_thread(exit, build)?.at(&common.queue))
         });
         self.children.add(queue.rank(1).rest_for_one().policy(RestartPolicy::escalating()));
-        for seat in &self.seats {
-            let seat = seat.clone();
-            let name = format!("repository {}", seat.settings.name);
-            let repository = ChildSpec::new("repository", name, move |exit| {
-                let seat = seat.clone();
-                Ok::<_, String>(spawn(exit, |exit| RepositorySupervisor::new(seat, &exit)))
-            });
-            self.children.add(repository.rank(2).stop_within(STOP_WITHIN).hang_after(None));
+        for seat in self.seats.now() {
+            self.add(seat);
         }
         self.children.attach(ctx);
     }
+}
+
+impl Root {
+    /// Starts a repository, in the place of one of the same name if there is one: that is stopped first.
+    fn add(&mut self, seat: Arc<RepositorySeat>) {
+        let repository = ChildSpec::new("repository", child_name(&seat.settings.name), move |exit| {
+            let seat = seat.clone();
+            Ok::<_, String>(spawn(exit, |exit| RepositorySupervisor::new(seat, &exit)))
+        });
+        self.children.add(repository.rank(2).stop_within(STOP_WITHIN).hang_after(None));
+    }
+}
+
+impl Handler<Rearrange> for Root {
+    type Result = ();
+
+    fn handle(&mut self, message: Rearrange, _: &mut Self::Context) {
+        for name in &message.removed {
+            self.children.remove(&child_name(name));
+        }
+        for seat in message.anew {
+            self.add(seat);
+        }
+    }
+}
+
+/// Makes the tree what another configuration asks for. Repositories that it does not name run on untouched.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Rearrange {
+    /// Repositories that are stopped and forgotten.
+    pub removed: Vec<RepositoryName>,
+    /// Repositories that are started, or stopped and started.
+    pub anew: Vec<Arc<RepositorySeat>>,
+}
+
+/// The name of a repository's supervisor among the children of the root.
+pub(crate) fn child_name(repository: &RepositoryName) -> String {
+    format!("repository {repository}")
 }
 
 /// Starts the tree that `config` describes. Must be called within an actix system; the returned root must be
@@ -84,17 +113,32 @@ pub fn start(config: &Config, store: &Store, board: &Board, log: &Logger) -> (Sp
         log: log.clone(),
         queue: Place::new(),
     };
-    let seats: Vec<Arc<RepositorySeat>> = config
-        .repositories
-        .iter()
-        .map(|settings| Arc::new(seat_of(&common, config.limits.repository_size, settings, log)))
-        .collect();
-    let control = Control::new(common.clone(), seats.clone());
+    let seats = Seats::default();
+    seats.put(seats_of(&common, config, &Diff::from_nothing(config), &[]));
+    let place = Place::new();
+    let control = Control::new(common.clone(), seats.clone(), place.clone());
     let root = spawn(ExitHandle::topmost(), |exit| {
         let children = Children::new(&exit, board, log);
         Root { common, seats, children }
     });
-    (root, control)
+    (root.at(&place), control)
+}
+
+/// The seats that `config` asks for: new ones for what `diff` names, those of `present` for the rest.
+pub(crate) fn seats_of(
+    common: &Common,
+    config: &Config,
+    diff: &Diff,
+    present: &[Arc<RepositorySeat>],
+) -> Vec<Arc<RepositorySeat>> {
+    let seats = config.repositories.iter().map(|settings| {
+        let kept = present.iter().find(|seat| seat.settings.name == settings.name);
+        match kept.filter(|_| !diff.concerns(&settings.name)) {
+            Some(seat) => seat.clone(),
+            None => Arc::new(seat_of(common, config.limits.repository_size, settings, &common.log)),
+        }
+    });
+    seats.collect()
 }
 
 /// Where a repository's bare Git repository stands.

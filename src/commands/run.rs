@@ -1,6 +1,7 @@
 //! `backupbot run`: the daemon. Boots, serves the API, watches over the tree, stops in order.
 
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::web::Data;
@@ -9,6 +10,7 @@ use backupbot_actors::control::Control;
 use backupbot_actors::root;
 use backupbot_core::store::Store;
 use slog::{Logger, info, warn};
+use tokio::signal::unix::Signal;
 
 use crate::boot;
 use crate::cli::{Adopt, Invocation, Target};
@@ -19,6 +21,8 @@ use crate::logging;
 use crate::meter::{self, Meter};
 use crate::press;
 use crate::race::{First, first};
+use crate::reload::{self, Reloader};
+use crate::restoring::Jobs;
 use crate::settings::{self, Settings, World};
 use crate::shutdown::{self, End, Signals};
 use crate::status::VERSION;
@@ -32,7 +36,8 @@ pub fn run(world: &World, invocation: &Invocation, target: &Target) -> Result<Ex
     let meter = Meter::default();
     let (log, guard) = logging::start(&settings.config.log, &meter)?;
     boot::log_panics(&log);
-    let outcome = daemon(world, &mut settings, target.adopt, &meter, &log);
+    let reloader = Reloader::new(world, &invocation.cli.global);
+    let outcome = daemon(world, &mut settings, reloader, target.adopt, &meter, &log);
     meter.hide();
     // What is still in the channel is written before the process ends.
     drop((log, guard));
@@ -42,6 +47,7 @@ pub fn run(world: &World, invocation: &Invocation, target: &Target) -> Result<Ex
 fn daemon(
     world: &World,
     settings: &mut Settings,
+    reloader: Reloader,
     adopt: Option<Adopt>,
     meter: &Meter,
     log: &Logger,
@@ -53,7 +59,7 @@ fn daemon(
     let (store, settings, meter, log) = (ground.store, settings.clone(), meter.clone(), log.clone());
     let end = boot::on_a_thread_that_stays(move || {
         let system = actix_rt::System::new();
-        let end = system.block_on(serve(&settings, store, recovery, listener, &meter, &log));
+        let end = system.block_on(serve(settings, reloader, store, recovery, listener, &meter, &log));
         std::mem::forget(system);
         end
     })?;
@@ -66,25 +72,19 @@ fn daemon(
 }
 
 async fn serve(
-    settings: &Settings,
+    settings: Settings,
+    reloader: Reloader,
     store: Store,
     recovery: Option<String>,
     listener: TcpListener,
     meter: &Meter,
     log: &Logger,
 ) -> Result<End, Failure> {
+    let settings = Arc::new(settings);
     let config = &settings.config;
-    let mut signals =
-        Signals::install(log).map_err(|error| Failure::io("cannot listen for signals", error))?;
+    let mut signals = Signals::install().map_err(|error| Failure::io("cannot listen for signals", error))?;
     let address = listener.local_addr().map_err(|error| Failure::io("cannot listen", error))?;
-    let door = Door::new(
-        config.instance.clone(),
-        config.alerts.clone(),
-        config.admin.allowed_hosts.clone(),
-        boot::token_file(config),
-        log.clone(),
-    );
-    let door = Data::new(door);
+    let door = Data::new(Door::new(settings.clone(), boot::token_file(config), reloader, log.clone()));
 
     let board = Board::new();
     if let Some(words) = recovery {
@@ -92,7 +92,8 @@ async fn serve(
     }
     let (tree, control) = root::start(config, &store, &board, log);
     let reader = store.reader();
-    door.open(Inside { control: control.clone(), reader: reader.clone() });
+    let jobs = Jobs::open(&config.state_dir, log);
+    door.open(Inside { control: control.clone(), reader: reader.clone(), jobs: jobs.clone() });
     let server = http::serve(listener, door.clone())
         .map_err(|error| Failure::io("cannot start the admin interface", error))?;
     daemon::announce(
@@ -106,11 +107,23 @@ async fn serve(
         },
     )?;
     info!(log, "watching"; "admin" => %address);
+    let beside = [
+        actix_rt::spawn(http::tell_events(door.clone())),
+        actix_rt::spawn(reload_at_hang_up(
+            door.clone(),
+            signals.hang_ups().map_err(|error| Failure::io("cannot listen for signals", error))?,
+        )),
+    ];
     let first_backup = actix_rt::spawn(show_first_backup(control.clone(), meter.clone()));
 
     let end = shutdown::watch_over(tree, &control, &store, &mut signals, config.shutdown_grace, log).await;
     first_backup.abort();
     let _ = first_backup.await;
+    jobs.interrupt();
+    for task in beside {
+        task.abort();
+        let _ = task.await;
+    }
     meter.hide();
     if let Err(failure) = daemon::withdraw(&config.state_dir) {
         warn!(log, "{}", failure.lines.join("; "));
@@ -121,6 +134,15 @@ async fn serve(
         shutdown::mark_stopped(&store, log);
     }
     Ok(end)
+}
+
+/// Reloads the configuration at each SIGHUP, as daemons do.
+async fn reload_at_hang_up(door: Data<Door>, mut hang_ups: Signal) {
+    while hang_ups.recv().await.is_some() {
+        info!(door.log, "asked by SIGHUP"; "to" => "reload");
+        // What came of it is in the log already, and in the status.
+        let _ = reload::reload(&door).await;
+    }
 }
 
 /// A moving line until everything was compared once.
@@ -135,7 +157,7 @@ async fn show_first_backup(control: Control, meter: Meter) {
 /// Keeps the moving line up to date for as long as it is polled.
 pub async fn keep_showing(control: &Control, meter: &Meter) {
     loop {
-        let done = control.seats().iter().map(|seat| seat.activity.done());
+        let done = control.seats().into_iter().map(|seat| seat.activity.done());
         let (files, bytes) = done.fold((0, 0), |sum, done| (sum.0 + done.0, sum.1 + done.1));
         meter.say(meter::done_so_far(files, bytes));
         actix_rt::time::sleep(METER_PAUSE).await;

@@ -6,6 +6,10 @@ use backupbot_core::names::{RemoteName, RepositoryName, RootName};
 use backupbot_core::protection::StateCounts;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaFormat, Type};
+use utoipa::openapi::{KnownFormat, RefOr};
+use utoipa::{PartialSchema, ToSchema};
+
 use crate::supervision::ChildId;
 
 /// A moment of the wall clock, to the second; RFC 3339 in UTC as text and in JSON.
@@ -62,6 +66,15 @@ impl<'de> Deserialize<'de> for Moment {
     }
 }
 
+impl PartialSchema for Moment {
+    fn schema() -> RefOr<Schema> {
+        let text = ObjectBuilder::new().schema_type(Type::String);
+        text.format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime))).into()
+    }
+}
+
+impl ToSchema for Moment {}
+
 /// State of ours that was damaged or lost and was made anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovered {
@@ -74,7 +87,7 @@ pub struct Recovered {
 }
 
 /// What a supervised child is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum ChildState {
     /// It is being started, or waits for a sibling that it needs.
@@ -98,7 +111,7 @@ pub enum ChildState {
 }
 
 /// How and when a run ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LastExit {
     /// The reason in words.
     pub reason: String,
@@ -107,9 +120,10 @@ pub struct LastExit {
 }
 
 /// A supervised child as its supervisor sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChildStatus {
     /// Its full name.
+    #[schema(value_type = String)]
     pub id: ChildId,
     /// What kind of actor it is: the metrics' label.
     pub role: String,
@@ -152,7 +166,7 @@ impl ChildStatus {
 }
 
 /// A file that is not protected in its present version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SkippedFile {
     /// Its path below the root, lossy.
     pub path: String,
@@ -207,7 +221,7 @@ pub struct RootStatus {
 }
 
 /// What a pusher is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RemoteState {
     /// Everything committed is there.
@@ -262,9 +276,10 @@ impl RemoteStatus {
 }
 
 /// A remote in an answer: the waiting time is as of the answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of RemoteStatus")]
 pub struct RemoteView {
+    #[schema(value_type = String)]
     pub name: RemoteName,
     pub state: RemoteState,
     pub reason: Option<String>,
@@ -281,12 +296,16 @@ pub struct RemoteView {
 }
 
 /// A repository as its supervisor sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RepositoryStatus {
     /// Its name.
+    #[schema(value_type = String)]
     pub name: RepositoryName,
     /// Whether an operator paused it.
     pub paused: bool,
+    /// When the pause ends by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_until: Option<Moment>,
     /// Paths waiting to be committed.
     pub pending: u64,
     /// The tip of its branch.

@@ -107,6 +107,7 @@ impl Cycle {
             now,
         };
         if end.now.paused_since_ms.is_some() {
+            end.look_again = end.now.paused_until_ms.map(until);
             return Ok(end);
         }
         end.look_again = self.pause_before_commit(&end);
@@ -370,4 +371,9 @@ fn build(seat: &RepositorySeat, rows: Vec<TakenRow>, progress: &Progress) -> Res
         threads: std::thread::available_parallelism().map_or(2, usize::from).min(8),
     };
     snapshot::build(&batch, progress)
+}
+/// The time until a moment, and at least a little, so that a clock that is being set makes nobody spin.
+fn until(ms: i64) -> Duration {
+    let left = u64::try_from(ms.saturating_sub(now_ms())).unwrap_or(0);
+    Duration::from_millis(left.max(10))
 }

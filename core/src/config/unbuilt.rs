@@ -19,8 +19,6 @@ enum Asks {
 /// Keys below `repositories[]` count below `defaults` too.
 const UNBUILT: &[(&str, Asks)] = &[
     ("log.audit_file", Asks::Set),
-    ("admin.read_token_file", Asks::Set),
-    ("admin.restore_dirs", Asks::Set),
     ("metrics.listen", Asks::Set),
     ("alerts.notify", Asks::Set),
     ("repositories[].mass_change", Asks::Unless("policy", "off")),
