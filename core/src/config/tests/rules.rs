@@ -163,8 +163,6 @@ fn a_mistake_in_defaults_is_reported_once() {
 fn every_key_without_code_behind_it_is_refused_and_named() {
     let cases: Vec<(String, &str, &str)> = [
         ("log: {audit_file: /nowhere/audit}", "2 log.audit_file", "audit_file"),
-        ("admin: {read_token_file: /nowhere/t}", "2 admin.read_token_file", "read_token_file"),
-        ("admin: {restore_dirs: [/nowhere/r]}", "2 admin.restore_dirs", "restore_dirs"),
         ("metrics: {listen: '127.0.0.1:1'}", "2 metrics.listen", "listen"),
         ("alerts: {notify: [{ntfy: {url: 'https://a/b?c'}}]}", "2 alerts.notify", "notify"),
         ("defaults: {lfs: {}}", "2 defaults.lfs", "lfs"),
