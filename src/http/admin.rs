@@ -136,7 +136,7 @@ pub struct PauseWish {
     repository: Option<String>,
     /// Go on by itself after this, such as `2h`; without it somebody has to say so
     #[serde(default, rename = "for")]
-    #[schema(pattern = "^[1-9][0-9]{0,2}(s|m|h)$")]
+    #[schema(example = "2h")]
     lasting: Option<String>,
     /// Not possible: a remote cannot be paused by itself
     #[serde(default)]
@@ -214,7 +214,7 @@ pub struct FlushWish {
     wait: bool,
     /// How long to wait, such as `60s`, which is also what counts if nothing is said
     #[serde(default)]
-    #[schema(pattern = "^[1-9][0-9]{0,2}(ms|s|m|h)$")]
+    #[schema(example = "60s")]
     timeout: Option<String>,
     /// Compare every root as a whole first, whatever events told.
     #[serde(default)]

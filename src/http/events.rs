@@ -175,8 +175,10 @@ impl Seen {
             }
         }
         for child in board.children() {
-            let state =
-                json!({"id": child.id, "role": child.role, "restarts": child.restarts, "state": child.state});
+            let mut state = json!(child.state);
+            state["id"] = json!(child.id);
+            state["role"] = json!(child.role);
+            state["restarts"] = json!(child.restarts);
             seen.states.insert(("child", vec![child.id.to_string()]), state);
         }
         seen

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use actix_web::dev::Extensions;
 use actix_web::rt::net::TcpStream;
 use rustix::net::{Shutdown, shutdown, sockopt};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::Problem;
@@ -34,6 +35,7 @@ const DOWNLOADS: usize = 4;
 /// Clients that listen to events at a time.
 const LISTENERS: usize = 16;
 
+#[cfg(target_os = "linux")]
 /// What has been sent and not been acknowledged for so long never will be: the system ends the connection.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
@@ -113,6 +115,17 @@ impl Turns {
 
 fn at_once(turns: &Arc<Semaphore>, why: &str) -> Result<Turn, Problem> {
     turns.clone().try_acquire_owned().map(Turn).map_err(|_| Problem::busy(why, HEAVY_PATIENCE))
+}
+
+/// So many connections at once, as far as the limit on open files allows, which is raised if it can be: each needs two,
+/// and half of them is left to the rest of the program.
+pub fn connections(most: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // Where it cannot be raised, fewer have to do.
+    let _ = setrlimit(Resource::Nofile, raised);
+    let files = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
+    files.map_or(most, |files| (files / 4).clamp(64, most))
 }
 
 /// A connection, to be cut when its client does not take what it asked for.

@@ -38,7 +38,6 @@ use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{App, HttpRequest, HttpServer};
 use backupbot_actors::control::{Control, ControlError};
 use backupbot_core::store::StoreReader;
-use rustix::process::{Resource, getrlimit};
 use slog::{Logger, error};
 
 use crate::reload::Reloader;
@@ -190,12 +189,6 @@ pub async fn tell_events(door: Data<Door>) {
     crate::race::first(events::follow(board, door.events.clone()), alerts).await;
 }
 
-/// Half of the files that may be open, because each connection needs two, and at most [`CONNECTIONS`].
-fn connections() -> usize {
-    let files = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
-    files.map_or(CONNECTIONS, |files| (files / 4).clamp(64, CONNECTIONS))
-}
-
 /// Serves `listener` until the handle is told to stop. Must be called within an actix system.
 pub fn serve(listener: TcpListener, door: Data<Door>) -> io::Result<ServerHandle> {
     let log = door.log.clone();
@@ -203,7 +196,7 @@ pub fn serve(listener: TcpListener, door: Data<Door>) -> io::Result<ServerHandle
         .workers(1)
         // More than the turns that heavy answers have: the rest is for tokens and status.
         .worker_max_blocking_threads(6)
-        .max_connections(connections())
+        .max_connections(limits::connections(CONNECTIONS))
         .backlog(BACKLOG)
         .on_connect(Wire::take_hold)
         .client_request_timeout(HEAD_WITHIN)
