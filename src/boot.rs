@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use backupbot_actors::supervision::install_panic_hook;
 use backupbot_core::adopt::Adoption;
+use backupbot_core::audit::{Audit, Event};
 use backupbot_core::config::{Admin, Config};
 use backupbot_core::store::{Recovery, Store};
 use rustix::fs::Mode;
@@ -25,6 +26,9 @@ use crate::lock::{self, Holder, Lock};
 use crate::settings::{Origin, Settings};
 use crate::status::VERSION;
 
+/// The audit log, unless the configuration says otherwise.
+pub const AUDIT_FILE: &str = "audit.jsonl";
+
 /// How long a start waits for a command that only looks to let go of the lock.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -34,6 +38,8 @@ pub struct Ground {
     pub store: Store,
     /// What was done about a damaged one.
     pub recovery: Option<Recovery>,
+    /// Where it is written down what is done.
+    pub audit: Audit,
     /// Keeps others out.
     pub lock: Lock,
 }
@@ -83,12 +89,13 @@ pub fn prepare(
     }
     make_state_dir(&config.state_dir, log)?;
     let lock = lock::take(&config.state_dir, &Holder::this(command, &config.instance, host), LOCK_PATIENCE)?;
+    let audit = Audit::open(&audit_file(config))?;
     let (store, recovery) = Store::open(&config.state_dir)?;
     if let Some(recovery) = &recovery {
         error!(log, "{}", recovered(recovery));
     }
     settings.remember()?;
-    log_start(settings, &store, command, log)?;
+    log_start(settings, &store, command, &audit, log)?;
     if let Some(adopt) = adopt {
         let adoption = match adopt {
             Adopt::Continue => Adoption::Continue,
@@ -96,7 +103,7 @@ pub fn prepare(
         };
         adoption::decide(&mut settings.config, adoption, &store, log)?;
     }
-    Ok(Ground { store, recovery, lock })
+    Ok(Ground { store, recovery, audit, lock })
 }
 
 /// What happened to a damaged database, in words for the operator.
@@ -109,15 +116,30 @@ pub fn recovered(recovery: &Recovery) -> String {
     )
 }
 
-fn log_start(settings: &Settings, store: &Store, command: &str, log: &Logger) -> Result<(), Failure> {
+fn log_start(
+    settings: &Settings,
+    store: &Store,
+    command: &str,
+    audit: &Audit,
+    log: &Logger,
+) -> Result<(), Failure> {
     let config = &settings.config;
     let origin = match &settings.origin {
         Origin::File(path) => shown(path),
         Origin::Flags(_) => "the command line".to_owned(),
     };
+    let origin_words = origin.clone();
     info!(log, "starting"; "command" => command, "version" => VERSION, "pid" => std::process::id(),
           "instance" => &config.instance, "state_dir" => shown(&config.state_dir), "configuration" => origin);
+    let who = format!("{command} by user {}", rustix::process::getuid().as_raw());
+    let start = Event::new("start", "ok").by(&who).with("version", VERSION);
+    audit.record(start.with("pid", std::process::id()));
     let former = store.swap_config_checksum(&config.checksum)?;
+    if former.as_ref() != Some(&config.checksum) {
+        let change =
+            Event::new("configuration", "ok").by(&who).with("from", former.as_deref().unwrap_or("none"));
+        audit.record(change.with("to", &config.checksum).with("read from", &origin_words));
+    }
     if former.is_some_and(|former| former != config.checksum) {
         info!(log, "the configuration has changed since the last start");
     }
@@ -148,6 +170,11 @@ pub fn make_state_dir(path: &Path, log: &Logger) -> Result<(), Failure> {
     }
     rustix::fs::access(path, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
         .map_err(|error| failed("write to", &error))
+}
+
+/// Where the audit log is.
+pub fn audit_file(config: &Config) -> PathBuf {
+    config.log.audit_file.clone().unwrap_or_else(|| config.state_dir.join(AUDIT_FILE))
 }
 
 /// Where the token is.
@@ -192,6 +219,15 @@ pub fn bind(admin: &Admin, log: &Logger) -> Result<TcpListener, Failure> {
             error,
         )),
     }
+}
+
+/// Binds the address of the metrics, if they have one of their own.
+pub fn bind_metrics(listen: Option<SocketAddr>) -> Result<Option<TcpListener>, Failure> {
+    let Some(listen) = listen else { return Ok(None) };
+    let bound = TcpListener::bind(listen).map_err(|error| {
+        Failure::io(format!("cannot listen on {listen} (metrics.listen) for the metrics"), error)
+    })?;
+    Ok(Some(bound))
 }
 
 #[cfg(test)]

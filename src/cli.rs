@@ -20,6 +20,8 @@ use clap::{
 use crate::spans;
 
 pub mod access;
+pub mod audit;
+pub mod drill;
 pub mod look;
 pub mod restore;
 pub mod verify;
@@ -68,6 +70,9 @@ pub const TWINS: &[&str] = &[
     "BACKUPBOT_STAT",
     "BACKUPBOT_SAMPLE",
     "BACKUPBOT_SEED",
+    "BACKUPBOT_WHOLE",
+    "BACKUPBOT_SINCE",
+    "BACKUPBOT_HEAD",
     #[cfg(feature = "fault-points")]
     "BACKUPBOT_FAULT",
     #[cfg(feature = "fault-points")]
@@ -75,7 +80,7 @@ pub const TWINS: &[&str] = &[
 ];
 
 /// Commands of the contract that this version does not have yet.
-const UNBUILT: &[&str] = &["approve", "alerts", "audit", "roots", "lfs", "keys", "report"];
+const UNBUILT: &[&str] = &["approve", "alerts", "roots", "lfs", "keys", "report"];
 
 /// Watches directories and, within a minute of a change, has it in a Git commit on remotes that you own.
 ///
@@ -184,6 +189,13 @@ pub enum Command {
     /// backed up. Exits with 3 and names what is wrong, and with 1 if it could not be found out.
     #[command(after_help = verify::EXAMPLES)]
     Verify(Box<verify::Verify>),
+    /// Rehearse a restore: take files from a remote as a new machine would, restore them aside, and compare
+    ///
+    /// The files are restored into a scratch directory in the state directory, read again from there, compared with what was
+    /// recorded when they were backed up and with what is here, and removed. Exits with 3 and names what is wrong, and with 1
+    /// if it could not be found out. A running daemon does the same on schedule.
+    #[command(after_help = drill::EXAMPLES)]
+    Drill(drill::Drill),
     /// Look after the remotes that a network leads to
     Remote(Remote),
     /// Print the plain commands that get everything back without BackupBot
@@ -191,6 +203,12 @@ pub enum Command {
     /// It is a commented shell script for git and python3, with your remotes in it and no secret. Keep a copy of it where it
     /// does not burn with this machine: backupbot recipe > recipe.sh. With --json it is a list of the commands.
     Recipe(Recipe),
+    /// Show what was done: commits, pushes, orders, changed configurations
+    ///
+    /// Every line is numbered and holds the hash of the line before. With --json the lines are printed as they stand in the
+    /// log.
+    #[command(after_help = audit::EXAMPLES)]
+    Audit(audit::Audit),
     /// Print a completion script for a shell
     Completions(Completions),
 }

@@ -28,6 +28,9 @@ pub struct Daemon {
     pub started: String,
     /// Where its token is read.
     pub token_file: PathBuf,
+    /// Where the metrics are, if they have a listener of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Who works in the state directory.
@@ -88,6 +91,7 @@ mod tests {
             version: "0.1.0".to_owned(),
             started: "2026-11-22T00:00:00Z".to_owned(),
             token_file: "/x/admin.token".into(),
+            metrics: None,
         }
     }
 

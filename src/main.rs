@@ -16,11 +16,13 @@ mod commands;
 mod daemon;
 mod exit;
 mod files;
+mod health;
 mod http;
 mod lock;
 mod logging;
 mod looking;
 mod meter;
+mod metrics;
 mod offline;
 mod output;
 mod press;
@@ -32,7 +34,6 @@ mod settings;
 mod shutdown;
 mod spans;
 mod status;
-mod verified;
 
 use std::process::ExitCode;
 

@@ -17,6 +17,7 @@ use backupbot_core::error::{Kind, Result as CoreResult};
 use backupbot_core::git::repository::Repository;
 use backupbot_core::history::Oid;
 use backupbot_core::ignore::IgnoreRules;
+use backupbot_core::inspect::{drills, verified};
 use backupbot_core::names::{RemoteName, RepositoryName};
 use backupbot_core::protection::{self, PathReport, StateCounts, Subject};
 use backupbot_core::scan::{Bounds, WatchedRoot};
@@ -33,7 +34,6 @@ use crate::output;
 use crate::press;
 use crate::settings::{Asking, Settings, World};
 use crate::status::{self, RepositoryAnswer, RootAnswer, RootStanding, StatusAnswer, VERSION};
-use crate::verified;
 
 /// Another command that looks holds the lock for a moment only.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -135,10 +135,12 @@ impl Offline {
     pub fn status(&self) -> Result<StatusAnswer, Failure> {
         let (now, reader) = (Moment::now(), self.store.reader());
         let verified = verified::read(&self.state_dir);
+        let drills = drills::read(&self.state_dir);
         let mut repositories = Vec::new();
         for name in self.repositories() {
             let mut answer = self.repository(&name, &reader, now)?;
             answer.take_verified(&verified);
+            answer.take_drills(&drills);
             repositories.push(answer);
         }
         let limits =
@@ -156,6 +158,7 @@ impl Offline {
             daemon: false,
             repositories,
             alerts,
+            health: Vec::new(),
         })
     }
 
@@ -218,7 +221,16 @@ impl Offline {
             Some(settings) => self.with_delivery(states, settings, &directory, reader)?,
             None => states,
         };
-        Ok(RepositoryAnswer { status, states, roots, remotes, verified: Vec::new() })
+        Ok(RepositoryAnswer {
+            status,
+            states,
+            roots,
+            remotes,
+            verified: Vec::new(),
+            drills: Vec::new(),
+            // Nobody looks at anything on schedule now.
+            inspections: Vec::new(),
+        })
     }
 
     fn open_at_tip(

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use backupbot_actors::board::{ChildState, RemoteState, RootState};
+use backupbot_actors::board::{ChildState, ChildStatus, RemoteState, RootState};
 use backupbot_actors::control::{Control, ControlError, Flushed};
 use backupbot_actors::seat::{RepositorySeat, now_ms};
 use backupbot_core::error::{Error, Result};
@@ -111,10 +111,11 @@ fn is_paused(control: &Control, seat: &RepositorySeat) -> bool {
     control.board().repository(&seat.settings.name).is_some_and(|status| status.paused)
 }
 
-/// A child that failed too often, and why.
+/// A child that failed too often, and why. Nothing is committed or pushed less without the health checker.
 fn parked(control: &Control) -> Option<String> {
     let children = control.board().children();
-    let child = children.iter().find(|child| matches!(child.state, ChildState::Parked { .. }))?;
+    let is_parked = |child: &&ChildStatus| matches!(child.state, ChildState::Parked { .. });
+    let child = children.iter().filter(|child| child.role != "health").find(is_parked)?;
     let why = child.last_exit.as_ref().map_or("", |exit| exit.reason.as_str());
     Some(format!("{} keeps failing: {why}", child.id))
 }

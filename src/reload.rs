@@ -6,6 +6,7 @@
 use actix_web::web::{self, Data};
 use backupbot_actors::board::Moment;
 use backupbot_actors::control::ControlError;
+use backupbot_core::audit::Event;
 use backupbot_core::config::Problem;
 use backupbot_core::config::diff::{Diff, Parts};
 use serde_json::{Value, json};
@@ -154,8 +155,14 @@ async fn obey(door: &Data<Door>) -> Result<Applied, Refusal> {
     })?;
     warnings.extend(late);
     let checksum = new.config.checksum.clone();
-    if let Err(error) = inside.control.remember_configuration(&checksum) {
+    let former = inside.control.remember_configuration(&checksum).unwrap_or_else(|error| {
         warnings.push(format!("which configuration is in force could not be noted: {error}"));
+        None
+    });
+    if !diff.is_empty() {
+        let change =
+            Event::new("configuration", "ok").by("reload").with("from", former.as_deref().unwrap_or("none"));
+        inside.control.audit().record(change.with("to", &checksum));
     }
     door.obey(Arc::new(Settings { warnings: Vec::new(), ..new }));
     Ok(Applied { diff, checksum, warnings })

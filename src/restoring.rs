@@ -139,9 +139,11 @@ pub struct Job {
     /// How far it is
     pub state: State,
     /// When it began
+    #[schema(value_type = String, format = DateTime)]
     pub started: Moment,
     /// When it ended
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub ended: Option<Moment>,
     /// The commit that is restored
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -6,14 +6,16 @@
 use std::path::Path;
 
 use backupbot_actors::board::{
-    Moment, Recovered, RemoteState, RemoteStatus, RemoteView, RepositoryStatus, RepositoryView, RootState,
-    RootStatus, SkippedFile,
+    HealthRow, InspectionStatus, Moment, Recovered, RemoteState, RemoteStatus, RemoteView, RepositoryStatus,
+    RepositoryView, RootState, RootStatus, SkippedFile,
 };
 use backupbot_actors::control::Control;
 use backupbot_actors::seat::RepositorySeat;
 use backupbot_core::config::Alerts;
 use backupbot_core::disk::Room;
 use backupbot_core::error::Result;
+use backupbot_core::inspect::drills::{self, Drilled};
+use backupbot_core::inspect::verified::{self, Verified};
 use backupbot_core::names::{RemoteName, RepositoryName};
 use backupbot_core::protection::StateCounts;
 use backupbot_core::store::StoreReader;
@@ -23,8 +25,8 @@ use utoipa::ToSchema;
 
 use crate::files::shown;
 use crate::http::shapes;
+use crate::output::quoted;
 use crate::spans;
-use crate::verified::{self, Verified};
 
 /// This program's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -42,6 +44,10 @@ pub struct StatusAnswer {
     pub repositories: Vec<RepositoryAnswer>,
     /// What somebody should look at, critical first.
     pub alerts: Vec<Alert>,
+    /// What was checked, how it was found, and since when; without a daemon nobody checks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<Object>)]
+    pub health: Vec<HealthRow>,
 }
 
 /// A repository.
@@ -61,9 +67,32 @@ pub struct RepositoryAnswer {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<Object>)]
     pub verified: Vec<Verified>,
+    /// The latest restore drill of each remote, and after it the one that found something which is not known to be well again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<Object>)]
+    pub drills: Vec<Drilled>,
+    /// When each place is inspected next; known to the daemon.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<Object>)]
+    pub inspections: Vec<InspectionStatus>,
 }
 
 impl RepositoryAnswer {
+    /// Takes in the restore drills of this repository's remotes.
+    pub fn take_drills(&mut self, all: &[Drilled]) {
+        let standings = self.remotes.iter().map(|remote| {
+            let standing = drills::standing(all, self.status.name.as_str(), remote.name.as_str());
+            let other_bad = standing.bad.filter(|bad| Some(*bad) != standing.latest);
+            standing.latest.into_iter().chain(other_bad)
+        });
+        self.drills = standings.flatten().cloned().collect();
+    }
+
+    /// Those that found something which is not known to be well again.
+    pub fn bad_drills(&self) -> impl Iterator<Item = &Drilled> {
+        self.drills.iter().filter(|drilled| drilled.problems > 0)
+    }
+
     /// Takes in what was verified of this repository, as far as it speaks of what is configured.
     pub fn take_verified(&mut self, all: &[Verified]) {
         let is_known = |it: &&Verified| {
@@ -74,6 +103,41 @@ impl RepositoryAnswer {
         let of_this = all.iter().filter(|it| it.repository == self.status.name.as_str());
         self.verified = of_this.filter(is_known).cloned().collect();
     }
+}
+
+/// Where something was verified, for people.
+pub fn place(verified: &Verified) -> String {
+    verified.remote.as_ref().map_or_else(|| "what is here".to_owned(), |remote| format!("remote {remote}"))
+}
+
+/// How much was wrong, in words.
+fn things(problems: u64) -> String {
+    let things = if problems == 1 { "thing was" } else { "things were" };
+    format!("{problems} {things} wrong")
+}
+
+/// What was wrong, and how to see it.
+fn finding(verified: &Verified) -> String {
+    let remote =
+        verified.remote.as_ref().map(|remote| format!(" --remote {}", quoted(remote))).unwrap_or_default();
+    format!(
+        "{} when {} was verified: `backupbot verify --repository {}{remote}` names what",
+        things(verified.problems),
+        place(verified),
+        quoted(&verified.repository)
+    )
+}
+
+fn drill_finding(drilled: &Drilled) -> String {
+    let first = drilled.named.first().map(|first| format!(" ({first})")).unwrap_or_default();
+    format!(
+        "{}{first} when a restore from remote {} was rehearsed: `backupbot drill --repository {} --remote {} --whole` \
+         names what",
+        things(drilled.problems),
+        drilled.remote,
+        quoted(&drilled.repository),
+        quoted(&drilled.remote)
+    )
 }
 
 /// What a root is doing.
@@ -164,17 +228,18 @@ pub struct Alert {
     pub severity: Severity,
     /// Since when, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub since: Option<Moment>,
     /// What is wrong and what to do.
     pub message: String,
 }
 
 impl Alert {
-    fn new(name: &str, severity: Severity, message: String) -> Self {
+    pub(crate) fn new(name: &str, severity: Severity, message: String) -> Self {
         Self { name: name.to_owned(), severity, since: None, message }
     }
 
-    fn since(self, since: Option<Moment>) -> Self {
+    pub(crate) fn since(self, since: Option<Moment>) -> Self {
         Self { since, ..self }
     }
 
@@ -199,6 +264,7 @@ impl Alert {
 pub fn of_daemon(control: &Control) -> Vec<RepositoryAnswer> {
     let mut views = control.status();
     let verified = verified::read(control.state_dir());
+    let drills = drills::read(control.state_dir());
     control
         .seats()
         .iter()
@@ -206,6 +272,8 @@ pub fn of_daemon(control: &Control) -> Vec<RepositoryAnswer> {
             let at = views.iter().position(|view| view.repository.name == seat.settings.name);
             let mut answer = complete(seat, at.map(|at| views.swap_remove(at)), control);
             answer.take_verified(&verified);
+            answer.take_drills(&drills);
+            answer.inspections = control.board().inspections(&seat.settings.name);
             answer
         })
         .collect()
@@ -253,7 +321,15 @@ fn complete(seat: &RepositorySeat, view: Option<RepositoryView>, control: &Contr
             None => unheard_of(remote.name.clone()).view(Moment::now()),
         }
     });
-    RepositoryAnswer { status, states, roots, remotes: remotes.collect(), verified: Vec::new() }
+    RepositoryAnswer {
+        status,
+        states,
+        roots,
+        remotes: remotes.collect(),
+        verified: Vec::new(),
+        drills: Vec::new(),
+        inspections: Vec::new(),
+    }
 }
 
 /// A remote of which nothing is known.
@@ -321,8 +397,12 @@ pub fn alerts(
             alerts.push(Alert::new("commit_failed", Severity::Critical, text));
         }
         for verified in repository.verified.iter().filter(|verified| verified.problems > 0) {
-            let text = format!("{name}: {}", verified.finding());
+            let text = format!("{name}: {}", finding(verified));
             alerts.push(Alert::new("verify_failed", Severity::Critical, text).since(Some(verified.at)));
+        }
+        for drilled in repository.bad_drills() {
+            let text = format!("{name}: {}", drill_finding(drilled));
+            alerts.push(Alert::new("verify_failed", Severity::Critical, text).since(Some(drilled.at)));
         }
         if repository.remotes.is_empty() {
             let text = format!("{name}: no remote is configured, so nothing leaves this machine");
@@ -377,6 +457,26 @@ pub mod tests {
                 token_expires: None,
             }],
             verified: Vec::new(),
+            drills: Vec::new(),
+            inspections: Vec::new(),
+        }
+    }
+
+    /// A drill from the remote.
+    pub fn drilled(at: i64, problems: u64) -> Drilled {
+        Drilled {
+            repository: "documents".to_owned(),
+            remote: "usb".to_owned(),
+            commit: "c0ffee00".repeat(5),
+            at: Moment::from_unix_seconds(at).unwrap(),
+            sample: "1%".to_owned(),
+            seed: u64::try_from(at).ok(),
+            way: drills::Way::Parts,
+            is_here: true,
+            files: 120,
+            bytes: 3456,
+            problems,
+            named: vec!["folder1/x: gone".to_owned(); usize::from(problems > 0)],
         }
     }
 
@@ -419,6 +519,20 @@ pub mod tests {
     }
 
     #[test]
+    fn what_a_drill_found_is_critical_until_it_is_known_to_be_well() {
+        let mut repository = healthy();
+        repository.take_drills(&[drilled(1, 0), Drilled { remote: "sold".to_owned(), ..drilled(2, 1) }]);
+        assert_eq!(repository.drills, [drilled(1, 0)]);
+        assert!(names(repository.clone()).is_empty());
+        repository.take_drills(&[drilled(1, 2), drilled(2, 0)]);
+        assert_eq!(repository.drills, [drilled(2, 0), drilled(1, 2)], "another lot was lucky");
+        assert_eq!(names(repository.clone()), ["verify_failed"]);
+        let well = Drilled { seed: Some(1), ..drilled(3, 0) };
+        repository.take_drills(&[drilled(1, 2), well]);
+        assert!(names(repository).is_empty());
+    }
+
+    #[test]
     fn what_is_wrong_is_named_critical_things_first() {
         let mut repository = healthy();
         repository.status.pending = 10_001;
@@ -456,6 +570,7 @@ pub mod tests {
             daemon: true,
             repositories: vec![healthy()],
             alerts: Vec::new(),
+            health: Vec::new(),
         };
         let json = serde_json::to_value(&answer).unwrap();
         let repository = &json["repositories"][0];

@@ -10,6 +10,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::audit::assert_tells_all;
 use crate::support::daemon::Setup;
 use crate::support::git::{git, try_git};
 use crate::support::tree::{Churn, corpus, fingerprint, write};
@@ -68,6 +69,8 @@ const POINTS: &[(&str, &[u32], Stage)] = &[
     ("push:answered", &[1, 3], Stage::Network),
     ("push:before-record", &[1, 3], Stage::First),
     ("push:recorded", &[1, 3], Stage::First),
+    ("audit:commit-not-written", &[1, 3], Stage::First),
+    ("audit:written", &[1, 4], Stage::First),
     ("recover:pack-dropped", &[1], Stage::AfterStaged),
     ("adopt:fetched", &[1], Stage::WithoutState),
     ("rebuild:root-handed-over", &[1], Stage::WithoutDatabase),
@@ -84,7 +87,7 @@ const POINTS: &[(&str, &[u32], Stage)] = &[
 
 /// Points that other tests die at. No command of the program reaches those of a rollback yet; core's own tests do. A
 /// decision about somebody else's history is made again by whoever made it (`adoption`); `restore` has its own table.
-const ELSEWHERE: &[&str] = &["rollback:", "adopt:set-aside", "restore:"];
+const ELSEWHERE: &[&str] = &["rollback:", "adopt:set-aside", "restore:", "inspect:", "drill:"];
 
 fn die_at(setup: &Setup, point: &str, pass: u32, stage: Stage) {
     let fault = format!("{point}=kill@{pass}");
@@ -152,6 +155,7 @@ fn dies_and_recovers(point: &str, pass: u32, stage: Stage, seed: u64) {
     for tip in [complete_before, complete_after_death].into_iter().flatten() {
         assert!(setup.remote().is_ancestor(&tip, "main"), "{tip} was complete and is lost");
     }
+    assert_tells_all(&setup);
     let tip = setup.remote().tip("main");
     assert_eq!(setup.local().tip("main"), tip);
 
@@ -217,6 +221,11 @@ fn death_while_a_reference_moves() {
 #[test]
 fn death_while_a_remote_is_written() {
     area("push:");
+}
+
+#[test]
+fn death_while_it_is_written_down_what_was_done() {
+    area("audit:");
 }
 
 #[test]

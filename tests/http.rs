@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::support::daemon::{Daemon, Setup};
 use crate::support::fault_proxy::{Behaviour, FaultProxy, Recorder};
 use crate::support::git::{Judge, assert_clone_equals, assert_same, git};
+use crate::support::scrape::Scrape;
 use crate::support::tree::{picture, undo_escapes, write};
 use crate::support::web::{PASSWORD, Switches, USER, Web, free_port};
 use crate::support::{SOON, eventually};
@@ -437,6 +438,9 @@ fn when_a_token_ends_is_in_status_and_soon_enough_a_warning() {
         "{status:#}"
     );
     assert!(row(&status, "web")["warnings"].is_null(), "{status:#}");
+    let ends_at = Scrape::of(&daemon)
+        .value("token_expires_timestamp_seconds", "repository=\"documents\",remote=\"web\"");
+    assert_eq!(ends_at, 4_101_820_200.0);
     proxy.always(ends("2026-01-02 03:04:05 UTC"));
     write(&setup.root(), "file", "2");
     daemon.api().flush();

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::http::{remote, row, served, standing};
 use crate::support::daemon::Setup;
 use crate::support::fault_proxy::{Behaviour, FaultProxy, Head, Recorder};
+use crate::support::scrape::Scrape;
 use crate::support::tree::write;
 use crate::support::web::{Switches, Web};
 use crate::support::{SOON, eventually};
@@ -200,6 +201,10 @@ fn a_redirect_to_another_origin_is_refused_and_nothing_is_sent_there() {
         });
         let daemon = setup.start();
         standing(&daemon, "web", "halted", "redirected: ");
+        let scrape = Scrape::of(&daemon);
+        let web = "repository=\"documents\",remote=\"web\"";
+        assert!(scrape.value("push_failures_total", &format!("{web},reason=\"redirected\"")) >= 1.0);
+        assert_eq!(scrape.value("remote_up", web), 0.0);
         daemon.stop_or_fail();
         fs::remove_dir_all(setup.state()).unwrap();
     }

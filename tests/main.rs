@@ -22,6 +22,7 @@ mod api_fuzz;
 mod api_history;
 mod api_reload;
 mod api_robust;
+mod audit;
 mod cli;
 #[cfg(feature = "fault-points")]
 mod crash;
@@ -29,13 +30,17 @@ mod crash_random;
 mod disk;
 mod environment;
 mod faults;
+#[cfg(feature = "fault-points")]
+mod health;
 mod hostile;
 mod http;
 mod http_faults;
 mod http_refusals;
+mod inspect;
 mod lifecycle;
 mod look;
 mod main_job;
+mod metrics;
 mod names;
 mod polling;
 mod power;

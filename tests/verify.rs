@@ -22,7 +22,7 @@ fn complaint(output: &Output) -> String {
 }
 
 /// A command that must end with this code; what it answers and what it complains of.
-fn ends(setup: &Setup, code: i32, arguments: &[&str]) -> (String, String) {
+pub fn ends(setup: &Setup, code: i32, arguments: &[&str]) -> (String, String) {
     let output = setup.run(arguments);
     let (said, complained) = (text(&output), complaint(&output));
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}{complained}");
@@ -30,7 +30,7 @@ fn ends(setup: &Setup, code: i32, arguments: &[&str]) -> (String, String) {
     (said, complained)
 }
 
-fn document(setup: &Setup, code: i32, arguments: &[&str]) -> Value {
+pub fn document(setup: &Setup, code: i32, arguments: &[&str]) -> Value {
     serde_json::from_str(&ends(setup, code, &[arguments, &["--json"]].concat()).0).unwrap()
 }
 
@@ -47,7 +47,7 @@ fn backed_up() -> Setup {
     setup
 }
 
-fn fill(setup: &Setup) {
+pub fn fill(setup: &Setup) {
     let root = setup.root();
     write(&root, "a/same", "twice");
     write(&root, "b/same", "twice");
@@ -59,7 +59,7 @@ fn fill(setup: &Setup) {
 }
 
 /// Flips a bit in the compressed bytes of each of these objects, wherever it is stored.
-fn flip(repository: &Path, objects: &[String]) {
+pub fn flip(repository: &Path, objects: &[String]) {
     // Where they are is asked for first: git does not list a damaged pack.
     let places: Vec<_> = objects.iter().map(|object| place_of(repository, object)).collect();
     for (file, end) in places {
@@ -110,7 +110,7 @@ fn lose(repository: &Path, object: &str) {
     fs::remove_file(repository.join("objects").join(directory).join(file)).unwrap();
 }
 
-fn object_of(repository: &Path, path: &str) -> String {
+pub fn object_of(repository: &Path, path: &str) -> String {
     git(repository, &["rev-parse", &format!("main:{path}")]).trim().to_owned()
 }
 

@@ -5,6 +5,8 @@
 //! alerts read, and a waiter awaits the next change instead of asking again and again. A published value says
 //! *since when*, never *for how long*: durations are worked out when somebody looks.
 
+mod health;
+mod inspections;
 mod rows;
 
 use std::collections::BTreeMap;
@@ -16,6 +18,8 @@ use tokio::sync::watch;
 
 use crate::supervision::{ChildId, ExitReason, lock};
 
+pub use health::{Check, Condition, Finding, HealthRow, Subject};
+pub use inspections::InspectionStatus;
 pub use rows::{
     ChildState, ChildStatus, LastExit, Moment, Recovered, RemoteState, RemoteStatus, RemoteView,
     RepositoryStatus, RepositoryView, RootState, RootStatus, SkippedFile,
@@ -30,9 +34,21 @@ struct Rows {
     repositories: BTreeMap<RepositoryName, RepositoryStatus>,
     roots: BTreeMap<(RepositoryName, RootName), RootStatus>,
     remotes: BTreeMap<(RepositoryName, RemoteName), RemoteStatus>,
+    inspections: BTreeMap<RepositoryName, Vec<InspectionStatus>>,
     recoveries: BTreeMap<&'static str, u64>,
     /// The latest of each kind and place, for people.
     recovered: BTreeMap<(&'static str, String), Recovered>,
+    health: BTreeMap<(Check, Subject), HealthRow>,
+    state: StateSizes,
+}
+
+/// How much room the state takes and has; what was not looked at yet is absent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StateSizes {
+    /// Free bytes where the state directory is.
+    pub disk_free: Option<u64>,
+    /// Bytes of each repository here.
+    pub repositories: BTreeMap<RepositoryName, u64>,
 }
 
 struct Shared {
@@ -197,6 +213,38 @@ impl Board {
         self.read(|rows| rows.recovered.values().cloned().collect())
     }
 
+    /// Something was checked at `now`.
+    pub fn publish_health(&self, finding: Finding, now: Moment) {
+        self.change(|rows| {
+            let key = (finding.check, finding.subject.clone());
+            let former = rows.health.get(&key);
+            let is_news = former.is_none_or(|former| former.finding != finding);
+            let row = HealthRow::after(former, finding, now);
+            rows.health.insert(key, row);
+            is_news
+        });
+    }
+
+    /// What was checked, by check and subject.
+    pub fn health(&self) -> Vec<HealthRow> {
+        self.read(|rows| rows.health.values().cloned().collect())
+    }
+
+    /// What one check found of one subject last.
+    pub fn health_of(&self, check: Check, subject: &Subject) -> Option<HealthRow> {
+        self.read(|rows| rows.health.get(&(check, subject.clone())).cloned())
+    }
+
+    /// How much room the state takes and has. Nobody waits for that, so nobody is woken.
+    pub fn publish_sizes(&self, sizes: StateSizes) {
+        lock(&self.0.rows).state = sizes;
+    }
+
+    /// How much room the state takes and has.
+    pub fn sizes(&self) -> StateSizes {
+        self.read(|rows| rows.state.clone())
+    }
+
     /// Every supervised child, by id.
     pub fn children(&self) -> Vec<ChildStatus> {
         self.read(|rows| rows.children.values().cloned().collect())
@@ -235,21 +283,34 @@ impl Board {
     /// Forgets a repository that is no longer configured, its roots and its remotes.
     pub fn forget_repository(&self, name: &RepositoryName) {
         self.change(|rows| {
+            let inspections = rows.inspections.remove(name).is_some();
             let repository = rows.repositories.remove(name).is_some();
             let roots = remove_where(&mut rows.roots, |(repository, _)| repository == name);
             let remotes = remove_where(&mut rows.remotes, |(repository, _)| repository == name);
-            repository || roots || remotes
+            rows.state.repositories.remove(name);
+            let health =
+                remove_where(&mut rows.health, |(_, subject)| subject.repository.as_ref() == Some(name));
+            repository || roots || remotes || inspections || health
         });
     }
 
     /// Forgets a root that is no longer configured.
     pub fn forget_root(&self, repository: &RepositoryName, root: &RootName) {
-        self.change(|rows| rows.roots.remove(&(repository.clone(), root.clone())).is_some());
+        self.change(|rows| {
+            let health =
+                remove_where(&mut rows.health, |(_, subject)| *subject == Subject::root(repository, root));
+            rows.roots.remove(&(repository.clone(), root.clone())).is_some() || health
+        });
     }
 
     /// Forgets a remote that is no longer configured.
     pub fn forget_remote(&self, repository: &RepositoryName, remote: &RemoteName) {
-        self.change(|rows| rows.remotes.remove(&(repository.clone(), remote.clone())).is_some());
+        self.change(|rows| {
+            let health = remove_where(&mut rows.health, |(_, subject)| {
+                *subject == Subject::remote(repository, remote)
+            });
+            rows.remotes.remove(&(repository.clone(), remote.clone())).is_some() || health
+        });
     }
 
     /// What a repository said last.

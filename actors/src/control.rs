@@ -12,11 +12,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::Addr;
+use backupbot_core::audit::Audit;
 use backupbot_core::error::Error;
 use backupbot_core::git::repository::Repository;
 use backupbot_core::names::{RemoteName, RepositoryName};
 use backupbot_core::protection::{self, PathReport, StateCounts};
-use backupbot_core::push::delivery;
 use backupbot_core::scan::WatchedRoot;
 use backupbot_core::snapshot;
 use base64::Engine as _;
@@ -26,6 +26,7 @@ use utoipa::ToSchema;
 
 use crate::board::{Board, ChildState, Moment, RemoteState, RemoteView, RepositoryView};
 use crate::committer::Committer;
+use crate::lag;
 use crate::messages::{BarrierReached, CommitUpTo, PauseChanged, PushNow, Refusal, ResumeRemote, SetPaused};
 use crate::root::Root;
 use crate::seat::{Common, RepositorySeat, Seats};
@@ -126,6 +127,11 @@ impl Control {
         &self.common.state_dir
     }
 
+    /// What was done by somebody's order is written there.
+    pub fn audit(&self) -> &Audit {
+        &self.common.audit
+    }
+
     /// What everybody published.
     pub fn board(&self) -> &Board {
         &self.common.board
@@ -194,12 +200,8 @@ impl Control {
             return Ok(());
         };
         let record = self.common.store.reader().remote(repository, &remote.name)?.unwrap_or_default();
-        let confirmed = record.confirmed.as_ref().map(snapshot::oid).transpose()?;
-        let since = delivery::unconfirmed_since_ms(&seat.path, &seat.branch()?, confirmed)?;
-        if let Some(since) = since.and_then(|ms| Moment::from_unix_seconds(ms / 1000)) {
-            let seconds = now.seconds_since(since);
-            remote.oldest_unprotected_seconds = remote.oldest_unprotected_seconds.max(seconds);
-        }
+        let seconds = lag::committed_for(seat, &record, now)?;
+        remote.oldest_unprotected_seconds = remote.oldest_unprotected_seconds.max(seconds);
         Ok(())
     }
 

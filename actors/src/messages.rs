@@ -19,6 +19,7 @@
 //! "There is work" is no message but a [`Nudge`]: it is empty, any number of them are one, and whoever is
 //! nudged looks for itself.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use actix::fut::wrap_future;
@@ -186,8 +187,19 @@ pub struct RootSeen {
     pub unavailable: Option<String>,
     /// Numbers of a part of a walk, and whether it was the last part.
     pub walk: Option<(Counts, bool)>,
-    /// How many of its paths are skipped now, and the first of them.
-    pub skipped: Option<(u64, Vec<crate::board::SkippedFile>)>,
+    /// Which of its paths are skipped now.
+    pub skipped: Option<SkippedNow>,
+}
+
+/// The paths of a root that are not protected in their present version.
+#[derive(Debug, Clone, Default)]
+pub struct SkippedNow {
+    /// How many.
+    pub count: u64,
+    /// How many of each reason.
+    pub by_reason: BTreeMap<&'static str, u64>,
+    /// The first of them.
+    pub listed: Vec<crate::board::SkippedFile>,
 }
 
 /// Commits, without waiting for a batch to fill, until every change up to `seq` is in a commit or skipped.

@@ -23,11 +23,14 @@ use slog::{Logger, error, info, o, warn};
 use tokio::sync::oneshot;
 
 use crate::board::{Moment, RemoteState, RemoteStatus};
+use crate::health;
 use crate::housekeeping::{Housekeeper, merge_in_remote};
 use crate::job::{self, JobOutcome};
+use crate::measure;
 use crate::messages::{PushNow, Refusal, ResumeRemote, Wake};
 use crate::seat::{RepositorySeat, now_ms};
 use crate::supervision::ExitHandle;
+use crate::trail;
 
 /// The pause after an attempt of which our own state could not be read or written, doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -144,12 +147,14 @@ impl Pusher {
                     now_ms: now_ms(),
                 };
                 let repository = seat.settings.name.clone();
-                delivery::deliver(
+                let delivery = delivery::deliver(
                     &wanted,
                     &record,
                     &mut || board.publish_remote(&repository, pushing.clone()),
                     progress,
-                )
+                )?;
+                trail::delivered(&seat, &remote, &branch, &delivery);
+                Ok(delivery)
             })
             .await
         };
@@ -190,6 +195,7 @@ impl Pusher {
             }
         };
         self.own_failures = 0;
+        self.count(&delivery);
         self.log_change(&delivery);
         if delivery.trouble == Some(Kind::Git) {
             // Whose objects cannot be read is told by looking at ours.
@@ -275,6 +281,20 @@ impl Pusher {
         let own = self.seat.path.clone();
         let work = move |progress: &Progress| merge_in_remote(&path, &own, progress);
         self.housekeeper.begin(ctx, |actor: &mut Self| &mut actor.housekeeper, work);
+    }
+
+    fn count(&self, delivery: &Delivery) {
+        let (Some(tally), Some(took)) = (delivery.tally, delivery.took) else { return };
+        let (repository, remote) = (&self.seat.settings.name, &self.remote.name);
+        measure::push_ended(repository.as_str(), remote.as_str(), &tally, took);
+        let Some(was_answered) = tally.was_answered else { return };
+        let halted = delivery.record.halted.as_ref().map(|halt| halt.message.as_str());
+        let trouble = halted.or(delivery.record.last_error.as_deref()).unwrap_or("the last push failed");
+        let found = if was_answered { Ok(()) } else { Err(trouble) };
+        self.seat.common.board.publish_health(
+            health::reachability(repository, remote, found.map_err(str::to_owned)),
+            Moment::now(),
+        );
     }
 
     fn log_change(&self, delivery: &Delivery) {

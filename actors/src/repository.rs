@@ -80,7 +80,7 @@ fn policy() -> RestartPolicy {
 }
 
 /// The test build may ask for less patience.
-fn hang_after() -> Duration {
+pub(crate) fn hang_after() -> Duration {
     if cfg!(feature = "fault-points")
         && let Ok(text) = std::env::var("BACKUPBOT_FAULT_HANG_AFTER_MS")
         && let Ok(milliseconds) = text.parse()

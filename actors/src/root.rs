@@ -1,4 +1,5 @@
-//! The root of the tree: the queue, and after it one supervisor for each repository.
+//! The root of the tree: the queue, after it one supervisor for each repository, the inspector of all of them, the
+//! health checker and the alarm.
 //!
 //! The repositories run only while the queue does. When the queue, or a supervisor, fails more often than its
 //! policy allows, the root gives up and the process ends with an exit code of its own, so that whatever started
@@ -11,8 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message};
-use backupbot_core::config::Config;
+use backupbot_core::audit::Audit;
 use backupbot_core::config::diff::Diff;
+use backupbot_core::config::{Alerts, Config};
 use backupbot_core::ignore::IgnoreRules;
 use backupbot_core::names::RepositoryName;
 use backupbot_core::scan::{Bounds, WatchedRoot};
@@ -21,8 +23,11 @@ use slog::{Logger, warn};
 
 use crate::board::Board;
 use crate::control::Control;
+use crate::health::HealthChecker;
+use crate::inspector::Inspector;
+use crate::measure;
 use crate::queue::Queue;
-use crate::repository::RepositorySupervisor;
+use crate::repository::{RepositorySupervisor, hang_after};
 use crate::seat::{Common, RepositorySeat, Seats};
 use crate::supervision::{
     ChildSpec, Children, ExitHandle, Place, RestartPolicy, Spawned, Supervising, spawn, spawn_on_own_thread,
@@ -35,6 +40,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(40);
 pub struct Root {
     common: Common,
     seats: Seats,
+    limits: Alerts,
     children: Children,
 }
 
@@ -58,6 +64,7 @@ impl Actor for Root {
         for seat in self.seats.now() {
             self.add(seat);
         }
+        self.attend();
         self.children.attach(ctx);
     }
 }
@@ -73,6 +80,26 @@ impl Root {
     }
 }
 
+impl Root {
+    /// Starts those who look after all repositories, or stops and starts them: they know what was configured when they
+    /// began, and nothing waits for them.
+    fn attend(&mut self) {
+        let (common, seats) = (self.common.clone(), self.seats.clone());
+        let inspector = ChildSpec::new("inspector", "inspector", move |exit| {
+            let (common, seats) = (common.clone(), seats.now());
+            Ok::<_, String>(spawn(exit, |exit| Inspector::new(common, seats, &exit)))
+        });
+        self.children.add(inspector.rank(3).policy(RestartPolicy::parking()).hang_after(Some(hang_after())));
+        let (seats, limits) = (self.seats.clone(), self.limits.clone());
+        let (board, log) = (self.common.board.clone(), self.common.log.clone());
+        let health = ChildSpec::new("health", "health", move |exit| {
+            let (seats, limits, board, log) = (seats.now(), limits.clone(), board.clone(), log.clone());
+            Ok::<_, String>(spawn(exit, |exit| HealthChecker::new(seats, limits, &board, &log, &exit)))
+        });
+        self.children.add(health.rank(3));
+    }
+}
+
 impl Handler<Rearrange> for Root {
     type Result = ();
 
@@ -83,6 +110,8 @@ impl Handler<Rearrange> for Root {
         for seat in message.anew {
             self.add(seat);
         }
+        self.limits = message.limits;
+        self.attend();
     }
 }
 
@@ -94,6 +123,8 @@ pub struct Rearrange {
     pub removed: Vec<RepositoryName>,
     /// Repositories that are started, or stopped and started.
     pub anew: Vec<Arc<RepositorySeat>>,
+    /// When to raise the alarm.
+    pub limits: Alerts,
 }
 
 /// The name of a repository's supervisor among the children of the root.
@@ -103,13 +134,20 @@ pub(crate) fn child_name(repository: &RepositoryName) -> String {
 
 /// Starts the tree that `config` describes. Must be called within an actix system; the returned root must be
 /// kept, its end is the end of the tree.
-pub fn start(config: &Config, store: &Store, board: &Board, log: &Logger) -> (Spawned<Root>, Control) {
+pub fn start(
+    config: &Config,
+    store: &Store,
+    board: &Board,
+    audit: &Audit,
+    log: &Logger,
+) -> (Spawned<Root>, Control) {
     let common = Common {
         state_dir: config.state_dir.clone(),
         instance: config.instance.clone(),
         identity: config.identity.clone(),
         store: store.clone(),
         board: board.clone(),
+        audit: audit.clone(),
         log: log.clone(),
         queue: Place::new(),
     };
@@ -117,9 +155,10 @@ pub fn start(config: &Config, store: &Store, board: &Board, log: &Logger) -> (Sp
     seats.put(seats_of(&common, config, &Diff::from_nothing(config), &[]));
     let place = Place::new();
     let control = Control::new(common.clone(), seats.clone(), place.clone());
+    let limits = config.alerts.clone();
     let root = spawn(ExitHandle::topmost(), |exit| {
         let children = Children::new(&exit, board, log);
-        Root { common, seats, children }
+        Root { common, seats, limits, children }
     });
     (root.at(&place), control)
 }
@@ -135,7 +174,10 @@ pub(crate) fn seats_of(
         let kept = present.iter().find(|seat| seat.settings.name == settings.name);
         match kept.filter(|_| !diff.concerns(&settings.name)) {
             Some(seat) => seat.clone(),
-            None => Arc::new(seat_of(common, config.limits.repository_size, settings, &common.log)),
+            None => {
+                measure::begin(settings);
+                Arc::new(seat_of(common, config.limits.repository_size, settings, &common.log))
+            }
         }
     });
     seats.collect()

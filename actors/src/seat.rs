@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use backupbot_core::audit::Audit;
 use backupbot_core::config as model;
 use backupbot_core::error::Result;
 use backupbot_core::names::{RemoteName, RootName};
@@ -37,6 +38,8 @@ pub struct Common {
     pub store: Store,
     /// What everybody publishes.
     pub board: Board,
+    /// Where it is written down what was done.
+    pub audit: Audit,
     /// Where to log.
     pub log: Logger,
     /// The queue.

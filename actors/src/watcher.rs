@@ -5,8 +5,11 @@
 //! batches. Whatever could not be queued stays here and is tried again. Besides, the whole root is queued at the
 //! start, after lost events, when the root comes back, and every `rescan`.
 
+mod counting;
+mod seen;
 mod thread;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -25,8 +28,9 @@ use slog::{Logger, info, o, warn};
 use tokio::sync::{mpsc, oneshot};
 
 use self::thread::{Standing, Told, WatchThread};
-use crate::board::{RootState, RootStatus, SkippedFile};
-use crate::messages::{BarrierReached, Enqueue, Refusal, RootSeen};
+use crate::board::{RootState, RootStatus};
+use crate::measure::Rescan;
+use crate::messages::{BarrierReached, Enqueue, Refusal};
 use crate::queue::Queue;
 use crate::seat::RepositorySeat;
 use crate::supervision::ExitHandle;
@@ -55,6 +59,8 @@ pub struct Watcher {
     debouncer: Debouncer,
     /// Due and not yet durable.
     unsent: Vec<(RelPath, Reach)>,
+    /// When the first of these was first heard of, if events told.
+    unsent_since: Option<Instant>,
     sending: bool,
     /// Attempts to queue that failed in a row.
     send_failures: u32,
@@ -96,6 +102,8 @@ impl Watcher {
             excluded_by_file_system: 0,
             skipped: 0,
             skipped_files: Vec::new(),
+            skipped_by_reason: BTreeMap::new(),
+            watch_limited: None,
         };
         Self {
             debouncer: Debouncer::new(settings.debounce.quiet, settings.debounce.max),
@@ -105,6 +113,7 @@ impl Watcher {
             queue,
             log,
             unsent: Vec::new(),
+            unsent_since: None,
             sending: false,
             send_failures: 0,
             sent_seq: 0,
@@ -190,9 +199,12 @@ impl Watcher {
             waiter.token = request_barrier(control.as_ref(), &mut self.next_token).or(Some(0));
         }
         self.control = Some(control);
-        self.set_available(RootState::Scanning);
+        let is_first = self.status.state == RootState::Starting;
+        if !is_first {
+            self.set_available(RootState::Scanning);
+        }
         self.counted = Counts::default();
-        self.take_due(vec![Hint::Deep(RelPath::root())], ctx);
+        self.compare_all(if is_first { Rescan::Start } else { Rescan::Returned }, ctx);
     }
 
     /// Takes in how the root is watched. The words may change at every pass, so only news are logged.
@@ -205,6 +217,7 @@ impl Watcher {
             info!(self.log, "the root is watched as a whole again"; "backend" => standing.backend);
         }
         self.status.backend = standing.backend.to_owned();
+        self.status.watch_limited = standing.reason.clone();
         self.standing = standing;
     }
 
@@ -226,7 +239,8 @@ impl Watcher {
                 Hint::RootGone => {}
                 Hint::Overflow => {
                     warn!(self.log, "the kernel lost events; the whole root is compared");
-                    self.take_due(vec![Hint::Deep(RelPath::root())], ctx);
+                    self.count_overflow();
+                    self.compare_all(Rescan::Overflow, ctx);
                 }
                 hint => {
                     if let Some(due) = self.debouncer.observe(hint, now) {
@@ -252,13 +266,13 @@ impl Watcher {
     }
 
     /// Queues the whole root, after having the backend watch what it missed.
-    fn rescan(&mut self, ctx: &mut Context<Self>) {
+    fn rescan(&mut self, reason: Rescan, ctx: &mut Context<Self>) {
         self.resync.store(true, Ordering::Relaxed);
         if let Some(control) = &self.control {
             control.wake();
         }
         self.counted = Counts::default();
-        self.take_due(vec![Hint::Deep(RelPath::root())], ctx);
+        self.compare_all(reason, ctx);
     }
 
     fn take_due(&mut self, due: Vec<Hint>, ctx: &mut Context<Self>) {
@@ -270,7 +284,11 @@ impl Watcher {
                 Hint::RootGone | Hint::Barrier(_) => {}
             }
         }
+        if let Some(since) = self.debouncer.take_given_since() {
+            self.unsent_since = Some(self.unsent_since.map_or(since, |earlier| earlier.min(since)));
+        }
         if self.unsent.len() > MOST_UNSENT {
+            self.count(Rescan::Coarsened);
             self.unsent = vec![(RelPath::root(), Reach::Deep)];
         }
         self.send(ctx);
@@ -287,6 +305,7 @@ impl Watcher {
         }
         self.sending = true;
         let paths = std::mem::take(&mut self.unsent);
+        let since = self.unsent_since.take();
         fault::point("watcher:before-enqueue");
         let message = Enqueue {
             repository: self.seat.settings.name.clone(),
@@ -301,12 +320,14 @@ impl Watcher {
                 Ok(Ok(seq)) => {
                     actor.sent_seq = seq;
                     actor.send_failures = 0;
+                    actor.queued(since);
                     actor.seat.queued.nudge();
                     actor.send(ctx);
                 }
                 Ok(Err(error)) => {
                     warn!(actor.log, "changes cannot be queued now; they are kept here"; "error" => %error,
                           "paths" => paths.len());
+                    actor.unsent_since = since.or(actor.unsent_since);
                     let mut kept = paths;
                     kept.append(&mut actor.unsent);
                     actor.unsent = kept;
@@ -360,6 +381,7 @@ impl Watcher {
         self.alarm = Some(ctx.run_later(pause, |actor, ctx| {
             actor.alarm = None;
             let due = actor.debouncer.take_due(Instant::now());
+            actor.count_coarsened(&due);
             actor.take_due(due, ctx);
             actor.set_alarm(ctx);
         }));
@@ -390,7 +412,7 @@ impl Actor for Watcher {
         self.start_thread(ctx);
         ctx.run_interval(self.settings.rescan, |actor, ctx| {
             if actor.control.is_some() {
-                actor.rescan(ctx);
+                actor.rescan(Rescan::Schedule, ctx);
             }
         });
     }
@@ -441,7 +463,7 @@ impl Handler<BarrierReached> for Watcher {
                     // Where nobody watches, the only proof is to look at everything.
                     let due = self.debouncer.flush();
                     self.take_due(due, ctx);
-                    self.rescan(ctx);
+                    self.rescan(Rescan::Request, ctx);
                 }
             }
         }
@@ -450,38 +472,5 @@ impl Handler<BarrierReached> for Watcher {
                 .await
                 .unwrap_or_else(|_| Err(Refusal::NotRunning("the watcher was restarted".to_owned())))
         })
-    }
-}
-
-impl Handler<RootSeen> for Watcher {
-    type Result = ();
-
-    fn handle(&mut self, seen: RootSeen, _: &mut Self::Context) {
-        if let Some((count, listed)) = seen.skipped {
-            let listed: Vec<SkippedFile> = listed;
-            self.status.skipped = count;
-            self.status.skipped_files = listed;
-        }
-        if let Some((counts, is_complete)) = seen.walk {
-            self.counted.add(&counts);
-            if is_complete {
-                self.status.files = self.counted.files;
-                self.status.excluded_by_rules = self.counted.excluded_by_rules;
-                self.status.excluded_by_system = self.counted.excluded_by_system;
-                self.status.excluded_by_file_system = self.counted.excluded_by_file_system;
-                self.counted = Counts::default();
-            }
-            if is_complete && self.control.is_some() {
-                self.ignore_problem = self.look_for_ignore_problems();
-                self.set_available(RootState::Watching);
-            }
-        }
-        match seen.unavailable {
-            Some(reason) => self.set_state(RootState::Unavailable, Some(reason)),
-            None if self.status.state == RootState::Unavailable && self.control.is_some() => {
-                self.set_available(RootState::Watching);
-            }
-            None => self.publish(),
-        }
     }
 }

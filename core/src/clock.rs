@@ -4,9 +4,13 @@
 //! further than the longest pause that it can stand for: a clock that was set back a year would otherwise stop
 //! a retry for a year. What is measured within one run is measured with [`Instant`], which nobody can set.
 
+mod moment;
+
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
+
+pub use moment::Moment;
 
 /// A difference between the two clocks that is too small to be a jump.
 const SLACK_MS: i64 = 1_000;
@@ -56,9 +60,48 @@ impl Watch {
     }
 }
 
+/// Milliseconds of a clock that nobody can set and that goes on while the machine sleeps: unlike [`Instant`], so that a
+/// night's sleep is not taken for a clock that was set forward. `None` where the system has none.
+pub fn awake_and_asleep_ms() -> Option<i64> {
+    #[cfg(target_os = "linux")]
+    {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Some(now.tv_sec.saturating_mul(1000).saturating_add(now.tv_nsec / 1_000_000))
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+/// How far the wall clock was set, in milliseconds: forward, or back if negative. Each look is `(wall, steady)`. Less than
+/// `slack_ms` is no jump: clocks are corrected all the time.
+pub fn jump_between(before: (i64, i64), now: (i64, i64), slack_ms: i64) -> Option<i64> {
+    let wall = now.0.saturating_sub(before.0);
+    let passed = now.1.saturating_sub(before.1);
+    let jump = wall.saturating_sub(passed);
+    (jump.saturating_abs() > slack_ms).then_some(jump)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_jump_is_what_the_wall_clock_went_beyond_the_time_that_passed() {
+        let jump = |before, now| jump_between(before, now, 1000);
+        assert_eq!(jump((10_000, 0), (25_000, 15_000)), None);
+        assert_eq!(jump((10_000, 0), (26_000, 15_000)), None, "a correction");
+        assert_eq!(jump((10_000, 0), (3_625_001, 15_000)), Some(3_600_001));
+        assert_eq!(jump((10_000, 0), (0, 15_000)), Some(-25_000));
+        assert_eq!(jump((i64::MIN, 0), (i64::MAX, 0)), Some(i64::MAX));
+        assert_eq!(jump((i64::MAX, i64::MIN), (i64::MIN, i64::MAX)), Some(i64::MIN));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_clock_that_nobody_sets_goes_forward() {
+        let (first, second) = (awake_and_asleep_ms().unwrap(), awake_and_asleep_ms().unwrap());
+        assert!(0 < first && first <= second);
+    }
 
     const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
 

@@ -1,12 +1,14 @@
 //! What BackupBot does and how it does it, without actors, HTTP or a terminal.
 //!
-//! Arrows point downwards only: verbs ([`snapshot`], [`push`], [`scan`], [`history`], [`restore`], [`verify`], [`adopt`], [`heal`]) use nouns
+//! Arrows point downwards only: verbs ([`snapshot`], [`push`], [`scan`], [`history`], [`restore`], [`verify`], [`inspect`], [`adopt`], [`heal`], [`alert`]) use nouns
 //! ([`git`], [`store`], [`watch`], [`metadata`], [`tree`], [`config`], [`ignore`]), and both stand on the ground
-//! ([`path`], [`names`], [`clock`], [`quarantine`], [`disk`], [`limits`], [`memory`], [`secret`], [`error`], [`progress`], [`fault`]).
+//! ([`path`], [`names`], [`clock`], [`quarantine`], [`audit`], [`disk`], [`limits`], [`memory`], [`priority`], [`private_file`], [`secret`], [`error`], [`progress`], [`fault`]).
 //! Nothing here logs, prints, reads a home
 //! directory or panics on input: a function takes what it needs and returns what happened.
 
 pub mod adopt;
+pub mod alert;
+pub mod audit;
 pub mod beneath;
 pub mod clock;
 pub mod config;
@@ -18,11 +20,14 @@ pub mod git;
 pub mod heal;
 pub mod history;
 pub mod ignore;
+pub mod inspect;
 pub mod limits;
 pub mod memory;
 pub mod metadata;
 pub mod names;
 pub mod path;
+pub mod priority;
+pub mod private_file;
 pub mod progress;
 pub mod protection;
 pub mod push;

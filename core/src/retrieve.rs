@@ -37,6 +37,8 @@ pub struct Retrieval {
     repository: Repository,
     /// There is nothing more to be had.
     is_whole: bool,
+    /// The commit of which everything is here.
+    whole_commit: Option<Oid>,
 }
 
 /// What a remote has under a branch's name.
@@ -83,7 +85,7 @@ impl Retrieval {
         let advertised = transport.advertise()?;
         let abilities = transport.abilities();
         let (repository, _) = Repository::open_or_create(scratch, "refs/heads/main", OWN_ORIGIN, OWN_ORIGIN)?;
-        Ok(Self { transport, advertised, abilities, repository, is_whole: false })
+        Ok(Self { transport, advertised, abilities, repository, is_whole: false, whole_commit: None })
     }
 
     /// Where the things are taken in.
@@ -99,7 +101,7 @@ impl Retrieval {
     /// Fetches the commits up to `tip` and nothing that is in them, so that an earlier state can be chosen; tags too.
     /// A remote that cannot leave things out sends its whole history.
     pub fn commits(&mut self, tip: Oid, progress: &Progress) -> Result<()> {
-        let Self { transport, repository, abilities, advertised, is_whole } = self;
+        let Self { transport, repository, abilities, advertised, is_whole, .. } = self;
         if abilities.leaves_out {
             transport.fetch_part(repository, &[tip], Part::Commits, progress)?;
         } else if !*is_whole {
@@ -146,7 +148,7 @@ impl Retrieval {
     }
 
     fn snapshot(&mut self, commit: Oid, tip: Oid, part: Part, progress: &Progress) -> Result<()> {
-        if self.is_whole {
+        if self.has_all_of(commit) {
             return Ok(());
         }
         let is_offered = commit == tip || self.abilities.earlier_commits;
@@ -157,10 +159,40 @@ impl Retrieval {
             self.is_whole = true;
         }
         if self.repository.has_commit(commit) {
+            self.whole_commit = Some(commit).filter(|_| matches!(part, Part::Snapshot)).or(self.whole_commit);
             return Ok(());
         }
         let text = format!("the remote sent a pack without {commit}, which it was asked for");
         Err(Error::new(Kind::RemoteRefused, text))
+    }
+
+    fn has_all_of(&self, commit: Oid) -> bool {
+        self.is_whole || self.whole_commit == Some(commit)
+    }
+
+    /// Fetches what a plan of a restore of `selection` needs beyond the names: records, targets of links, and contents of
+    /// which no record tells the size. What the restore itself would need comes back.
+    pub fn outline(
+        &mut self,
+        snapshot: &Snapshot,
+        tip: Oid,
+        selection: &Selection,
+        progress: &Progress,
+    ) -> Result<Cost> {
+        if self.has_all_of(snapshot.id) || !self.gives_parts() {
+            return Ok(Cost::Everything);
+        }
+        let outlined = needed::records(&self.repository, snapshot, selection, progress)
+            .and_then(|records| self.objects(&records, progress))
+            .and_then(|()| needed::contents(&self.repository, snapshot, selection, progress))
+            .and_then(|needed| self.objects(&needed.untold, progress).map(|()| needed.cost));
+        match outlined {
+            Err(error) if error.kind() == Kind::RemoteRefused => {
+                self.snapshot(snapshot.id, tip, Part::Snapshot, progress)?;
+                Ok(Cost::Everything)
+            }
+            outlined => outlined,
+        }
     }
 
     /// Fetches what a restore of `selection` needs beyond the names. `announce` is told what that is before it is fetched.
@@ -172,7 +204,7 @@ impl Retrieval {
         announce: &mut dyn FnMut(Cost) -> Result<()>,
         progress: &Progress,
     ) -> Result<()> {
-        if self.is_whole || !self.gives_parts() {
+        if self.has_all_of(snapshot.id) || !self.gives_parts() {
             return Ok(());
         }
         if *selection == Selection::Everything {
@@ -198,9 +230,9 @@ impl Retrieval {
     ) -> Result<()> {
         let records = needed::records(&self.repository, snapshot, selection, progress)?;
         self.objects(&records, progress)?;
-        let (contents, cost) = needed::contents(&self.repository, snapshot, selection, progress)?;
-        announce(cost)?;
-        self.objects(&contents, progress)
+        let needed = needed::contents(&self.repository, snapshot, selection, progress)?;
+        announce(needed.cost)?;
+        self.objects(&needed.all, progress)
     }
 
     fn objects(&mut self, objects: &[Oid], progress: &Progress) -> Result<()> {

@@ -26,7 +26,7 @@ use std::time::Duration;
 use git2::Oid;
 
 use self::memory::Memory;
-use self::messages::{Messages, said};
+use self::messages::Messages;
 use self::smart::SmartTransport;
 use self::wire::{Limits, Service, Wire};
 use crate::config::{self as model, RemoteUrl};
@@ -34,6 +34,10 @@ use crate::error::{Error, Kind, Result};
 use crate::git::reachable::PushSet;
 use crate::git::repository::Repository;
 use crate::progress::Progress;
+
+pub(crate) use self::http::client::{error_of as client_error, plain as plain_client};
+pub(crate) use self::messages::said;
+pub(crate) use self::runtime::run as wait;
 
 /// Patience with a remote that is only read from; while it works it says so every few seconds.
 const LONGEST_READ: Duration = Duration::from_secs(20);

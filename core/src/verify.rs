@@ -23,10 +23,12 @@ use std::collections::HashMap;
 use crate::error::Result;
 use crate::git::repository::Repository;
 use crate::history::{Oid, Snapshot};
+use crate::names::RootName;
+use crate::path::RelPath;
 use crate::progress::Progress;
 
 pub use report::Report;
-pub use sample::Sample;
+pub use sample::{Sample, draw_seed};
 
 use hashes::{Check, Hashes};
 use sample::{Chosen, Lot};
@@ -133,6 +135,35 @@ pub fn contents(request: &Request<'_>, progress: &Progress) -> Result<Vec<Oid>> 
     contents.sort_unstable();
     contents.dedup();
     Ok(contents)
+}
+
+/// The names that [`verify`] will read the contents of, at most `most` of them: the first of the same lot. What is wrong with
+/// trees and records is reported as [`verify`] does.
+///
+/// # Errors
+/// As [`verify`].
+pub fn drawn(
+    request: &Request<'_>,
+    most: u32,
+    progress: &Progress,
+) -> Result<(Vec<(RootName, RelPath)>, Report)> {
+    let mut report = Report::of(request);
+    let (mut chosen, work) = look(request, &mut report, progress)?;
+    if work.files > u64::from(most) {
+        let fewer = Request { sample: Sample::Files(most), ..*request };
+        (chosen, _) = look(&fewer, &mut Report::of(&fewer), progress)?;
+    }
+    let lot = Lot::new(request.seed);
+    let mut names = Vec::new();
+    Survey::new(request, progress)?.run(&mut |found| {
+        if let Found::Content(content) = found
+            && chosen.has(&lot, &content)
+        {
+            names.extend(content.place_in_root());
+        }
+        Ok(())
+    })?;
+    Ok((names, report))
 }
 
 /// Goes through trees and records, reports what is wrong with them, and chooses the contents that are read.

@@ -2,12 +2,13 @@
 //!
 //! What is written before an error is found cannot be taken back: a script must look at the exit code.
 
-use backupbot_core::error::{Error, Kind};
-use backupbot_core::git::stream::Contents;
+use backupbot_core::error::Error;
+use backupbot_core::git::contents::{ContentReader, Contents, Found, Trouble};
 use backupbot_core::history::directory::{Node, find};
 use backupbot_core::history::form::{self, Form, HEAD_BYTES};
 use backupbot_core::history::{Odb, Oid};
 use backupbot_core::metadata::EntryKind;
+use backupbot_core::progress::Progress;
 
 use crate::cli::Global;
 use crate::cli::look::Cat;
@@ -25,19 +26,17 @@ pub fn cat(world: &World, global: &Global, arguments: &Cat) -> Result<Exit, Fail
     let node = located.ok_or_else(|| looking.absent(&root, &path, &snapshot))?.node;
     let shown = shown::path(&root, &path);
     let oid = content_of(&node, &objects, &shown, arguments.raw)?;
-    let contents = Contents::open(&looking.repository)?;
+    let contents = Contents::open(looking.repository.path())?;
+    let mut reader = contents.reader();
+    let found = reader.find(oid).map_err(|error| Failure::failed(format!("{shown}: {error}")))?;
     if !arguments.raw {
-        refuse_stand_ins(&contents, &objects, &node, oid, &shown)?;
+        refuse_stand_ins(&mut reader, &found, &node, &shown)?;
     }
     let expected = node.record.as_ref().and_then(|record| record.blake3).filter(|_| !arguments.raw);
-    let mut found = blake3::Hasher::new();
     let mut lines = Lines::begin();
     // A reader that went away ends the stream as an error; what it was is kept here.
     let mut unwritten: Option<Failure> = None;
-    let streamed = contents.stream(&oid, &mut |piece| {
-        if expected.is_some() {
-            found.update(piece);
-        }
+    let streamed = reader.stream(&found, &Progress::new(), &mut |piece| {
         lines.bytes(piece).map_err(|failure| {
             unwritten = Some(failure);
             Error::cancelled()
@@ -47,12 +46,12 @@ pub fn cat(world: &World, global: &Global, arguments: &Cat) -> Result<Exit, Fail
         return Err(failure);
     }
     let ended = lines.end();
-    if let Err(error) = streamed {
-        let text = format!("{shown}: what was written is not the file: {error}");
-        return Err(Failure::failed(text));
-    }
+    let proof = streamed.map_err(|trouble| {
+        let (Trouble::Object(error) | Trouble::Elsewhere(error)) = trouble;
+        Failure::failed(format!("{shown}: what was written is not the file: {error}"))
+    })?;
     ended?;
-    if expected.is_some_and(|expected| expected != *found.finalize().as_bytes()) {
+    if expected.is_some_and(|expected| expected != proof.blake3) {
         let text = "its checksum is not the recorded one: it is what Git holds, changed by another program";
         output::complain(&format!("backupbot: {shown}: {text}"));
     }
@@ -78,27 +77,15 @@ fn content_of(node: &Node, objects: &Odb<'_>, shown: &str, raw: bool) -> Result<
 
 /// Ends with a failure where Git holds something that stands for the file.
 fn refuse_stand_ins(
-    contents: &Contents<'_>,
-    objects: &Odb<'_>,
+    reader: &mut ContentReader<'_>,
+    found: &Found,
     node: &Node,
-    oid: Oid,
     shown: &str,
 ) -> Result<(), Failure> {
-    let (size, _) = objects
-        .read_header(oid)
-        .map_err(|error| Failure::failed(format!("{shown}: its content {oid} is not here: {error}")))?;
-    let mut head = Vec::with_capacity(HEAD_BYTES);
-    let looked = contents.stream(&oid, &mut |piece| {
-        head.extend_from_slice(&piece[..piece.len().min(HEAD_BYTES - head.len())]);
-        if head.len() == HEAD_BYTES { Err(Error::cancelled()) } else { Ok(()) }
-    });
-    match looked {
-        Err(error) if error.kind() != Kind::Cancelled => {
-            return Err(Failure::failed(format!("{shown}: {error}")));
-        }
-        _ => {}
-    }
-    let form = form::of(&head, size as u64, node.record.as_ref());
+    let head = reader
+        .beginning(found, &Progress::new())
+        .map_err(|error| Failure::failed(format!("{shown}: {error}")))?;
+    let form = form::of(&head, found.size, node.record.as_ref());
     if form == Form::Content {
         return Ok(());
     }

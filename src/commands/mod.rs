@@ -1,10 +1,12 @@
 //! The commands, one a file; this only leads the way to them.
 
+mod audit;
 mod cat;
 mod check;
 mod completions;
 mod control;
 mod diff;
+mod drill;
 mod ls;
 mod once;
 mod page;
@@ -41,12 +43,14 @@ pub fn obey(world: &World, invocation: &Invocation) -> Result<Exit, Failure> {
         Command::Why(why) => why::why(world, global, why),
         Command::Restore(restore) => restore::restore(world, global, restore),
         Command::Verify(verify) => verify::verify(world, invocation, verify),
+        Command::Drill(drill) => drill::drill(world, invocation, drill),
         Command::Snapshots(snapshots) => snapshots::snapshots(world, global, snapshots),
         Command::Ls(ls) => ls::ls(world, global, ls),
         Command::Cat(cat) => cat::cat(world, global, cat),
         Command::Diff(diff) => diff::diff(world, global, diff),
         Command::Remote(remote) => remote::remote(world, global, remote),
         Command::Recipe(arguments) => recipe::recipe(world, invocation, arguments),
+        Command::Audit(arguments) => audit::audit(world, global, arguments),
         Command::Completions(completions) => completions::completions(completions),
     }
 }

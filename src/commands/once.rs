@@ -9,6 +9,7 @@ use backupbot_actors::board::Board;
 use backupbot_actors::control::{Control, Flushed};
 use backupbot_actors::root;
 use backupbot_actors::seat::now_ms;
+use backupbot_core::audit::{Audit, Event};
 use backupbot_core::config::{LogConfig, LogLevel};
 use backupbot_core::store::{Store, StoreReader};
 use serde_json::json;
@@ -70,11 +71,11 @@ pub fn commit_here(
     for repository in &mut settings.config.repositories {
         repository.remotes.clear();
     }
-    let (store, lock) = (ground.store, ground.lock);
+    let (store, audit, lock) = (ground.store, ground.audit, ground.lock);
     let (its_meter, its_log) = (meter.clone(), log.clone());
     let outcome = boot::on_a_thread_that_stays(move || {
         let system = actix_rt::System::new();
-        let outcome = system.block_on(back_up(&settings, store, Some(within), &its_meter, &its_log));
+        let outcome = system.block_on(back_up(&settings, store, &audit, Some(within), &its_meter, &its_log));
         std::mem::forget(system);
         outcome
     })?;
@@ -120,10 +121,11 @@ fn work(
 ) -> Result<Outcome, Failure> {
     let ground = boot::prepare(settings, once.target.adopt, "once", &world.host, log)?;
     let timeout = once.timeout;
-    let (store, settings, meter, log) = (ground.store, settings.clone(), meter.clone(), log.clone());
+    let (store, audit) = (ground.store, ground.audit);
+    let (settings, meter, log) = (settings.clone(), meter.clone(), log.clone());
     let outcome = boot::on_a_thread_that_stays(move || {
         let system = actix_rt::System::new();
-        let outcome = system.block_on(back_up(&settings, store, timeout, &meter, &log));
+        let outcome = system.block_on(back_up(&settings, store, &audit, timeout, &meter, &log));
         std::mem::forget(system);
         outcome
     })?;
@@ -134,15 +136,21 @@ fn work(
 async fn back_up(
     settings: &Settings,
     store: Store,
+    audit: &Audit,
     timeout: Option<Duration>,
     meter: &Meter,
     log: &Logger,
 ) -> Result<Outcome, Failure> {
-    let config = &settings.config;
+    let mut config = settings.config.clone();
+    for repository in &mut config.repositories {
+        // Schedules are for who stays: `verify` and `drill` do it on demand.
+        (repository.verify, repository.drill) = (None, None);
+    }
+    let config = &config;
     let mut signals = Signals::install().map_err(|error| Failure::io("cannot listen for signals", error))?;
     let reader = store.reader();
     let started_ms = now_ms();
-    let (mut tree, control) = root::start(config, &store, &Board::new(), log);
+    let (mut tree, control) = root::start(config, &store, &Board::new(), audit, log);
 
     let effort = beside_meter(&control, meter, flush_what_can_be(&control, &reader, timeout));
     let (exit, why) = match first(first(signals.stop_asked(), &mut tree.ended), effort).await {
@@ -166,6 +174,8 @@ async fn back_up(
     if let First::Left(_) = first(stopping, signals.stop_asked()).await {
         shutdown::mark_stopped(&store, log);
     }
+    audit.record(Event::new("stop", if exit == Exit::Done { "ok" } else { "unfinished" }));
+    audit.sync();
     Ok(Outcome { exit, why, reached, done })
 }
 

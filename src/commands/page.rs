@@ -3,11 +3,13 @@
 //! One line says whether everything is protected. Then each repository with its roots and remotes; wherever
 //! something is not as it should be, a line says what to do about it.
 
-use backupbot_actors::board::{Moment, RemoteState, RemoteView};
+use backupbot_actors::board::{InspectionStatus, Moment, RemoteState, RemoteView};
+use backupbot_core::inspect::drills::Drilled;
 
+use crate::health;
 use crate::output::quoted;
 use crate::spans;
-use crate::status::{RepositoryAnswer, RootAnswer, RootStanding, Severity, StatusAnswer};
+use crate::status::{RepositoryAnswer, RootAnswer, RootStanding, Severity, StatusAnswer, place};
 
 /// Skipped files that the page names of each root; `--json` has more.
 const NAMED_SKIPS: usize = 20;
@@ -34,6 +36,12 @@ pub fn render(answer: &StatusAnswer, now: Moment) -> String {
         };
         let since = alert.since.map_or(String::new(), |since| format!(" (since {})", ago(since, now)));
         page.line(0, format!("{severity}: {}{since}", alert.message));
+    }
+    for (line, remedy) in health::lines(&answer.health, now) {
+        page.line(0, line);
+        if let Some(remedy) = remedy {
+            page.advice(0, remedy);
+        }
     }
     if answer.repositories.is_empty() {
         page.line(0, "There is no repository yet.");
@@ -72,6 +80,7 @@ fn verdict_of(repository: &RepositoryAnswer) -> Verdict {
         || repository.status.trouble.is_some()
         || repository.remotes.is_empty()
         || repository.verified.iter().any(|verified| verified.problems > 0)
+        || repository.bad_drills().next().is_some()
         || !repository.roots.iter().all(is_watched)
         || !repository.remotes.iter().all(is_served);
     let is_at_rest = repository.status.pending == 0
@@ -151,9 +160,53 @@ impl Page {
                 1 => "1 thing was WRONG".to_owned(),
                 many => format!("{many} things were WRONG"),
             };
-            let (place, sample, commit) = (verified.place(), &verified.sample, short(Some(&verified.commit)));
+            let (place, sample, commit) = (place(verified), &verified.sample, short(Some(&verified.commit)));
             let ago = spans::in_words(now.seconds_since(verified.at));
             self.line(1, format!("{place}: verified {ago} ago ({sample} of {commit}): {found}"));
+        }
+        self.drills(&repository.drills, now);
+        for inspection in &repository.inspections {
+            self.inspection(inspection, now);
+        }
+    }
+
+    fn drills(&mut self, drills: &[Drilled], now: Moment) {
+        for drilled in drills {
+            let (remote, ago) = (&drilled.remote, spans::in_words(now.seconds_since(drilled.at)));
+            let (sample, commit) = (&drilled.sample, short(Some(&drilled.commit)));
+            let restored = files(drilled.files);
+            let found = match drilled.problems {
+                0 => "all as it was".to_owned(),
+                1 => "1 thing was WRONG".to_owned(),
+                many => format!("{many} things were WRONG"),
+            };
+            self.line(
+                1,
+                format!(
+                    "remote {remote}: drill {ago} ago ({sample} of {commit}): {restored} restored, {found}"
+                ),
+            );
+            for named in &drilled.named {
+                self.line(2, named);
+            }
+        }
+    }
+
+    fn inspection(&mut self, inspection: &InspectionStatus, now: Moment) {
+        let (place, what) = match &inspection.remote {
+            Some(remote) => (format!("remote {remote}"), "drill"),
+            None => ("what is here".to_owned(), "verification"),
+        };
+        if inspection.running {
+            self.line(1, format!("{place}: a {what} is going on"));
+            return;
+        }
+        let next = inspection.next.map_or(0, |next| next.seconds_since(now));
+        let next = if next == 0 { "now".to_owned() } else { format!("in {}", spans::in_words(next)) };
+        self.line(1, format!("{place}: next {what} {next}"));
+        if let (Some(reason), 1..) = (&inspection.reason, inspection.attempts) {
+            let tries = if inspection.attempts == 1 { "once" } else { "several times" };
+            self.line(2, format!("tried {tries} in vain ({}): {reason}", inspection.attempts));
         }
     }
 
@@ -268,7 +321,7 @@ fn left_out(root: &RootAnswer) -> String {
 mod tests {
     use super::*;
     use crate::status::Alert;
-    use crate::status::tests::{healthy, verified};
+    use crate::status::tests::{drilled, healthy, verified};
     use backupbot_actors::board::SkippedFile;
 
     fn page_of(repository: RepositoryAnswer) -> String {
@@ -278,6 +331,7 @@ mod tests {
             daemon: true,
             repositories: vec![repository],
             alerts: Vec::new(),
+            health: Vec::new(),
         };
         render(&answer, Moment::from_unix_seconds(1_000_300).unwrap())
     }
@@ -300,6 +354,31 @@ documents: commit c0ffee00c0, nothing waits to be committed
         let page = page_of(RepositoryAnswer { verified: vec![verified(0)], ..healthy() });
         assert!(page.starts_with("everything is protected ("), "{page}");
         let expected = "  remote usb: verified 5 min ago (1% of c0ffee00c0): nothing was wrong\n";
+        assert!(page.ends_with(expected), "{page}");
+    }
+
+    #[test]
+    fn drills_and_what_comes_next_are_told_in_words() {
+        let waits = InspectionStatus {
+            remote: Some("usb".to_owned()),
+            next: Moment::from_unix_seconds(1_000_300 + 7200),
+            ..InspectionStatus::default()
+        };
+        let tried = InspectionStatus {
+            attempts: 3,
+            reason: Some("unplugged".to_owned()),
+            next: Moment::from_unix_seconds(1_000_300),
+            ..InspectionStatus::default()
+        };
+        let inspections = vec![waits, tried];
+        let page =
+            page_of(RepositoryAnswer { drills: vec![drilled(1_000_000, 0)], inspections, ..healthy() });
+        assert!(page.starts_with("everything is protected ("), "{page}");
+        let expected = "  remote usb: drill 5 min ago (1% of c0ffee00c0): 120 files restored, all as it was
+  remote usb: next drill in 2 h
+  what is here: next verification now
+    tried several times in vain (3): unplugged
+";
         assert!(page.ends_with(expected), "{page}");
     }
 
@@ -365,6 +444,10 @@ documents: commit c0ffee00c0, nothing waits to be committed
             (|it| it.remotes.clear(), &["no remote is known"]),
             (|it| it.verified = vec![verified(2)], &["of c0ffee00c0): 2 things were WRONG"]),
             (
+                |it| it.drills = vec![drilled(1_000_000, 1)],
+                &["restored, 1 thing was WRONG\n", "    folder1/x: gone"],
+            ),
+            (
                 |it| {
                     it.status.commit = None;
                     it.remotes[0].commit = None;
@@ -409,6 +492,7 @@ documents: commit c0ffee00c0, nothing waits to be committed
             version: "0.1.0".to_owned(),
             daemon: false,
             repositories: vec![healthy()],
+            health: Vec::new(),
             alerts: vec![Alert::state_recovered(&backupbot_actors::board::Recovered {
                 kind: "database",
                 at: Moment::from_unix_seconds(1_000_000).unwrap(),

@@ -130,6 +130,7 @@ impl Run<'_> {
             specials: arguments.special,
             raw: arguments.raw,
             set_id: !arguments.no_set_id,
+            contents_elsewhere: arguments.dry_run && self.source.is_fetched(),
             bounds: Bounds { on: !arguments.no_limits, ..Bounds::default() },
             ..Policies::default()
         }
@@ -188,7 +189,10 @@ impl Run<'_> {
             // Before anything is fetched for it.
             marker::look(directory, &identity)?;
         }
-        self.source.bring(&snapshot, &selection, self.progress)?;
+        match self.arguments.dry_run {
+            true => self.source.outline(&snapshot, &selection, self.progress)?,
+            false => self.source.bring(&snapshot, &selection, self.progress)?,
+        }
         let destination = Destination::Directory(directory.to_path_buf());
         let request = self.request(&snapshot, &selection, &destination, &policies);
         let mut teller = Teller::new(self.global, self.arguments);

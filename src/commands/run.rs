@@ -8,6 +8,7 @@ use actix_web::web::Data;
 use backupbot_actors::board::{Board, Moment};
 use backupbot_actors::control::Control;
 use backupbot_actors::root;
+use backupbot_core::audit::{Audit, Event};
 use backupbot_core::store::Store;
 use slog::{Logger, info, warn};
 use tokio::signal::unix::Signal;
@@ -19,6 +20,7 @@ use crate::exit::{Exit, Failure};
 use crate::http::{self, Door, Inside};
 use crate::logging;
 use crate::meter::{self, Meter};
+use crate::metrics::Exporter;
 use crate::press;
 use crate::race::{First, first};
 use crate::reload::{self, Reloader};
@@ -29,6 +31,8 @@ use crate::status::VERSION;
 
 /// How often the moving line moves.
 const METER_PAUSE: Duration = Duration::from_millis(250);
+/// How often the main loop gives a sign of life.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 
 pub fn run(world: &World, invocation: &Invocation, target: &Target) -> Result<Exit, Failure> {
     boot::keep_files_private();
@@ -54,12 +58,16 @@ fn daemon(
 ) -> Result<Exit, Failure> {
     let ground = boot::prepare(settings, adopt, "run", &world.host, log)?;
     let listener = boot::bind(&settings.config.admin, log)?;
+    let metrics = boot::bind_metrics(settings.config.metrics.listen)?;
     boot::make_token(&settings.config, log)?;
     let recovery = ground.recovery.as_ref().map(boot::recovered);
-    let (store, settings, meter, log) = (ground.store, settings.clone(), meter.clone(), log.clone());
+    let (store, audit) = (ground.store, ground.audit);
+    let (settings, meter, log) = (settings.clone(), meter.clone(), log.clone());
     let end = boot::on_a_thread_that_stays(move || {
         let system = actix_rt::System::new();
-        let end = system.block_on(serve(settings, reloader, store, recovery, listener, &meter, &log));
+        let listeners = (listener, metrics);
+        let end =
+            system.block_on(serve(settings, reloader, store, &audit, recovery, listeners, &meter, &log));
         std::mem::forget(system);
         end
     })?;
@@ -75,27 +83,35 @@ async fn serve(
     settings: Settings,
     reloader: Reloader,
     store: Store,
+    audit: &Audit,
     recovery: Option<String>,
-    listener: TcpListener,
+    (listener, metrics): (TcpListener, Option<TcpListener>),
     meter: &Meter,
     log: &Logger,
 ) -> Result<End, Failure> {
     let settings = Arc::new(settings);
     let config = &settings.config;
     let mut signals = Signals::install().map_err(|error| Failure::io("cannot listen for signals", error))?;
-    let address = listener.local_addr().map_err(|error| Failure::io("cannot listen", error))?;
+    let address_of =
+        |listener: &TcpListener| listener.local_addr().map_err(|error| Failure::io("cannot listen", error));
+    let address = address_of(&listener)?;
+    let metrics_address = metrics.as_ref().map(address_of).transpose()?;
     let door = Data::new(Door::new(settings.clone(), boot::token_file(config), reloader, log.clone()));
 
+    let exporter = Exporter::install()?;
+    door.export(exporter.clone(), metrics.is_some());
     let board = Board::new();
     if let Some(words) = recovery {
         board.recovered("database", "", &words);
     }
-    let (tree, control) = root::start(config, &store, &board, log);
+    let (tree, control) = root::start(config, &store, &board, audit, log);
     let reader = store.reader();
     let jobs = Jobs::open(&config.state_dir, log);
     door.open(Inside { control: control.clone(), reader: reader.clone(), jobs: jobs.clone() });
     let server = http::serve(listener, door.clone())
         .map_err(|error| Failure::io("cannot start the admin interface", error))?;
+    let metrics_server = metrics.map(|listener| http::serve_metrics(listener, door.clone())).transpose();
+    let metrics_server = metrics_server.map_err(|error| Failure::io("cannot serve the metrics", error))?;
     daemon::announce(
         &config.state_dir,
         &Daemon {
@@ -104,9 +120,12 @@ async fn serve(
             version: VERSION.to_owned(),
             started: Moment::now().to_string(),
             token_file: boot::token_file(config),
+            metrics: metrics_address.map(daemon::reachable),
         },
     )?;
-    info!(log, "watching"; "admin" => %address);
+    info!(log, "watching"; "admin" => %address, "metrics" => metrics_address.map(|address| address.to_string()));
+    actix_rt::spawn(exporter.keep());
+    actix_rt::spawn(beat(door.clone()));
     let beside = [
         actix_rt::spawn(http::tell_events(door.clone())),
         actix_rt::spawn(reload_at_hang_up(
@@ -129,7 +148,12 @@ async fn serve(
         warn!(log, "{}", failure.lines.join("; "));
     }
     door.close();
+    if let Some(metrics_server) = metrics_server {
+        metrics_server.stop(false).await;
+    }
     server.stop(false).await;
+    audit.record(Event::new("stop", if end == End::Stopped { "ok" } else { "gave up" }));
+    audit.sync();
     if end == End::Stopped {
         shutdown::mark_stopped(&store, log);
     }
@@ -142,6 +166,14 @@ async fn reload_at_hang_up(door: Data<Door>, mut hang_ups: Signal) {
         info!(door.log, "asked by SIGHUP"; "to" => "reload");
         // What came of it is in the log already, and in the status.
         let _ = reload::reload(&door).await;
+    }
+}
+
+/// Shows the probes, which are answered on another thread, that this one lives.
+async fn beat(door: Data<Door>) {
+    loop {
+        door.pulse.beat();
+        actix_rt::time::sleep(HEARTBEAT).await;
     }
 }
 

@@ -7,19 +7,23 @@
 //!
 //! No lock is needed and no daemon; one may work meanwhile.
 
-mod far;
-mod tell;
+mod meant;
+pub(super) mod tell;
 
 use std::path::Path;
 
-use backupbot_actors::board::Moment;
+use backupbot_core::clock::Moment;
 use backupbot_core::git::repository::Repository;
 use backupbot_core::history::{Oid, Snapshot};
+use backupbot_core::inspect::far::{self, Wanted};
+use backupbot_core::inspect::scratch::{Purpose, Scratch};
+use backupbot_core::inspect::verified::{self, Verified};
 use backupbot_core::progress::Progress;
 use backupbot_core::restore::Named;
 use backupbot_core::verify::{self as core, Report, Request, Sample};
 
 use super::restore::interrupt;
+use crate::afar::Fetching;
 use crate::boot;
 use crate::cli::verify::Verify;
 use crate::cli::{Global, Invocation};
@@ -27,7 +31,6 @@ use crate::exit::{Exit, Failure};
 use crate::looking::Looking;
 use crate::output;
 use crate::settings::World;
-use crate::verified::{self, Verified};
 
 use tell::{Told, Watched};
 
@@ -44,8 +47,8 @@ pub fn verify(world: &World, invocation: &Invocation, arguments: &Verify) -> Res
     let run = Run { world, global, arguments, progress: &progress, lot: Lot::draw(arguments)? };
     let outcome = match (remote, arguments.from.as_deref()) {
         (None, None) => run.here(),
-        (Some(remote), _) => run.far(&far::configured(world, global, arguments, remote)?),
-        (None, Some(from)) => run.far(&far::anywhere(world, global, arguments, from)?),
+        (Some(remote), _) => run.far(&meant::configured(world, global, arguments, remote)?),
+        (None, Some(from)) => run.far(&meant::anywhere(world, global, arguments, from)?),
     };
     outcome.map_err(|failure| match progress.is_cancelled() {
         true => Failure::failed("interrupted: what was not read was not verified"),
@@ -64,8 +67,7 @@ impl Lot {
     fn draw(arguments: &Verify) -> Result<Self, Failure> {
         let seed = match arguments.seed {
             Some(seed) => seed,
-            // Whatever reads JSON takes such a number as it is.
-            None => getrandom::u64().map_err(|error| Failure::io("cannot draw lots", error))? >> 11,
+            None => core::draw_seed()?,
         };
         Ok(Self { sample: arguments.sample.unwrap_or(Sample::Whole), seed })
     }
@@ -111,9 +113,27 @@ impl Run<'_> {
         self.end(&looking.state_dir, &told, None, &report)
     }
 
-    fn far(&self, meant: &far::Meant<'_>) -> Result<Exit, Failure> {
-        let far = far::open(meant, self.at(), self.lot, self.progress)?;
-        let here = Looking::open(self.world, self.global, Some(meant.repository()), None).ok();
+    fn far(&self, meant: &meant::Meant<'_>) -> Result<Exit, Failure> {
+        boot::make_state_dir(&meant.state_dir, &slog::Logger::root(slog::Discard, slog::o!()))?;
+        let scratch = far::is_fetched(&meant.remote).then(|| {
+            Scratch::take(&meant.state_dir, Purpose::Verification, meant.repository(), &meant.remote.name)
+        });
+        let scratch = scratch.transpose()?;
+        let wanted = Wanted {
+            remote: &meant.remote,
+            branch: meant.branch.as_deref(),
+            at: self.at(),
+            state_dir: &meant.state_dir,
+            sample: self.lot.sample,
+            seed: self.lot.seed,
+            whole_takes: None,
+        };
+        let far = {
+            let _shown = scratch.as_ref().map(|_| Fetching::show(self.progress));
+            let place = scratch.as_ref().map_or(meant.state_dir.as_path(), Scratch::path);
+            far::open(&wanted, place, &mut output::complain, self.progress)?
+        };
+        let here = Looking::open(self.world, self.global, Some(meant.repository().as_str()), None).ok();
         let here = here.and_then(|looking| Snapshot::read(&looking.repository, far.commit).ok());
         let report = match &far.snapshot {
             Ok(snapshot) => {
@@ -126,7 +146,7 @@ impl Run<'_> {
             Err(why) => self.unread(far.commit, why),
         };
         let told = Told {
-            repository: meant.repository(),
+            repository: meant.repository().as_str(),
             place: Some(meant.shown()),
             commit: far.commit,
             time: far.snapshot.as_ref().ok().map(|snapshot| snapshot.time),
@@ -165,8 +185,7 @@ impl Run<'_> {
         if has_place && self.at().is_none() {
             let news = Verified::new(told.repository, remote, report, Moment::now());
             if let Err(failure) = verified::remember(state_dir, news) {
-                let why = failure.lines.join("; ");
-                output::complain(&format!("backupbot: the result is not kept for `status`: {why}"));
+                output::complain(&format!("backupbot: the result is not kept for `status`: {failure}"));
             }
         }
         Ok(exit)

@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 use super::body;
 use super::problem::Problem;
 use super::{Door, shapes};
+use crate::health;
 use crate::reload::{self, Refusal};
 use crate::spans;
 use crate::status::{self, StatusAnswer, VERSION};
@@ -73,12 +74,16 @@ pub async fn status_now(door: &Data<Door>) -> Result<StatusAnswer, Problem> {
         alerts.extend(status::Alert::disk_low(inside.control.state_dir(), limits));
         alerts.extend(inside.control.board().latest_recoveries().iter().map(status::Alert::state_recovered));
         alerts.extend(refused_reload);
+        let health = inside.control.board().health();
+        alerts.extend(health::alerts(&health, &repositories, Moment::now()));
+        alerts.sort_by_key(|alert| alert.severity);
         Ok(StatusAnswer {
             instance: settings.config.instance.clone(),
             version: VERSION.to_owned(),
             daemon: true,
             repositories,
             alerts,
+            health,
         })
     })
     .await

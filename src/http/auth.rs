@@ -13,9 +13,10 @@ use std::time::Instant;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::{StatusCode, header};
+use actix_web::http::{Method, StatusCode, header};
 use actix_web::middleware::Next;
 use actix_web::{HttpMessage, ResponseError, web};
+use backupbot_core::audit::Event;
 use subtle::ConstantTimeEq;
 
 use super::Door;
@@ -39,7 +40,18 @@ pub async fn gate(
     match check(&door, &request).await {
         Ok(role) => {
             request.extensions_mut().insert(role);
-            next.call(request).await.map(ServiceResponse::map_into_left_body)
+            let order = (*request.method() != Method::GET)
+                .then(|| (format!("{} {}", request.method(), request.path()), request.peer_addr()));
+            let answered = next.call(request).await?;
+            if let (Some((call, peer)), Ok(inside)) = (order, door.enter()) {
+                let who = peer.map_or_else(|| "HTTP".to_owned(), |peer| format!("HTTP from {}", peer.ip()));
+                let status = answered.status();
+                let result = if status.is_success() { "ok" } else { "refused" };
+                let event =
+                    Event::new("admin", result).by(&who).with("call", &call).with("status", status.as_u16());
+                inside.control.audit().record(event);
+            }
+            Ok(answered.map_into_left_body())
         }
         Err(problem) => Ok(request.into_response(problem.error_response()).map_into_right_body()),
     }

@@ -8,6 +8,7 @@ use actix_web::web::{self, Data};
 use actix_web::{HttpMessage, HttpRequest};
 use backupbot_actors::control::{Control, exact_if_lossy};
 use backupbot_actors::seat::RepositorySeat;
+use backupbot_core::audit::Event;
 use backupbot_core::clock;
 use backupbot_core::error::{Error, Kind};
 use backupbot_core::git::repository::Repository;
@@ -236,7 +237,15 @@ pub async fn files(door: Data<Door>, request: HttpRequest, path: web::Path<(Stri
     });
     match looked.await.map_err(|_| Problem::stopping())?? {
         Looked::Listed(page) => Ok(answer(&page)),
-        Looked::Content(file) => download::send(&door, &request, file),
+        Looked::Content(file) => {
+            // What leaves the backup is worth a line, as what changes it.
+            let who = request
+                .peer_addr()
+                .map_or_else(|| "HTTP".to_owned(), |peer| format!("HTTP from {}", peer.ip()));
+            let event = Event::new("download", "ok").by(&who).with("file", request.uri().to_string());
+            inside.control.audit().record(event);
+            download::send(&door, &request, file)
+        }
     }
 }
 

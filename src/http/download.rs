@@ -16,15 +16,15 @@ use actix_web::body::{BodySize, MessageBody};
 use actix_web::http::{StatusCode, header};
 use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
-use backupbot_core::error::{Error, Kind};
-use backupbot_core::git::repository::Repository;
-use backupbot_core::git::stream::Contents;
+use backupbot_core::error::Error;
+use backupbot_core::git::contents::{Contents, Trouble};
 use backupbot_core::history::Oid;
 use backupbot_core::history::directory::Node;
-use backupbot_core::history::form::{self, Form, HEAD_BYTES};
+use backupbot_core::history::form::{self, Form};
 use backupbot_core::metadata::EntryKind;
 use backupbot_core::names::RootName;
 use backupbot_core::path::RelPath;
+use backupbot_core::progress::Progress;
 use slog::error;
 use tokio::sync::mpsc::{Receiver, channel};
 
@@ -55,22 +55,14 @@ pub fn prepare(inspected: &Inspected, root: &RootName, path: &RelPath, node: &No
             return Err(Problem::new(StatusCode::CONFLICT, detail));
         }
     };
-    let objects = inspected.objects()?;
-    let missing = |_| Problem::new(StatusCode::CONFLICT, "its content is not in the repository");
-    let (size, _) = objects.read_header(entry.oid).map_err(missing)?;
     let internal = |error: Error| inspected.internal(&error);
-    let contents = Contents::open(&inspected.repository).map_err(internal)?;
-    let mut head = Vec::with_capacity(HEAD_BYTES);
-    let looked = contents.stream(&entry.oid, &mut |piece| {
-        head.extend_from_slice(&piece[..piece.len().min(HEAD_BYTES - head.len())]);
-        if head.len() == HEAD_BYTES { Err(Error::cancelled()) } else { Ok(()) }
-    });
-    if let Err(error) = looked
-        && error.kind() != Kind::Cancelled
-    {
-        return Err(internal(error));
-    }
-    let form = form::of(&head, size as u64, node.record.as_ref());
+    let contents = Contents::open(inspected.repository.path()).map_err(internal)?;
+    let mut reader = contents.reader();
+    let missing =
+        |_| Problem::new(StatusCode::CONFLICT, "its content is missing in the repository, or damaged");
+    let found = reader.find(entry.oid).map_err(missing)?;
+    let head = reader.beginning(&found, &Progress::new()).map_err(missing)?;
+    let form = form::of(&head, found.size, node.record.as_ref());
     if form != Form::Content {
         let detail = format!(
             "it is stored as {}, not as itself, and this version cannot turn that back",
@@ -79,12 +71,7 @@ pub fn prepare(inspected: &Inspected, root: &RootName, path: &RelPath, node: &No
         return Err(Problem::new(StatusCode::CONFLICT, detail));
     }
     let name = path.file_name().unwrap_or(root.as_str().as_bytes()).to_vec();
-    Ok(File {
-        repository: inspected.repository.path().to_path_buf(),
-        oid: entry.oid,
-        size: size as u64,
-        name,
-    })
+    Ok(File { repository: inspected.repository.path().to_path_buf(), oid: entry.oid, size: found.size, name })
 }
 
 /// Sends it.
@@ -94,14 +81,22 @@ pub fn send(door: &Data<Door>, request: &HttpRequest, file: File) -> Result<Http
     let (log, oid, place) = (door.log.clone(), file.oid, file.repository);
     let read = move || {
         let _turn: Turn = turn;
-        let sent = Repository::open(&place).and_then(|repository| {
-            Contents::open(&repository)?.stream(&oid, &mut |piece| {
+        let mut is_gone = false;
+        let sent = Contents::open(&place).and_then(|contents| {
+            let mut reader = contents.reader();
+            let found = reader.find(oid)?;
+            let mut send = |piece: &[u8]| {
                 let piece = Ok(Bytes::copy_from_slice(piece));
-                sender.blocking_send(piece).map_err(|_| Error::cancelled())
+                is_gone = sender.blocking_send(piece).is_err();
+                if is_gone { Err(Error::cancelled()) } else { Ok(()) }
+            };
+            let sent = reader.stream(&found, &Progress::new(), &mut send);
+            sent.map(|_| ()).map_err(|trouble| match trouble {
+                Trouble::Object(error) | Trouble::Elsewhere(error) => error,
             })
         });
         if let Err(error) = sent
-            && error.kind() != Kind::Cancelled
+            && !is_gone
         {
             error!(log, "a download broke off"; "object" => %oid, "error" => %error);
             let _ = sender.blocking_send(Err(io::Error::other("the content cannot be read")));

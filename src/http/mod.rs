@@ -2,7 +2,7 @@
 //!
 //! | address | needs |
 //! |---|---|
-//! | `/livez`, `/readyz` (GET, HEAD) | nothing |
+//! | `/livez`, `/readyz`, `/metrics` (unless it has a listener of its own): GET, HEAD | nothing |
 //! | below `/api/v1`: the table in [`access`] | own host, token of the role that is named there |
 //!
 //! Every error is a problem document. There are no CORS headers, so browsers keep other origins out, and an
@@ -17,6 +17,7 @@ mod browse;
 mod download;
 pub mod events;
 mod limits;
+mod metrics;
 mod openapi;
 mod probes;
 mod problem;
@@ -28,7 +29,7 @@ use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
@@ -46,7 +47,10 @@ use crate::settings::Settings;
 pub use admin::paused_answer;
 pub use body::decoded;
 use limits::{Guesses, Turns, Wire};
+pub use probes::Pulse;
 use problem::Problem;
+
+use crate::metrics::Exporter;
 
 /// Time for the head of a request.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
@@ -70,6 +74,13 @@ pub struct Inside {
     pub jobs: Jobs,
 }
 
+/// What `/metrics` gives, and where.
+struct Served {
+    exporter: Arc<Exporter>,
+    /// Not on the admin listener.
+    elsewhere: bool,
+}
+
 /// The way from a request to the tree, and what decides who goes it.
 pub struct Door {
     /// Where the token is read, at each use.
@@ -86,6 +97,9 @@ pub struct Door {
     is_ready: AtomicBool,
     /// The configuration in force.
     settings: Mutex<Arc<Settings>>,
+    /// By which the probes see that the main loop lives.
+    pub pulse: Pulse,
+    metrics: OnceLock<Served>,
     inside: Mutex<Option<Inside>>,
 }
 
@@ -101,6 +115,8 @@ impl Door {
             guesses: Guesses::default(),
             is_ready: AtomicBool::new(false),
             settings: Mutex::new(settings),
+            pulse: Pulse::default(),
+            metrics: OnceLock::new(),
             inside: Mutex::new(None),
         }
     }
@@ -118,6 +134,11 @@ impl Door {
     /// A wish that was not fulfilled.
     fn refused(&self, error: ControlError, refused: StatusCode) -> Problem {
         Problem::of_control(error, refused, &self.log).without(&self.settings().config.state_dir)
+    }
+
+    /// Has `/metrics` served, on the admin listener or `elsewhere`; the first word counts.
+    pub fn export(&self, exporter: Arc<Exporter>, elsewhere: bool) {
+        let _ = self.metrics.set(Served { exporter, elsewhere });
     }
 
     /// Lets requests in.
@@ -166,6 +187,12 @@ fn routes(config: &mut ServiceConfig) {
     config
         .service(web::resource("/livez").get(probes::livez).head(probes::livez).default_service(probe()))
         .service(web::resource("/readyz").get(probes::readyz).head(probes::readyz).default_service(probe()))
+        .service(
+            web::resource("/metrics")
+                .get(metrics::beside_admin)
+                .head(metrics::beside_admin)
+                .default_service(probe()),
+        )
         .service(api)
         .default_service(unknown());
 }
@@ -189,8 +216,31 @@ pub async fn tell_events(door: Data<Door>) {
     crate::race::first(events::follow(board, door.events.clone()), alerts).await;
 }
 
+fn metrics_routes(config: &mut ServiceConfig) {
+    let method = || web::route().to(async || Err::<&str, _>(Problem::method("GET, HEAD")));
+    let unknown = web::route().to(async || Err::<&str, _>(Problem::unknown_address()));
+    config
+        .service(
+            web::resource("/metrics").get(metrics::metrics).head(metrics::metrics).default_service(method()),
+        )
+        .default_service(unknown);
+}
+
 /// Serves `listener` until the handle is told to stop. Must be called within an actix system.
 pub fn serve(listener: TcpListener, door: Data<Door>) -> io::Result<ServerHandle> {
+    serve_routes(listener, door, routes)
+}
+
+/// The same for a listener that has nothing but `/metrics`.
+pub fn serve_metrics(listener: TcpListener, door: Data<Door>) -> io::Result<ServerHandle> {
+    serve_routes(listener, door, metrics_routes)
+}
+
+fn serve_routes(
+    listener: TcpListener,
+    door: Data<Door>,
+    routes: fn(&mut ServiceConfig),
+) -> io::Result<ServerHandle> {
     let log = door.log.clone();
     let server = HttpServer::new(move || App::new().app_data(door.clone()).configure(routes))
         .workers(1)

@@ -38,6 +38,7 @@ pub struct PausedRepository {
     pub paused: bool,
     /// When it goes on by itself
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub until: Option<Moment>,
 }
 

@@ -77,6 +77,9 @@ async fn the_probes_ask_for_neither_token_nor_host() {
     let live = ask(TestRequest::get().uri("/livez").insert_header(("Host", "anything.example.org"))).await;
     assert_eq!((live.status, live.body.as_str()), (200, Some("ok")));
     assert_eq!(status_of(TestRequest::get().uri("/readyz")).await, 503);
+    assert_eq!(status_of(TestRequest::get().uri("/metrics")).await, 503, "no tree, no numbers");
+    let posted = ask(TestRequest::post().uri("/metrics")).await;
+    assert_eq!((posted.status, posted.allow.as_deref()), (405, Some("GET, HEAD")));
 }
 
 #[actix_web::test]
@@ -119,7 +122,6 @@ async fn wrong_methods_and_addresses_are_told_apart() {
     let answered = ask(TestRequest::default().method(Method::DELETE).uri("/livez")).await;
     assert_eq!((answered.status, answered.allow.as_deref()), (405, Some("GET, HEAD")));
     assert_eq!(status_of(known(get("/api/v1/unknown"))).await, 404);
-    assert_eq!(status_of(get("/metrics")).await, 404);
     assert_eq!(status_of(get("/")).await, 404);
 }
 

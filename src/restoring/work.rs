@@ -35,6 +35,17 @@ pub fn check(wish: &Wish) -> Result<Vec<PathBuf>, String> {
                 .to_owned(),
         );
     }
+    // As the description of the API says.
+    let is_too_long = |text: &str, most: usize| text.chars().count() > most;
+    if wish.at.as_ref().is_some_and(|at| at.is_empty() || is_too_long(at, 200)) {
+        return Err("`at` has from 1 to 200 characters".to_owned());
+    }
+    if is_too_long(&wish.repository, 200) || is_too_long(&wish.to, 4096) {
+        return Err("`repository` has at most 200 characters, `to` at most 4096".to_owned());
+    }
+    if wish.paths.len() > 1000 || wish.paths_b64.len() > 1000 {
+        return Err("there are at most 1000 paths; name the directory that they are in".to_owned());
+    }
     let mut paths: Vec<PathBuf> = wish.paths.iter().map(PathBuf::from).collect();
     for encoded in &wish.paths_b64 {
         let bytes = decoded(encoded).ok_or("paths_b64 has something in it that is not base64")?;
@@ -213,6 +224,8 @@ mod tests {
             [PathBuf::from("r/a"), PathBuf::from(OsString::from_vec(b"r/\xff".to_vec()))]
         );
         assert!(check(&Wish { delete: true, ..Wish::default() }).is_err());
+        assert!(check(&Wish { at: Some(String::new()), ..Wish::default() }).is_err());
+        assert!(check(&Wish { to: "x".repeat(4097), ..Wish::default() }).is_err());
         assert!(check(&Wish { paths: vec![String::new()], ..Wish::default() }).is_err());
         assert!(check(&Wish { paths_b64: vec!["*".into()], ..Wish::default() }).is_err());
     }

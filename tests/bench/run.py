@@ -257,18 +257,7 @@ class Bench:
         try:
             self.pair("%s: `once` with the first push; git push with a pack to use again" % kind, ours, peer)
 
-            def ours_back(_):
-                self.clear("restored")
-                return measure([self.binary, "restore", "--from", served.url(remotes[-1]), *served.flags(),
-                                "--state-dir", self.path("nowhere"), "--to", self.path("restored")])
-
-            def peer_back(_):
-                self.clear("cloned")
-                environment = dict(os.environ, **served.environment())
-                return measure(["git", "clone", "-q", served.git_url(remotes[-1]), self.path("cloned")], env=environment)
-
-            self.pair("%s: restore of %d files from the remote; git clone" % (kind, self.files), ours_back, peer_back)
-            self.clear("restored", "cloned")
+            self.fetches(kind, served, remotes[-1])
 
             def nothing(_):
                 return configured(remotes[-1])
@@ -287,6 +276,34 @@ class Bench:
             self.small_pushes(kind, peer_again)
         finally:
             served.stop()
+
+    def fetches(self, kind, served, remote):
+        """Everything back from one repository over one server, with its checkout."""
+        def ours(_):
+            self.clear("restored")
+            return measure([self.binary, "restore", "--from", served.url(remote), *served.flags(),
+                            "--state-dir", self.path("nowhere"), "--to", self.path("restored")])
+
+        def git(_):
+            self.clear("cloned")
+            environment = dict(os.environ, **served.environment())
+            return measure(["git", "clone", "-q", served.git_url(remote), self.path("cloned")], env=environment)
+
+        self.pair("%s: restore of %d files from the remote; git clone" % (kind, self.files), ours, git)
+        self.clear("restored", "cloned")
+
+    def fetch(self):
+        """Only that, from a repository that was filled without a network."""
+        self.need_first()
+        remote = self.path("filled.git")
+        self.clear("filled.git")
+        self.ours("--remote", remote)
+        for server in (servers.Sshd, servers.Web):
+            served = server(self.base)
+            try:
+                self.fetches(type(served).__name__, served, remote)
+            finally:
+                served.stop()
 
     def small_pushes(self, kind, peer):
         """One small commit after the other by the daemon: the push alone, and whether it grows with the history."""
@@ -506,7 +523,7 @@ def main():
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--at", default=os.path.join(PROJECT, "target", "bench"))
-    works = ["first", "rescan", "changed", "push", "ssh", "http", "idle", "burst", "look", "restore"]
+    works = ["first", "rescan", "changed", "push", "ssh", "http", "fetch", "idle", "burst", "look", "restore"]
     parser.add_argument("--only", choices=works, action="append", help="one of the measurements; may be repeated")
     parser.add_argument("--binary")
     arguments = parser.parse_args()

@@ -214,3 +214,69 @@ fn what_cannot_be_had_is_said_with_the_remedy_and_nothing_is_left_behind() {
         );
     }
 }
+
+#[test]
+fn a_dry_run_fetches_no_contents_and_everything_comes_by_one_pack() {
+    let Some((setup, web)) = served(&Switches::default()) else { return };
+    let setup = patient(setup);
+    let mut random = Random::new(4);
+    for number in 0..10 {
+        let noise: Vec<u8> = (0..25_000).flat_map(|_| random.next().to_le_bytes()).collect();
+        write(&setup.root(), format!("large/{number}"), noise);
+    }
+    write(&setup.root(), "letters/dear.txt", "first");
+    std::os::unix::fs::symlink("letters/dear.txt", setup.root().join("link")).unwrap();
+    backed_up(&setup);
+    for word in ["allowFilter", "allowTipSHA1InWant", "allowReachableSHA1InWant"] {
+        git(&setup.remote().path, &["config", &format!("uploadpack.{word}"), "true"]);
+    }
+    let machine = stranger();
+    let keys = keys(&machine, &web);
+    let url = web.https("documents");
+    let place = machine.path("back");
+    let totals = |more: &[&str]| {
+        let report = machine.path("report.json");
+        let arguments = [&["--from", &url, "--to", text(&place), "--report", text(&report)], more].concat();
+        let (asked, sent) = (web.seen().len(), web.sent());
+        let output = restore(&machine, &with(&arguments, &keys));
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        let asked: Vec<_> = web.seen().into_iter().skip(asked).filter(|seen| seen.status == 200).collect();
+        let packs = asked.iter().filter(|seen| seen.method == "POST").count();
+        let report: serde_json::Value = serde_json::from_slice(&fs::read(&report).unwrap()).unwrap();
+        (report["totals"].clone(), packs, web.sent() - sent, said(&output))
+    };
+    let (planned, _, bytes, words) = totals(&["--dry-run"]);
+    assert!(bytes < 100_000, "{bytes}");
+    assert!(
+        words.contains("the restore itself would fetch") && words.contains("12 files, 1.9 MiB"),
+        "{words}"
+    );
+    assert!(!place.exists());
+    let (planned_part, _, bytes, words) = totals(&["--dry-run", "folder1/large/3"]);
+    assert!(bytes < 100_000 && words.contains("1 files, 195.3 KiB"), "{bytes} {words}");
+    assert_eq!(planned_part["bytes"], 200_000);
+
+    // Nobody is asked for anything that could not be used.
+    fs::create_dir(&place).unwrap();
+    write(&place, "somebody's", "x");
+    let asked = web.seen().len();
+    let output = restore(&machine, &with(&["--from", &url, "--to", text(&place)], &keys));
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert!(said(&output).contains("is not empty"), "{}", said(&output));
+    assert_eq!(web.seen().len(), asked);
+    fs::remove_dir_all(&place).unwrap();
+
+    let (done, packs, bytes, words) = totals(&[]);
+    assert!(bytes > 2_000_000 && words.contains("the whole snapshot"), "{bytes} {words}");
+    assert_eq!(packs, 1);
+    assert_eq!(done, planned);
+    assert_all_there(&setup, &place);
+    // What is there already is told apart without the contents.
+    fs::remove_file(place.join("folder1/large/3")).unwrap();
+    write(&place, "folder1/large/4", "another");
+    let (planned, _, bytes, _) = totals(&["--dry-run", "--overwrite=changed"]);
+    assert!(bytes < 100_000, "{bytes}");
+    let (done, ..) = totals(&["--overwrite=changed"]);
+    assert_eq!(done, planned);
+    assert_all_there(&setup, &place);
+}

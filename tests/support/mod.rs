@@ -6,6 +6,7 @@ pub mod fault_proxy;
 pub mod git;
 pub mod metadata;
 pub mod mount;
+pub mod scrape;
 pub mod sshd;
 pub mod strace;
 pub mod tree;

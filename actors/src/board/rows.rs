@@ -1,79 +1,15 @@
 //! The rows of the board and the JSON they become; the field names are the contract's.
 
-use std::fmt;
+pub use backupbot_core::clock::Moment;
+use std::collections::BTreeMap;
 
 use backupbot_core::names::{RemoteName, RepositoryName, RootName};
 use backupbot_core::protection::StateCounts;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaFormat, Type};
-use utoipa::openapi::{KnownFormat, RefOr};
-use utoipa::{PartialSchema, ToSchema};
+use utoipa::ToSchema;
 
 use crate::supervision::ChildId;
-
-/// A moment of the wall clock, to the second; RFC 3339 in UTC as text and in JSON.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Moment(jiff::Timestamp);
-
-impl Moment {
-    /// The present second.
-    pub fn now() -> Self {
-        let now = backupbot_core::clock::now();
-        // A whole second of a valid timestamp is valid itself.
-        Self(jiff::Timestamp::from_second(now.as_second()).unwrap_or(now))
-    }
-
-    /// From seconds since 1970; outside the years -9999 to 9999 there are no moments.
-    pub fn from_unix_seconds(seconds: i64) -> Option<Self> {
-        jiff::Timestamp::from_second(seconds).ok().map(Self)
-    }
-
-    /// Seconds since 1970.
-    pub fn unix_seconds(self) -> i64 {
-        self.0.as_second()
-    }
-
-    /// Whole seconds since `earlier`; 0 if the clock was set back in between.
-    pub fn seconds_since(self, earlier: Moment) -> u64 {
-        u64::try_from(self.unix_seconds().saturating_sub(earlier.unix_seconds())).unwrap_or(0)
-    }
-
-    /// This moment and so much later; the last possible one if there is none so late.
-    pub fn later_by(self, duration: std::time::Duration) -> Self {
-        let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
-        Self::from_unix_seconds(self.unix_seconds().saturating_add(seconds))
-            .unwrap_or(Self(jiff::Timestamp::MAX))
-    }
-}
-
-impl fmt::Display for Moment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
-
-impl Serialize for Moment {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Moment {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map(Self).map_err(serde::de::Error::custom)
-    }
-}
-
-impl PartialSchema for Moment {
-    fn schema() -> RefOr<Schema> {
-        let text = ObjectBuilder::new().schema_type(Type::String);
-        text.format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime))).into()
-    }
-}
-
-impl ToSchema for Moment {}
 
 /// State of ours that was damaged or lost and was made anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,11 +35,13 @@ pub enum ChildState {
     /// It failed and is started again at `until`.
     Backoff {
         /// When.
+        #[schema(value_type = String, format = DateTime)]
         until: Moment,
     },
     /// It failed too often and is left alone until `until`, while its siblings go on.
     Parked {
         /// When it is tried again.
+        #[schema(value_type = String, format = DateTime)]
         until: Moment,
     },
     /// It is down and stays so.
@@ -116,6 +54,7 @@ pub struct LastExit {
     /// The reason in words.
     pub reason: String,
     /// When.
+    #[schema(value_type = String, format = DateTime)]
     pub at: Moment,
 }
 
@@ -131,6 +70,7 @@ pub struct ChildStatus {
     #[serde(flatten)]
     pub state: ChildState,
     /// Since when.
+    #[schema(value_type = String, format = DateTime)]
     pub since: Moment,
     /// Runs begun after the first.
     pub restarts: u64,
@@ -218,6 +158,12 @@ pub struct RootStatus {
     /// The first of those, as many as the watcher cares to list; answers that list them take them from here.
     #[serde(skip)]
     pub skipped_files: Vec<SkippedFile>,
+    /// How many of them by the word of their reason.
+    #[serde(skip)]
+    pub skipped_by_reason: BTreeMap<&'static str, u64>,
+    /// Why it is not watched as a whole by events, if so.
+    #[serde(skip)]
+    pub watch_limited: Option<String>,
 }
 
 /// What a pusher is doing.
@@ -284,6 +230,7 @@ pub struct RemoteView {
     pub state: RemoteState,
     pub reason: Option<String>,
     pub commit: Option<String>,
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub last_success: Option<Moment>,
     /// 0 if nothing waits.
     pub oldest_unprotected_seconds: u64,
@@ -292,6 +239,7 @@ pub struct RemoteView {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub token_expires: Option<Moment>,
 }
 
@@ -305,6 +253,7 @@ pub struct RepositoryStatus {
     pub paused: bool,
     /// When the pause ends by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub paused_until: Option<Moment>,
     /// Paths waiting to be committed.
     pub pending: u64,

@@ -42,6 +42,8 @@ fn root(name: &str) -> RootStatus {
         excluded_by_system: 1,
         excluded_by_file_system: 0,
         skipped: 1,
+        skipped_by_reason: BTreeMap::new(),
+        watch_limited: None,
         skipped_files: vec![SkippedFile {
             path: "a".into(),
             path_b64: None,
@@ -177,4 +179,47 @@ fn a_leak_counts_until_it_is_over() {
     assert_eq!(board.leaked(), 2);
     drop((first, second));
     assert_eq!(board.leaked(), 0);
+}
+
+#[test]
+fn what_the_inspector_found_well_is_published_in_unix_seconds_by_place() {
+    let board = Board::new();
+    let (repository, usb) = (RepositoryName::new("documents").unwrap(), RemoteName::new("usb").unwrap());
+    assert_eq!((board.last_verified(&repository), board.last_drill(&repository, &usb)), (None, None));
+    let at = |remote: Option<&str>, seconds| InspectionStatus {
+        remote: remote.map(str::to_owned),
+        last_good: Moment::from_unix_seconds(seconds),
+        ..InspectionStatus::default()
+    };
+    board.publish_inspections(&repository, vec![at(None, 7), at(Some("usb"), 8)]);
+    assert_eq!((board.last_verified(&repository), board.last_drill(&repository, &usb)), (Some(7), Some(8)));
+    board.forget_repository(&repository);
+    assert!(board.inspections(&repository).is_empty());
+}
+
+#[test]
+fn a_check_says_since_when_its_state_is_so_and_goes_with_what_it_speaks_of() {
+    let board = Board::new();
+    let gitea = RemoteName::new("gitea").unwrap();
+    let at = |seconds| Moment::from_unix_seconds(seconds).unwrap();
+    let say = |state, message: &str, seconds| {
+        let (check, subject) = (Check::RemoteReachable, Subject::remote(&documents(), &gitea));
+        let finding = Finding { check, subject, state, message: message.into(), remedy: None };
+        board.publish_health(finding, at(seconds));
+        let rows = board.health();
+        assert_eq!(rows.len(), 1);
+        (rows[0].since.unix_seconds(), rows[0].checked.unix_seconds())
+    };
+    assert_eq!(say(Condition::Ok, "it answers", 10), (10, 10));
+    assert_eq!(say(Condition::Ok, "it answers", 20), (10, 20));
+    assert_eq!(say(Condition::Failing, "no route", 30), (30, 30));
+    assert_eq!(say(Condition::Failing, "refused", 40), (30, 40), "another reason is the same trouble");
+    let json = serde_json::to_value(board.health()).unwrap();
+    assert_eq!(json[0]["check"], "remote_reachable");
+    assert_eq!((&json[0]["repository"], &json[0]["remote"]), (&"documents".into(), &"gitea".into()));
+    assert_eq!((&json[0]["state"], &json[0]["message"]), (&"failing".into(), &"refused".into()));
+    assert!(json[0].get("root").is_none() && json[0]["since"].is_string());
+    assert_eq!(serde_json::from_value::<Vec<HealthRow>>(json).unwrap(), board.health());
+    board.forget_remote(&documents(), &gitea);
+    assert_eq!(board.health(), []);
 }

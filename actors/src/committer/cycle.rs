@@ -1,5 +1,6 @@
 //! One look at the queue, and one commit if it is time: take, build, stage, publish, settle, report.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,13 +24,15 @@ use slog::{Logger, info, warn};
 
 use super::{Trouble, run_job};
 use crate::board::SkippedFile;
+use crate::measure::{self, Rescan};
 use crate::messages::{
-    ClockWentBack, CountUnsettled, Enqueue, LookAtWaiting, RootSeen, Settle, Stage, TakeBatch, Unstage,
-    WaitingNow,
+    ClockWentBack, CountUnsettled, Enqueue, LookAtWaiting, RootSeen, Settle, SkippedNow, Stage, TakeBatch,
+    Unstage, WaitingNow,
 };
 use crate::queue::Queue;
 use crate::seat::{RepositorySeat, now_ms};
 use crate::supervision::ExitHandle;
+use crate::trail;
 
 /// Findings that one commit of a walk takes at most: more than a batch of single changes, because the walk has
 /// them at hand, and few enough that protection grows while a first backup runs.
@@ -148,7 +151,9 @@ impl Cycle {
             if !is_behind {
                 return Ok(None);
             }
-            refs::move_reference(&repository, &branch, stands, commit).map(|()| Some(commit))
+            refs::move_reference(&repository, &branch, stands, commit)?;
+            trail::branch_moved(&seat, &branch, commit);
+            Ok(Some(commit))
         });
         if let Some(commit) = begun.await? {
             end.tip = Some(commit);
@@ -162,13 +167,19 @@ impl Cycle {
     async fn take_stock(&self, end: &mut CycleEnd) -> std::result::Result<(), Trouble> {
         let seat = self.seat.clone();
         let tip = run_job(&self.exit, "take stock", move |_| {
-            Repository::open(&seat.path)?.reference(&seat.branch()?)
+            let branch = seat.branch()?;
+            let tip = Repository::open(&seat.path)?.reference(&branch)?;
+            if let Some(tip) = tip {
+                trail::found(&seat, &branch, tip);
+            }
+            Ok(tip)
         });
         end.tip = tip.await?.or(end.tip);
         self.seat.nudge_pushers();
         for root in self.seat.roots.iter() {
             let (repository, root) = (self.seat.settings.name.clone(), root.name.clone());
             let paths = vec![(RelPath::root(), Reach::Deep)];
+            measure::rescan(repository.as_str(), root.as_str(), Rescan::Recovery);
             self.queue.send(Enqueue { repository, root, paths }).await??;
         }
         self.seat.queued.nudge();
@@ -220,9 +231,13 @@ impl Cycle {
                     return Err(error.into());
                 }
                 let (seat, publishing) = (self.seat.clone(), staged.clone());
+                let details = details(&summary, &staged);
                 let published = run_job(&self.exit, "publish", move |progress| {
                     let opened = Repository::open(&seat.path)?;
-                    snapshot::publish(&opened, &publishing, progress)
+                    snapshot::publish(&opened, &publishing, progress)?;
+                    fault::point("audit:commit-not-written");
+                    trail::committed(&seat, &publishing.branch, snapshot::oid(&publishing.commit)?, &details);
+                    Ok(())
                 })
                 .await;
                 if let Err(Trouble::Failed(error)) = published {
@@ -237,7 +252,13 @@ impl Cycle {
             }
         };
         // What a user waits for: from the rows to the branch.
-        let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let took = began.elapsed();
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        measure::torn_reads(repository.as_str(), summary.torn);
+        if end.committed {
+            measure::committed(repository.as_str(), summary.added + summary.changed);
+            measure::commit_took(repository.as_str(), took);
+        }
         let found_skips = self.list_skips || settlement.rows.iter().any(is_skip);
         let left_something = settlement.rows.len() < taken || settlement.rows.iter().any(is_under_way);
         end.breathe_until = (!left_something).then(|| Instant::now() + BREATH);
@@ -283,7 +304,13 @@ impl Cycle {
         let seat = self.seat.clone();
         let recovered = run_job(&self.exit, "undo", {
             let staged = staged.clone();
-            move |_| snapshot::recover(&Repository::open(&seat.path)?, &staged)
+            move |_| {
+                let recovered = snapshot::recover(&Repository::open(&seat.path)?, &staged)?;
+                if recovered == Recovered::Settle {
+                    trail::committed(&seat, &staged.branch, snapshot::oid(&staged.commit)?, &[]);
+                }
+                Ok(recovered)
+            }
         })
         .await?;
         let repository = self.seat.settings.name.clone();
@@ -291,6 +318,8 @@ impl Cycle {
             Recovered::Drop => self.queue.send(Unstage(repository)).await??,
             Recovered::Settle => {
                 let settlement: Settlement = staged.settlement.clone();
+                // How many files it holds was known to the cycle that failed.
+                measure::committed(repository.as_str(), 0);
                 self.queue.send(Settle { repository, settlement }).await??;
                 end.committed = true;
                 end.tip = Some(snapshot::oid(&staged.commit)?);
@@ -323,7 +352,11 @@ impl Cycle {
                     path_b64: crate::control::exact_if_lossy(skip.path.as_bytes()),
                     reason: format!("{}: {}", skip.failure.reason.as_str(), skip.failure.message),
                 });
-                (of_root.len() as u64, listed.collect())
+                let mut by_reason = BTreeMap::new();
+                for skip in &of_root {
+                    *by_reason.entry(skip.failure.reason.as_str()).or_default() += 1;
+                }
+                SkippedNow { count: of_root.len() as u64, by_reason, listed: listed.collect() }
             });
             let seen = RootSeen { unavailable, walk, skipped };
             if let Some(watcher) = self.seat.watchers.get(&root.name).and_then(|place| place.address()) {
@@ -332,6 +365,20 @@ impl Cycle {
         }
         Ok(skips.is_some_and(|skips| !skips.is_empty()))
     }
+}
+
+/// What the audit log says of a commit.
+fn details(summary: &Summary, staged: &StagedCommit) -> Vec<(&'static str, String)> {
+    let mut details = vec![
+        ("added", summary.added.to_string()),
+        ("changed", summary.changed.to_string()),
+        ("deleted", summary.deleted.to_string()),
+        ("bytes", summary.bytes.to_string()),
+    ];
+    if !staged.tags.is_empty() {
+        details.push(("tags", staged.tags.join(" ")));
+    }
+    details
 }
 
 fn is_skip(outcome: &RowOutcome) -> bool {

@@ -31,10 +31,12 @@ use backupbot_core::git::repository::OWN_ORIGIN as ORIGIN;
 
 use super::cycle::clock_went_back;
 use super::{Trouble, run_job};
+use crate::measure::{self, Rescan};
 use crate::messages::{DistrustFiles, Settle, Unstage};
 use crate::queue::Queue;
 use crate::seat::{RepositorySeat, now_ms};
 use crate::supervision::ExitHandle;
+use crate::trail;
 
 /// Other tools' temporary files in our repository are left over after this; a `git gc` may take hours.
 const FOREIGN_GRACE: Duration = Duration::from_secs(24 * 3600);
@@ -79,13 +81,22 @@ impl Start {
         if last.is_some_and(|last| now_ms() < last) {
             clock_went_back(&self.queue, &name, now_ms(), &self.log).await?;
         }
-        let (tip, trusted) =
-            run_job(&self.exit, "check", move |progress| check_cache(&seat, &reader, progress)).await?;
+        let (tip, trusted) = run_job(&self.exit, "check", move |progress| {
+            let (tip, trusted) = check_cache(&seat, &reader, progress)?;
+            if let Some(tip) = tip {
+                trail::found(&seat, &seat.branch()?, tip);
+            }
+            Ok((tip, trusted))
+        })
+        .await?;
         if !trusted {
             warn!(
                 self.log,
                 "the cache of known files does not belong to this history; everything is read again"
             );
+            for root in self.seat.roots.iter() {
+                measure::rescan(name.as_str(), root.name.as_str(), Rescan::Recovery);
+            }
             self.queue.send(DistrustFiles(name)).await??;
             if let Some(tip) = tip {
                 self.rebuild_cache(tip).await?;
@@ -164,6 +175,7 @@ fn recover(seat: &RepositorySeat, damage: Option<String>, progress: &Progress) -
                 roots: &roots,
             };
             let healed = heal::heal(&patient, progress)?;
+            trail::repository_replaced(seat, &healed.in_words(&seat.path, &reason));
             Some((reason, healed))
         }
         None => None,
@@ -176,6 +188,9 @@ fn recover(seat: &RepositorySeat, damage: Option<String>, progress: &Progress) -
             None
         }
     };
+    if let Some((Some(Recovered::Settle), staged)) = &staged {
+        trail::committed(seat, &staged.branch, snapshot::oid(&staged.commit)?, &[]);
+    }
     let staged = staged.and_then(|(recovered, staged)| recovered.map(|recovered| (recovered, staged)));
     Ok(Found { staged, healed })
 }

@@ -23,6 +23,7 @@ impl Control {
     /// Returns words if something of the old did not stop in time; the new is in force all the same.
     pub async fn rearrange(&self, config: &Config, diff: &Diff) -> Result<Option<String>, ControlError> {
         let root = self.root.address_of("supervisor").map_err(ControlError::Refused)?;
+        let limits = config.alerts.clone();
         let (common, config, change, present) =
             (self.common.clone(), config.clone(), diff.clone(), self.seats());
         // Reads ignore files.
@@ -35,7 +36,10 @@ impl Control {
         let before: BTreeMap<_, _> =
             board.children().into_iter().map(|child| (child.id, child.generation)).collect();
         self.seats.put(seats);
-        let message = Rearrange { removed: diff.removed.clone(), anew };
+        if diff.is_empty() {
+            return Ok(None);
+        }
+        let message = Rearrange { removed: diff.removed.clone(), anew, limits };
         root.send(message).await.map_err(|_| ControlError::Refused("the tree is stopping".to_owned()))?;
         // What a run that is about to end publishes last must not stay.
         let is_gone = |board: &Board, name: &RepositoryName| board.child(&id(name)).is_none();

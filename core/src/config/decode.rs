@@ -27,17 +27,33 @@ pub(super) struct Decoded {
 }
 
 /// What may stand under a repository and under `defaults`.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Settings {
     branch: BranchTemplate,
     tags: Tags,
     batch: Batch,
     mass_change: MassChange,
-    verify: Verify,
-    drill: Drill,
+    verify: Option<Verify>,
+    drill: Option<Drill>,
     retry: Retry,
     lfs: Option<Lfs>,
     encryption: Option<Encryption>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            branch: BranchTemplate::default(),
+            tags: Tags::default(),
+            batch: Batch::default(),
+            mass_change: MassChange::default(),
+            verify: Some(Verify::default()),
+            drill: Some(Drill::default()),
+            retry: Retry::default(),
+            lfs: None,
+            encryption: None,
+        }
+    }
 }
 
 /// Reads the whole tree.
@@ -90,7 +106,7 @@ fn file(top: &mut Section<'_>, context: &Context, decoded: &mut Decoded) {
     top.set("shutdown_grace", &mut config.shutdown_grace, values::duration);
     top.section("log", |s| log(s, &mut config.log));
     top.section("admin", |s| admin(s, &mut config.admin));
-    top.section("metrics", |s| s.set_option("listen", &mut config.metrics.listen, values::listen));
+    top.section("metrics", |s| metrics(s, config));
     top.section("alerts", |s| alerts(s, &mut config.alerts));
 
     let mut defaults = Settings::default();
@@ -160,6 +176,14 @@ fn admin(s: &mut Section<'_>, admin: &mut Admin) {
     }
 }
 
+fn metrics(s: &mut Section<'_>, config: &mut Config) {
+    s.set_option("listen", &mut config.metrics.listen, values::listen);
+    if config.metrics.listen.is_some_and(|listen| listen.port() != 0 && listen == config.admin.listen) {
+        let message = "that is the address of the admin interface, where the metrics are if this is left out";
+        s.problems.error(&s.at_of("listen"), message);
+    }
+}
+
 fn alerts(s: &mut Section<'_>, alerts: &mut Alerts) {
     s.set("stale_after", &mut alerts.stale_after, values::period);
     s.set("failure_rate", &mut alerts.failure_rate, values::share);
@@ -175,14 +199,13 @@ fn notification(s: &mut Section<'_>) -> Option<Notification> {
     let mut found = Vec::new();
     let mut kinds = 0;
     for (kind, wrap) in [
-        ("webhook", (|url| Notification::Webhook { url }) as fn(String) -> Notification),
-        ("alertmanager", |url| Notification::Alertmanager { url }),
-        ("ntfy", |url| Notification::Ntfy { url }),
-        ("healthchecks", |url| Notification::Healthchecks { url }),
+        ("webhook", Notification::Webhook as fn(Receiver) -> Notification),
+        ("alertmanager", Notification::Alertmanager),
+        ("ntfy", Notification::Ntfy),
+        ("healthchecks", Notification::Healthchecks),
     ] {
         kinds += usize::from(s.has(kind));
-        let url = s.section(kind, |s| s.required("url", values::web_address)).flatten();
-        found.extend(url.map(wrap));
+        found.extend(s.section(kind, receiver).flatten().map(wrap));
     }
     kinds += usize::from(s.has("smtp"));
     found.extend(s.section("smtp", smtp).flatten().map(Notification::Smtp));
@@ -190,6 +213,18 @@ fn notification(s: &mut Section<'_>) -> Option<Notification> {
         s.problems.error(&s.at, "expected exactly one of webhook, alertmanager, ntfy, healthchecks, smtp");
     }
     found.pop()
+}
+
+/// The address may stand here, or be kept like a secret: whoever knows it can send.
+fn receiver(s: &mut Section<'_>) -> Option<Receiver> {
+    let token = s.secret("token");
+    let is_kept = ["url_file", "url_env", "url_command"].iter().any(|key| s.has(key));
+    let url = if is_kept {
+        s.secret("url").map(ReceiverUrl::Kept)
+    } else {
+        s.required("url", values::web_address).map(ReceiverUrl::Plain)
+    };
+    Some(Receiver { url: url?, token })
 }
 
 fn smtp(s: &mut Section<'_>) -> Option<Smtp> {
@@ -215,14 +250,10 @@ fn settings(s: &mut Section<'_>, settings: &mut Settings, instance: &str) {
         s.set("after", &mut settings.batch.after, values::duration);
     });
     s.section("mass_change", |s| mass_change(s, &mut settings.mass_change));
-    s.section("verify", |s| {
-        s.set("sample", &mut settings.verify.sample, values::share);
-        s.set("every", &mut settings.verify.every, values::period);
-        s.set("full_every", &mut settings.verify.full_every, values::period);
-    });
-    s.section("drill", |s| {
-        s.set("every", &mut settings.drill.every, values::period);
-        s.set("sample", &mut settings.drill.sample, values::share);
+    s.switchable("verify", &mut settings.verify, verify);
+    s.switchable("drill", &mut settings.drill, |s, drill| {
+        s.set("every", &mut drill.every, values::period);
+        s.set("sample", &mut drill.sample, values::sample);
     });
     s.section("retry", |s| retry(s, &mut settings.retry));
     if let Some(field) = s.field("lfs") {
@@ -264,6 +295,21 @@ fn mass_change(s: &mut Section<'_>, mass_change: &mut MassChange) {
     s.set("window", &mut mass_change.window, values::period);
     s.set("min_files", &mut mass_change.min_files, |n| values::whole(n, 1..=u64::MAX));
     s.set("policy", &mut mass_change.policy, |n| values::choice(n, &policies));
+}
+
+fn verify(s: &mut Section<'_>, verify: &mut Verify) {
+    s.set("sample", &mut verify.sample, values::sample);
+    s.set("every", &mut verify.every, values::period);
+    s.set_option("full_every", &mut verify.full_every, values::period);
+    if let Some(full_every) = verify.full_every.filter(|full_every| *full_every < verify.every) {
+        let at = s.at_of(if s.has("full_every") { "full_every" } else { "every" });
+        let text = format!(
+            "full_every ({full_every:?}) is shorter than every ({:?}): say with `every` how often everything is read, \
+             and `sample: 100%`",
+            verify.every
+        );
+        s.problems.error(&at, text);
+    }
 }
 
 fn retry(s: &mut Section<'_>, retry: &mut Retry) {

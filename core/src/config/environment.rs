@@ -4,7 +4,7 @@
 //! variable instead of a line. The variables come in as a map: nothing here asks the operating system.
 
 use super::Context;
-use super::model::{Config, Notification, SecretSource};
+use super::model::{Config, Notification, ReceiverUrl, SecretSource};
 use super::reader::{At, Problems, nearest};
 use super::tree::{Entry, Node, Place, Value};
 
@@ -107,11 +107,20 @@ fn secret_variables(config: &Config) -> Vec<&str> {
             let credentials = remote.credentials.iter();
             credentials.flat_map(|c| [&c.password, &c.token, &c.ssh_key, &c.passphrase].into_iter().flatten())
         });
-    let of_mail = config.alerts.notify.iter().filter_map(|notification| match notification {
-        Notification::Smtp(smtp) => smtp.password.as_ref(),
-        _ => None,
+    let of_receivers = config.alerts.notify.iter().flat_map(|notification| match notification {
+        Notification::Smtp(smtp) => [smtp.password.as_ref(), None],
+        Notification::Webhook(to)
+        | Notification::Alertmanager(to)
+        | Notification::Ntfy(to)
+        | Notification::Healthchecks(to) => {
+            let address = match &to.url {
+                ReceiverUrl::Kept(source) => Some(source),
+                ReceiverUrl::Plain(_) => None,
+            };
+            [address, to.token.as_ref()]
+        }
     });
-    let sources = of_remotes.chain(of_mail);
+    let sources = of_remotes.chain(of_receivers.flatten());
     sources
         .filter_map(|source| match source {
             SecretSource::Environment(name) => Some(name.as_str()),

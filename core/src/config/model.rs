@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::names::{RemoteName, RepositoryName, RootName};
+use crate::verify::Sample;
 
 use super::branch::BranchTemplate;
 use super::url::RemoteUrl;
@@ -174,15 +175,55 @@ impl Default for Alerts {
     }
 }
 
-/// A receiver of alerts. URLs are http or https, without a password.
+/// A receiver of alerts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Notification {
-    Webhook { url: String },
-    Alertmanager { url: String },
-    Ntfy { url: String },
-    Healthchecks { url: String },
+    Webhook(Receiver),
+    Alertmanager(Receiver),
+    Ntfy(Receiver),
+    Healthchecks(Receiver),
     Smtp(Smtp),
+}
+
+impl Notification {
+    /// The word for its kind.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Notification::Webhook(_) => "webhook",
+            Notification::Alertmanager(_) => "alertmanager",
+            Notification::Ntfy(_) => "ntfy",
+            Notification::Healthchecks(_) => "healthchecks",
+            Notification::Smtp(_) => "smtp",
+        }
+    }
+}
+
+/// A receiver over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receiver {
+    /// Where it is.
+    pub url: ReceiverUrl,
+    /// Sent as `Authorization: Bearer`.
+    pub token: Option<SecretSource>,
+}
+
+/// An address of a receiver, which may be all that protects it.
+#[derive(Clone, PartialEq, Eq)]
+pub enum ReceiverUrl {
+    /// As it stands in the configuration: http or https, without a password.
+    Plain(String),
+    /// Kept elsewhere.
+    Kept(SecretSource),
+}
+
+impl std::fmt::Debug for ReceiverUrl {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ReceiverUrl::Plain(_) => formatter.write_str("Plain(…)"),
+            ReceiverUrl::Kept(source) => formatter.debug_tuple("Kept").field(source).finish(),
+        }
+    }
 }
 
 /// A mail server and an envelope.
@@ -212,10 +253,10 @@ pub struct Repository {
     pub batch: Batch,
     /// The guard against mass deletion and mass rewriting.
     pub mass_change: MassChange,
-    /// How remotes are checked.
-    pub verify: Verify,
-    /// How restoring is rehearsed.
-    pub drill: Drill,
+    /// When what is here is verified; `None`: not on schedule.
+    pub verify: Option<Verify>,
+    /// When restoring from the remotes is rehearsed; `None`: not on schedule.
+    pub drill: Option<Drill>,
     /// The retry law.
     pub retry: Retry,
     /// `None`: every file is a blob.
@@ -299,20 +340,20 @@ impl Default for MassChange {
     }
 }
 
-/// How remotes are checked.
+/// When what is here is verified.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verify {
-    /// Share of files looked at each time.
-    pub sample: f64,
+    /// How much is read each time.
+    pub sample: Sample,
     /// How often a sample is.
     pub every: Duration,
-    /// How often everything is.
-    pub full_every: Duration,
+    /// How often everything is; `None`: never on schedule.
+    pub full_every: Option<Duration>,
 }
 
 impl Default for Verify {
     fn default() -> Self {
-        Self { sample: 0.01, every: DAY, full_every: 30 * DAY }
+        Self { sample: Sample::Share(10_000), every: DAY, full_every: Some(30 * DAY) }
     }
 }
 
@@ -321,13 +362,13 @@ impl Default for Verify {
 pub struct Drill {
     /// How often.
     pub every: Duration,
-    /// Share of files restored and compared.
-    pub sample: f64,
+    /// How much is restored and compared.
+    pub sample: Sample,
 }
 
 impl Default for Drill {
     fn default() -> Self {
-        Self { every: 7 * DAY, sample: 0.01 }
+        Self { every: 7 * DAY, sample: Sample::Share(10_000) }
     }
 }
 

@@ -224,6 +224,28 @@ impl<'t> Section<'t> {
         Section::read(field, self.problems, read)
     }
 
+    /// Reads the mapping under `key` over `target`. Null, `off` and false mean that it is not wanted.
+    pub(super) fn switchable<T: Default>(
+        &mut self,
+        key: &'static str,
+        target: &mut Option<T>,
+        read: impl FnOnce(&mut Section<'t>, &mut T),
+    ) {
+        let Some(field) = self.entry(key) else { return };
+        let is_off = match &field.node.value {
+            Value::Null | Value::Bool(false) => true,
+            Value::Text(text) => text == "off",
+            _ => false,
+        };
+        if is_off {
+            *target = None;
+            return;
+        }
+        let mut wanted = target.take().unwrap_or_default();
+        Section::read(field, self.problems, |s| read(s, &mut wanted));
+        *target = Some(wanted);
+    }
+
     /// The items of the list under `key`; none if it is absent, null or no list.
     pub(super) fn items(&mut self, key: &'static str) -> Option<Vec<Field<'t>>> {
         let field = self.field(key)?;

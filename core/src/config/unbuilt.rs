@@ -18,12 +18,7 @@ enum Asks {
 
 /// Keys below `repositories[]` count below `defaults` too.
 const UNBUILT: &[(&str, Asks)] = &[
-    ("log.audit_file", Asks::Set),
-    ("metrics.listen", Asks::Set),
-    ("alerts.notify", Asks::Set),
     ("repositories[].mass_change", Asks::Unless("policy", "off")),
-    ("repositories[].verify", Asks::Set),
-    ("repositories[].drill", Asks::Set),
     ("repositories[].lfs", Asks::NotNull),
     ("repositories[].encryption", Asks::NotNull),
     ("repositories[].remotes[].quota", Asks::Set),

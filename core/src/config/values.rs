@@ -14,6 +14,7 @@ use super::model::BackendChoice;
 use super::tree::{Node, Value};
 use super::url::RemoteUrl;
 use crate::ignore::IgnoreRules;
+use crate::verify::Sample;
 
 /// Longer than anybody means, and short enough that no clock arithmetic overflows.
 const LONGEST: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
@@ -120,6 +121,18 @@ pub(super) fn share(node: &Node) -> Read<f64> {
     };
     let share = text.parse::<f64>().ok().map(|number| number / whole);
     share.filter(|share| *share > 0.0 && *share <= 1.0).ok_or_else(|| format!("expected {WHAT}"))
+}
+
+/// How much is looked at: a share, or a percentage of up to four places.
+pub(super) fn sample(node: &Node) -> Read<Sample> {
+    if let Value::Text(text) = &node.value
+        && text.ends_with('%')
+        && let Ok(sample) = text.parse()
+    {
+        return Ok(sample);
+    }
+    let share = share(node)?;
+    format!("{:.4}%", share * 100.0).parse().map_err(|_| "a share here is at least 0.0001%".to_owned())
 }
 
 /// A number of bytes above 0: a plain number or one with a unit.

@@ -3,10 +3,12 @@
 //! [`look`] is cheap enough for every start: it is a bare repository with our configuration, nothing makes it
 //! read objects from elsewhere, every reference parses, every pack has its index and both fit together, the
 //! tip and its root tree can be read, and the latest commit that the database knows of is there. [`examine`]
-//! reads everything: it is for when something was met that should not be.
+//! reads everything: it is for when something was met that should not be. [`sample()`] stands between: every day.
 //!
 //! Damage is told from what a retry or an operator mends: a system that has no descriptors left, or does not
 //! let us read, says nothing about the repository and is an error.
+
+mod sample;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -21,6 +23,8 @@ use super::repository::Repository;
 use crate::error::{Error, Kind, Result};
 use crate::path::lossy;
 use crate::progress::Progress;
+
+pub use sample::{Draw, sample};
 
 /// No file that is read whole here is longer, unless it is damaged.
 const SMALL: u64 = 64 * 1024;

@@ -1,5 +1,6 @@
 //! Git as a format: packs, trees, references and repositories on disk. No transports, no git binary.
 
+pub mod contents;
 pub mod health;
 pub mod housekeeping;
 mod ownership;
@@ -9,5 +10,5 @@ pub mod reachable;
 pub mod refs;
 pub mod repository;
 pub mod salvage;
-pub mod stream;
+pub mod size;
 pub mod workshop;

@@ -5,14 +5,14 @@
 //! the damaged repository.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use git2::Oid;
 
 use super::health::{packed_references, parse_oid};
-use super::pack::{EntryKind, ObjectKind, PackReader, PackWriter, Sync};
+use super::pack::{Completeness, EntryKind, IncomingPack, ObjectKind, PackReader, PackWriter, Sync};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
 
@@ -94,22 +94,26 @@ fn link(file: &Path, directory: &Path) -> Result<()> {
 /// Reads a pack through and writes it with a new index; false if the pack itself is damaged.
 fn index_anew(pack: &Path, target: &Path, progress: &Progress) -> Result<bool> {
     let Ok(mut file) = File::open(pack) else { return Ok(false) };
-    let Ok(mut indexer) = git2::Indexer::new(None, target, 0o444, false) else { return Ok(false) };
+    let mut incoming = IncomingPack::create(target, Completeness::Parts)?;
     let mut buffer = vec![0; 256 * 1024];
     loop {
         progress.check()?;
         match io::Read::read(&mut file, &mut buffer) {
             Ok(0) => break,
-            Ok(count) => {
-                if indexer.write_all(&buffer[..count]).is_err() {
-                    return Ok(false);
-                }
-            }
+            Ok(count) => match incoming.take(&buffer[..count]) {
+                Err(error) if error.kind() == Kind::Git => return Ok(false),
+                taken => taken?,
+            },
             Err(_) => return Ok(false),
         }
     }
-    // It refuses a pack whose checksum is wrong.
-    Ok(indexer.commit().is_ok())
+    match incoming.finish(Sync::Durable, progress) {
+        Ok(Some(pack)) => pack.install().map(|_| true),
+        Ok(None) => Ok(false),
+        // The pack is to blame.
+        Err(error) if error.kind() == Kind::Git => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Copies what is still what it should be; how many objects that were.

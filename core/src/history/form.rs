@@ -3,10 +3,11 @@
 //! A git-lfs pointer or a ciphertext must never be taken for the file. A user's own file can look like either: it is
 //! itself where size and checksum are those that were recorded of it.
 
+use crate::git::contents::BEGINNING_BYTES;
 use crate::metadata::Record;
 
 /// So many bytes from the beginning of a content tell its form.
-pub const HEAD_BYTES: usize = 1024;
+pub const HEAD_BYTES: usize = BEGINNING_BYTES;
 
 /// What an object is, to the file that it is stored for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -193,8 +193,11 @@ fn not_younger(
     Err(Error::new(Kind::Git, text))
 }
 
-/// The last instant of the time that `text` says; `None` if it says none. The error is a sentence.
-fn instant(text: &str, now: &Zoned) -> std::result::Result<Option<Timestamp>, String> {
+/// The last instant of the time that `text` says; `None` if it says none.
+///
+/// # Errors
+/// A sentence, for what looks like a time and can be none.
+pub fn instant(text: &str, now: &Zoned) -> std::result::Result<Option<Timestamp>, String> {
     if text == "now" || text == "today" {
         return Ok(Some(now.timestamp()));
     }

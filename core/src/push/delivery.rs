@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use git2::{Oid, Sort};
 
+use super::tally::Tally;
 use super::{HaltReason, Outcome, Request, push};
 use crate::clock;
 use crate::config as model;
@@ -70,6 +71,8 @@ pub struct Delivery {
     pub trouble: Option<Kind>,
     /// What was noticed on the way.
     pub notes: Notes,
+    /// What is counted of it; absent if there was no attempt, or it was cancelled.
+    pub tally: Option<Tally>,
 }
 
 /// Tries, if it is time, and records what came of it. `on_push` is called when the remote is about to be
@@ -97,6 +100,7 @@ pub fn deliver(
             took: None,
             trouble: None,
             notes: Notes::default(),
+            tally: None,
         });
     }
     let repository = Repository::open(wanted.repository)?;
@@ -126,6 +130,7 @@ pub fn deliver(
         Err(error) | Ok(Outcome::Halted { rescued: Err(error), .. }) => Some(error.kind()),
         Ok(_) => None,
     };
+    let mut tally = Tally::of(&outcome, record.failures > 0);
     let took = began.elapsed();
     let took_ms = milliseconds(took);
     // The pause is between the end of one attempt and the next: one that waited for minutes was none.
@@ -149,7 +154,8 @@ pub fn deliver(
     fault::point("push:recorded");
     let came_to = sent.map_or(Attempt::InVain, Attempt::Verified);
     let delivery = stand(&repository, record, Some(tip), came_to)?;
-    Ok(Delivery { took: Some(took), trouble, notes, ..delivery })
+    tally.is_event = is_event;
+    Ok(Delivery { took: Some(took), trouble, notes, tally: Some(tally), ..delivery })
 }
 
 /// What the store knows of the remote, unless that was learnt at another address under the same name.
@@ -330,7 +336,7 @@ fn refusal_pause(retry: &model::Retry, failures: u32) -> Duration {
 }
 
 /// The word for a refusal, as status and metrics have it.
-fn reason_of(kind: Kind) -> &'static str {
+pub(super) fn reason_of(kind: Kind) -> &'static str {
     match kind {
         Kind::RemoteRefused => "rejected",
         Kind::Config => "refused",
@@ -392,6 +398,7 @@ fn stand(
         took: None,
         trouble,
         notes: Notes::default(),
+        tally: None,
         record,
     })
 }

@@ -11,6 +11,7 @@
 pub mod delivery;
 pub mod probe;
 mod slices;
+pub mod tally;
 #[cfg(test)]
 mod tests;
 

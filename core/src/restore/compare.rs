@@ -6,11 +6,11 @@
 use std::io::Read;
 use std::os::fd::AsFd;
 
-use super::content::{ContentReader, Found};
 use super::hands::read_link_target;
 use super::target::{Owners, Place};
 use crate::beneath::{self, EntryKind, Look};
 use crate::error::{Error, Result};
+use crate::git::contents::{ContentReader, Found};
 use crate::git::pack::{ObjectHasher, ObjectKind};
 use crate::metadata::Record;
 use crate::progress::Progress;

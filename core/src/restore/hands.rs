@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use super::content::{ContentReader, Contents, Found, Trouble, stands_in};
+use super::content::{fits, stands_in};
 use super::finish::{Open, release};
 use super::report::{Named, Report};
 use super::step::Step;
@@ -24,6 +24,7 @@ use super::{Existing, Policies, Request};
 use crate::beneath::Look;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
+use crate::git::contents::{ContentReader, Contents, Found, Trouble};
 use crate::metadata::Record;
 use crate::names::RootName;
 use crate::path::RelPath;
@@ -305,7 +306,8 @@ impl Hands<'_> {
             return Err(Error::new(Kind::Internal, "a new file is not open"));
         };
         let mut file = File::from(file);
-        let proof = reader.stream(found, self.progress, &mut |piece| {
+        let expected = job.record.as_ref().and_then(|record| record.blake3);
+        let proof = reader.stream_expecting(found, expected, self.progress, &mut |piece| {
             self.progress.bytes_done(piece.len() as u64);
             file.write_all(piece).map_err(|error| Error::io("write", &place.shown(&job.name), error))
         });
@@ -314,13 +316,13 @@ impl Hands<'_> {
             Err(Trouble::Object(error) | Trouble::Elsewhere(error)) => return Err(error),
         };
         let is_as_recorded =
-            job.record.as_ref().is_some_and(|record| record.blake3.is_some() && proof.fits(record));
+            job.record.as_ref().is_some_and(|record| record.blake3.is_some() && fits(&proof, record));
         if !self.policies().raw
             && let Some(why) = stands_in(&proof, job.record.as_ref(), is_as_recorded)
         {
             return Err(Error::new(Kind::Git, why));
         }
-        let fits = job.record.as_ref().is_none_or(|record| proof.fits(record));
+        let fits = job.record.as_ref().is_none_or(|record| fits(&proof, record));
         if !fits {
             let what = "metadata does not fit: its size or checksum is another than that of the content in Git, so only \
                         the content was restored";

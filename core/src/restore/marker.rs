@@ -63,11 +63,7 @@ pub fn begin(directory: &Path, identity: &Identity) -> Result<Marker> {
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             if let Some(other) = others {
-                let text = format!(
-                    "{shown} is not empty ({other} is in it): name another directory, or say what is to be done with what \
-                     stands there: --overwrite=never, changed or always"
-                );
-                return Err(Error::new(Kind::Config, text));
+                return Err(not_empty(directory, &other));
             }
             (options.create_new(true).open(&path).map_err(failed)?, None)
         }
@@ -150,15 +146,28 @@ pub fn look(directory: &Path, identity: &Identity) -> Result<bool> {
     }
     match others_in(directory)? {
         None => Ok(false),
-        Some(other) => {
-            let shown = lossy(directory.as_os_str().as_encoded_bytes());
-            let text = format!(
-                "{shown} is not empty ({other} is in it): name another directory, or say what is to be done with what stands \
-                 there: --overwrite=never, changed or always"
-            );
-            Err(Error::new(Kind::Config, text))
-        }
+        Some(other) => Err(not_empty(directory, &other)),
     }
+}
+
+/// As [`look`] before it is known which restore it is: whatever an earlier one left may be its own.
+///
+/// # Errors
+/// [`Kind::Config`] if the directory holds something and no restore's marker.
+pub fn look_for_others(directory: &Path) -> Result<()> {
+    if !directory.exists() || directory.join(NAME).symlink_metadata().is_ok() {
+        return Ok(());
+    }
+    others_in(directory)?.map_or(Ok(()), |other| Err(not_empty(directory, &other)))
+}
+
+fn not_empty(directory: &Path, other: &str) -> Error {
+    let shown = lossy(directory.as_os_str().as_encoded_bytes());
+    let text = format!(
+        "{shown} is not empty ({other} is in it): name another directory, or say what is to be done with what stands \
+         there: --overwrite=never, changed or always"
+    );
+    Error::new(Kind::Config, text)
 }
 
 impl Marker {
@@ -193,6 +202,7 @@ mod tests {
         drop(marker);
         fs::write(place.join("half"), "x").unwrap();
         assert!(look(&place, &identity("a")).unwrap());
+        look_for_others(&place).unwrap();
         let error = begin(&place, &identity("b")).unwrap_err();
         assert!(
             error.kind() == Kind::Config && error.to_string().contains("unfinished restore of a"),
@@ -204,6 +214,8 @@ mod tests {
         let error = begin(&place, &identity("a")).unwrap_err().to_string();
         assert!(error.contains("half") && error.contains("--overwrite"), "{error}");
         assert!(look(&place, &identity("a")).is_err());
+        assert!(look_for_others(&place).unwrap_err().to_string().contains("half"));
+        look_for_others(&scratch.path().join("not/there")).unwrap();
     }
 
     #[test]

@@ -34,6 +34,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Error, Kind, Result};
+use crate::git::contents::Contents;
 use crate::git::repository::Repository;
 use crate::history::Snapshot;
 use crate::ignore::IgnoreRules;
@@ -42,7 +43,7 @@ use crate::path::RelPath;
 use crate::progress::Progress;
 
 pub use bounds::{Bounds, repository_bytes};
-pub use content::{ContentReader, Contents, Found, Proof, Trouble, stands_in};
+pub use content::{fits, stands_in};
 pub use report::{MOST_NAMED, Named, Report, Reread, Totals};
 pub use selection::{Selection, What, Wish, has_wildcards};
 pub use step::{Action, Step};
@@ -95,6 +96,8 @@ pub struct Policies {
     pub set_id: bool,
     /// What a repository may ask for.
     pub bounds: Bounds,
+    /// For a plan alone: a content that is not here is taken for what its record says of it.
+    pub contents_elsewhere: bool,
     /// Threads that write.
     pub threads: usize,
 }
@@ -111,6 +114,7 @@ impl Default for Policies {
             raw: false,
             set_id: true,
             bounds: Bounds::default(),
+            contents_elsewhere: false,
             threads: std::thread::available_parallelism().map_or(2, |threads| threads.get().clamp(2, 4)),
         }
     }
@@ -160,8 +164,8 @@ pub fn plan(request: &Request<'_>, tell: Tell<'_>, progress: &Progress) -> Resul
 /// restored until then stays, and the same request goes on from there. A single path that could not be restored is no
 /// error: see [`Report::problems`].
 pub fn apply(request: &Request<'_>, plan: &Plan, tell: Tell<'_>, progress: &Progress) -> Result<Report> {
-    if request.policies.existing == Existing::Compare {
-        return Err(Error::new(Kind::Internal, "a comparison writes nothing"));
+    if request.policies.existing == Existing::Compare || request.policies.contents_elsewhere {
+        return Err(Error::new(Kind::Internal, "a comparison or a plan writes nothing"));
     }
     bounds::check_room(request.destination, plan)?;
     let contents = Contents::open(request.repository.path())?;

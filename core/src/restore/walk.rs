@@ -18,7 +18,6 @@ use std::sync::Arc;
 use git2::Odb;
 
 use super::bounds::repository_bytes;
-use super::content::{ContentReader, Contents};
 use super::finish::{Finish, Open, release};
 use super::hands::{Hands, concerns_everybody, mode_without_record};
 use super::report::{Named, Report};
@@ -28,6 +27,7 @@ use super::target::{Owners, is_directory, is_temporary};
 use super::{Destination, Existing, Policies, Request, Tell};
 use crate::beneath::EntryKind;
 use crate::error::Result;
+use crate::git::contents::{ContentReader, Contents};
 use crate::history::directory::{Directory, Place as Trees, Problem};
 use crate::names::RootName;
 use crate::path::RelPath;

@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use git2::{ObjectType, Odb, Oid};
 
+use crate::beneath::EntryKind;
 use crate::error::{Error, Kind, Result};
 use crate::git::repository::Repository;
 use crate::history::directory::Directory;
@@ -71,15 +72,24 @@ pub(super) fn records(
     Ok(found.missing)
 }
 
+/// The blobs of contents.
+pub(super) struct Needed {
+    pub(super) all: Vec<Oid>,
+    /// Those without which it cannot be told what would be done with them.
+    pub(super) untold: Vec<Oid>,
+    pub(super) cost: Cost,
+}
+
 /// The blobs of the contents.
 pub(super) fn contents(
     repository: &Repository,
     snapshot: &Snapshot,
     selection: &Selection,
     progress: &Progress,
-) -> Result<(Vec<Oid>, Cost)> {
+) -> Result<Needed> {
     let objects = repository.objects()?;
     let mut found = Found::new(&objects);
+    let mut untold = Vec::new();
     let mut bytes = 0u64;
     for Root { name, place } in snapshot.roots(&objects)? {
         let chosen = selection.of_root(&name)?;
@@ -100,12 +110,15 @@ pub(super) fn contents(
                 if chosen.covers(&path.join(&node.name), false) && found.take(entry)? {
                     let size = node.record.as_ref().and_then(|record| record.size);
                     bytes = bytes.saturating_add(size.unwrap_or(0));
+                    if size.is_none() || node.kind != EntryKind::File {
+                        untold.push(entry.oid);
+                    }
                 }
             }
         }
     }
     let files = found.missing.len() as u64;
-    Ok((found.missing, Cost::Some { files, bytes }))
+    Ok(Needed { all: found.missing, untold, cost: Cost::Some { files, bytes } })
 }
 
 fn below(path: &RelPath, name: &[u8]) -> Result<RelPath> {

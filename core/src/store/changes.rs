@@ -83,6 +83,16 @@ pub enum SkipReason {
 }
 
 impl SkipReason {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::RootUnavailable,
+        Self::Unreadable,
+        Self::Changing,
+        Self::Unsupported,
+        Self::Unmounted,
+        Self::TooLarge,
+    ];
+
     /// The word used in metrics and the API.
     pub fn as_str(self) -> &'static str {
         match self {

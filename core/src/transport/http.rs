@@ -5,7 +5,7 @@
 //! configuration; a refusal of the credentials makes them be read again and tried once more, not more often.
 
 mod body;
-mod client;
+pub(super) mod client;
 mod login;
 
 use std::time::Duration;

@@ -79,7 +79,7 @@ impl Messages {
 }
 
 /// A stranger's words on one line.
-pub(super) fn said(bytes: &[u8]) -> String {
+pub(crate) fn said(bytes: &[u8]) -> String {
     let bytes = &bytes[..bytes.len().min(LONGEST_LINE)];
     let clean = lossy(bytes.trim_ascii());
     let clean = redact(&clean);

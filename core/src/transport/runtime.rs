@@ -31,7 +31,7 @@ pub(super) fn runtime() -> Result<&'static Runtime> {
 }
 
 /// Waits for a future, until `progress` is cancelled. Must not be called by something that runs on a runtime itself.
-pub(super) fn run<T>(progress: &Progress, future: impl Future<Output = Result<T>>) -> Result<T> {
+pub(crate) fn run<T>(progress: &Progress, future: impl Future<Output = Result<T>>) -> Result<T> {
     if progress.is_cancelled() {
         return Err(Error::cancelled());
     }

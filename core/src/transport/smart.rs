@@ -1,9 +1,6 @@
 //! A remote behind a wire: pushes and fetches in Git's smart protocol.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
-use git2::{Indexer, Oid};
+use git2::Oid;
 
 use super::advertisement::{self, Advertised};
 use super::memory::Memory;
@@ -14,9 +11,9 @@ use super::{Abilities, Advertisement, Description, Messages, Notes, Part, Refere
 use crate::disk::Room;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
-use crate::git::pack::{self, CommitSeeker, OutgoingPack, Written};
+use crate::git::pack::{CommitSeeker, Completeness, IncomingPack, OutgoingPack, Sync, Written};
 use crate::git::reachable::PushSet;
-use crate::git::repository::{Repository, git_error};
+use crate::git::repository::Repository;
 use crate::progress::Progress;
 
 /// Large hosts take 2 GB in one push (GitHub), others what their proxy was told to.
@@ -112,12 +109,17 @@ impl SmartTransport {
     }
 
     /// Takes a pack in. Every object is hashed; of a whole history, whatever one of them needs has to be there.
-    fn take_in(&mut self, target: &Repository, wanted: Wanted<'_>, progress: &Progress) -> Result<()> {
+    fn take_in(
+        &mut self,
+        target: &Repository,
+        wanted: Wanted<'_>,
+        sync: Sync,
+        progress: &Progress,
+    ) -> Result<()> {
         progress.check()?;
         let is_whole = wanted.depth.is_none() && wanted.filter.is_none() && wanted.objects.len() == 1;
-        let scratch = Scratch::make(target.path(), "fetch")?;
-        let fail = |error| git_error("receive objects into", &scratch.0, error);
-        let mut indexer = Indexer::new(None, &scratch.0, 0o444, is_whole).map_err(fail)?;
+        let completeness = if is_whole { Completeness::Closed } else { Completeness::Parts };
+        let mut incoming = IncomingPack::create(&target.pack_directory(), completeness)?;
         let mut room = Room::of(target.path())?.spare();
         self.fetch_into(wanted, &mut |bytes| {
             // A remote that sends without end must not fill the disk that the backup is made on.
@@ -127,13 +129,12 @@ impl SmartTransport {
                 Room::of(target.path())?.must_hold(bytes.len() as u64, target.path())?;
             }
             progress.bytes_done(bytes.len() as u64);
-            std::io::Write::write_all(&mut indexer, bytes).map_err(|error| {
-                let text = format!("cannot take in what the remote sends, in {}", target.path().display());
-                Error::with_source(Kind::Git, text, error)
-            })
+            incoming.take(bytes)
         })?;
-        let hex = indexer.commit().map_err(fail)?;
-        pack::place_indexed(&scratch.0, &target.pack_directory(), &hex).map(|_| ())
+        match incoming.finish(sync, progress)? {
+            Some(pack) => pack.install().map(|_| ()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -146,24 +147,6 @@ fn message_of(commit: &[u8]) -> String {
 /// What we call ourselves.
 pub(super) fn agent() -> String {
     concat!("backupbot/", env!("CARGO_PKG_VERSION")).to_owned()
-}
-
-/// Removed with whatever is in it.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn make(repository: &Path, purpose: &str) -> Result<Self> {
-        let path = repository.join("objects").join(format!("tmp_objdir-{purpose}"));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).map_err(|error| Error::io("create", &path, error))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 struct Objects<'o> {
@@ -257,7 +240,8 @@ impl Transport for SmartTransport {
     }
 
     fn fetch(&mut self, target: &Repository, want: Oid, progress: &Progress) -> Result<()> {
-        self.take_in(target, Wanted { objects: &[want], depth: None, filter: None }, progress)?;
+        let wanted = Wanted { objects: &[want], depth: None, filter: None };
+        self.take_in(target, wanted, Sync::Durable, progress)?;
         if !target.has_commit(want) {
             let text = format!("the remote sent a pack without {want}, which it advertises");
             return Err(Error::new(Kind::RemoteRefused, text));
@@ -286,8 +270,10 @@ impl Transport for SmartTransport {
             Part::Commits => (None, Some("tree:0")),
             Part::Objects => (None, None),
         };
-        want.chunks(MOST_WANTED)
-            .try_for_each(|objects| self.take_in(target, Wanted { objects, depth, filter }, progress))
+        // A part is no history: it is looked at and thrown away.
+        want.chunks(MOST_WANTED).try_for_each(|objects| {
+            self.take_in(target, Wanted { objects, depth, filter }, Sync::Relaxed, progress)
+        })
     }
 
     fn describe(&mut self) -> Result<Description> {

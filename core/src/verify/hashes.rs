@@ -15,10 +15,10 @@ use git2::Oid;
 use super::survey::Content;
 use crate::beneath::EntryKind;
 use crate::error::{Error, Kind, Result};
+use crate::git::contents::{ContentReader, Contents, Trouble};
 use crate::git::repository::Repository;
 use crate::history::form::{self, Form};
 use crate::progress::Progress;
-use crate::restore::{ContentReader, Contents, Trouble};
 
 /// Checks that wait.
 const QUEUE: usize = 256;

@@ -10,6 +10,7 @@ use std::str::FromStr;
 
 use super::Work;
 use super::survey::Content;
+use crate::error::{Error, Kind};
 
 /// A number of files above this is no sample.
 const MOST_FILES: u64 = 1_000_000;
@@ -31,6 +32,15 @@ impl Sample {
     /// Whether nothing is left out.
     pub fn is_whole(self) -> bool {
         self == Self::Whole
+    }
+
+    /// The sample that is shown as `text`.
+    pub fn shown_as(text: &str) -> Option<Self> {
+        if text == Self::Whole.to_string() {
+            return Some(Self::Whole);
+        }
+        let number = text.strip_suffix(" files").or_else(|| text.strip_suffix(" file"));
+        number.unwrap_or(text).parse().ok()
     }
 
     pub(super) fn begin(self) -> Choosing {
@@ -90,6 +100,17 @@ impl FromStr for Sample {
             _ => Err(wrong()),
         }
     }
+}
+
+/// A seed that nobody knows beforehand.
+///
+/// # Errors
+/// When the system has no random numbers.
+pub fn draw_seed() -> Result<u64, Error> {
+    let number =
+        getrandom::u64().map_err(|error| Error::new(Kind::Internal, format!("cannot draw lots: {error}")))?;
+    // Whatever reads JSON takes such a number as it is.
+    Ok(number >> 11)
 }
 
 /// The numbers of one run.
@@ -214,6 +235,10 @@ mod tests {
         let shown = |text: &str| text.parse::<Sample>().unwrap().to_string();
         assert_eq!([shown("1%"), shown("0.50%"), shown("100%")], ["1%", "0.5%", "whole"]);
         assert_eq!([shown("1"), shown("20")], ["1 file", "20 files"]);
+        for sample in [Sample::Whole, Sample::Share(5_000), Sample::Files(1), Sample::Files(20)] {
+            assert_eq!(Sample::shown_as(&sample.to_string()), Some(sample));
+        }
+        assert_eq!(Sample::shown_as("much"), None);
     }
 
     fn drawn(sample: Sample, numbers: &[u64]) -> (Vec<u64>, Work) {

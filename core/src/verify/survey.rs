@@ -71,6 +71,14 @@ impl Content<'_> {
         }
     }
 
+    /// Its root and its path there; none for what belongs to no root.
+    pub(super) fn place_in_root(&self) -> Option<(RootName, RelPath)> {
+        match &self.place {
+            Where::Root(root, directory, name) => Some(((*root).clone(), directory.join(name))),
+            Where::Tree(_) => None,
+        }
+    }
+
     /// Something about it.
     pub(super) fn named(&self, reason: String) -> Named {
         Named::at(&self.full_path(), reason)

@@ -41,6 +41,8 @@ pub struct Debouncer {
     queue: BTreeSet<(Instant, Arc<RelPath>)>,
     /// How many of `pending` are deep; while none is, no ancestor has to be looked up.
     deep: usize,
+    /// When the first of what was given out since somebody asked was first observed.
+    given_since: Option<Instant>,
 }
 
 impl Debouncer {
@@ -58,6 +60,7 @@ impl Debouncer {
             pending: BTreeMap::new(),
             queue: BTreeSet::new(),
             deep: 0,
+            given_since: None,
         }
     }
 
@@ -181,6 +184,7 @@ impl Debouncer {
         while self.next_deadline().is_some_and(|deadline| deadline <= now) {
             let Some((_, path)) = self.queue.first().cloned() else { break };
             if let Some(pending) = self.forget(&path) {
+                self.given_since = earlier(self.given_since, pending.first);
                 due.push(hint_of(path, pending.deep));
             }
         }
@@ -207,10 +211,17 @@ impl Debouncer {
     pub fn flush(&mut self) -> Vec<Hint> {
         self.queue.clear();
         self.deep = 0;
-        std::mem::take(&mut self.pending)
-            .into_iter()
-            .map(|(path, pending)| hint_of(path, pending.deep))
-            .collect()
+        let mut due = Vec::with_capacity(self.pending.len());
+        for (path, pending) in std::mem::take(&mut self.pending) {
+            self.given_since = earlier(self.given_since, pending.first);
+            due.push(hint_of(path, pending.deep));
+        }
+        due
+    }
+
+    /// When the first of everything that came out since the last call was first observed.
+    pub fn take_given_since(&mut self) -> Option<Instant> {
+        self.given_since.take()
     }
 
     /// How many paths are pending.
@@ -227,6 +238,10 @@ impl Debouncer {
     pub fn oldest_since(&self) -> Option<Instant> {
         self.pending.values().map(|pending| pending.first).min()
     }
+}
+
+fn earlier(one: Option<Instant>, other: Instant) -> Option<Instant> {
+    Some(one.map_or(other, |one| one.min(other)))
 }
 
 fn hint_of(path: Arc<RelPath>, deep: bool) -> Hint {
@@ -282,6 +297,20 @@ mod tests {
         assert_eq!(debouncer.oldest_since(), Some(clock.at(0)));
         assert_eq!(debouncer.take_due(clock.at(14)), [changed("a")]);
         assert_eq!((debouncer.len(), debouncer.next_deadline(), debouncer.oldest_since()), (0, None, None));
+    }
+
+    #[test]
+    fn how_long_the_longest_of_what_came_out_was_held_is_told_once() {
+        let (mut debouncer, clock) = fixture();
+        see(&mut debouncer, changed("a"), clock.at(0));
+        see(&mut debouncer, changed("b"), clock.at(3));
+        assert_eq!(debouncer.take_given_since(), None);
+        debouncer.take_due(clock.at(20));
+        assert_eq!(debouncer.take_given_since(), Some(clock.at(0)));
+        assert_eq!(debouncer.take_given_since(), None);
+        see(&mut debouncer, changed("c"), clock.at(21));
+        debouncer.flush();
+        assert_eq!(debouncer.take_given_since(), Some(clock.at(21)));
     }
 
     #[test]

@@ -14,12 +14,12 @@ use backupbot_core::git::repository::Repository;
 use backupbot_core::history::{Oid, Snapshot, moment};
 use backupbot_core::names::RepositoryName;
 use backupbot_core::progress::Progress;
-use backupbot_core::restore::Selection;
+use backupbot_core::restore::{Selection, marker};
 use backupbot_core::retrieve::{self, Cost, Retrieval};
 use bytesize::ByteSize;
 use jiff::tz::TimeZone;
 
-use super::place::refuse_dangerous_place;
+use super::place::{holds_ours, refuse_dangerous_place};
 use crate::afar::{self, Fetching};
 use crate::cli::Global;
 use crate::cli::restore::Restore;
@@ -58,6 +58,12 @@ pub fn open<'w>(
     let target = arguments.to.as_deref().map(|directory| world.absolute(directory)).unwrap_or_default();
     // What is fetched goes beside it, so it must not be where nothing may be written.
     refuse_dangerous_place(&target, &state_dir, settings.as_ref())?;
+    if arguments.overwrite.is_none() {
+        marker::look_for_others(&target)?;
+    }
+    // Whether it would then be written over is told by the names of the roots, so these have to come first.
+    let has_ours_below = holds_ours(&target, &state_dir, settings.as_ref());
+    let wants_all = arguments.paths.is_empty() && !arguments.dry_run && !has_ours_below;
     let now = clock::now().to_zoned(TimeZone::system());
     let looking = |repository, tip| Looking {
         world,
@@ -90,8 +96,13 @@ pub fn open<'w>(
                 remote.url
             );
             output::complain(&text);
+        } else if wants_all {
+            tell_cost("fetching", &remote.url.to_string(), Cost::Everything);
         }
-        retrieval.names(commit, tip.commit, progress)?;
+        match wants_all {
+            true => retrieval.whole(commit, tip.commit, progress)?,
+            false => retrieval.names(commit, tip.commit, progress)?,
+        }
     }
     let repository = Repository::open(&scratch.0)?;
     let fetched = Fetched {
@@ -112,17 +123,37 @@ impl Fetched {
         progress: &Progress,
     ) -> Result<(), Failure> {
         let mut announce = |cost: Cost| {
-            let what = match cost {
-                Cost::Everything => "the whole snapshot; how much that is the server does not say".to_owned(),
-                Cost::Some { files, bytes } => format!("{files} files, {}", ByteSize(bytes).display().iec()),
-            };
-            output::complain(&format!("fetching from {}: {what}", self.address));
+            tell_cost("fetching", &self.address, cost);
             Ok(())
         };
         let _shown = Fetching::show(progress);
         let mut retrieval = self.retrieval.borrow_mut();
         Ok(retrieval.contents(snapshot, self.tip, selection, &mut announce, progress)?)
     }
+
+    /// Fetches what a dry run needs, and says what the restore itself would fetch.
+    pub fn outline(
+        &self,
+        snapshot: &Snapshot,
+        selection: &Selection,
+        progress: &Progress,
+    ) -> Result<(), Failure> {
+        let shown = Fetching::show(progress);
+        let cost = self.retrieval.borrow_mut().outline(snapshot, self.tip, selection, progress)?;
+        drop(shown);
+        if matches!(cost, Cost::Some { .. }) {
+            tell_cost("the restore itself would fetch", &self.address, cost);
+        }
+        Ok(())
+    }
+}
+
+fn tell_cost(doing: &str, address: &str, cost: Cost) {
+    let what = match cost {
+        Cost::Everything => "the whole snapshot; how much that is the server does not say".to_owned(),
+        Cost::Some { files, bytes } => format!("{files} files, {}", ByteSize(bytes).display().iec()),
+    };
+    output::complain(&format!("{doing} from {address}: {what}"));
 }
 
 /// Where things are fetched to.

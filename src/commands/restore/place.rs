@@ -67,6 +67,24 @@ impl<'w> Source<'w> {
         }
     }
 
+    /// As [`Source::bring`] for a dry run, which needs less.
+    pub fn outline(
+        &self,
+        snapshot: &Snapshot,
+        selection: &Selection,
+        progress: &Progress,
+    ) -> Result<(), Failure> {
+        match &self.fetched {
+            Some(fetched) => fetched.outline(snapshot, selection, progress),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether contents may be elsewhere still.
+    pub fn is_fetched(&self) -> bool {
+        self.fetched.is_some()
+    }
+
     /// The repository.
     pub fn repository(&self) -> &Repository {
         &self.looking.repository
@@ -159,6 +177,14 @@ pub fn refuse_dangerous_place(
         }
     }
     Ok(())
+}
+
+/// Whether the state directory or a watched one lies in `directory`: not all may be restored there.
+pub fn holds_ours(directory: &Path, state_dir: &Path, settings: Option<&Settings>) -> bool {
+    let real = real_path(directory);
+    let repositories = settings.iter().flat_map(|settings| &settings.config.repositories);
+    let mut watched = repositories.flat_map(|repository| &repository.roots).map(|root| real_path(&root.path));
+    is_within(&real_path(state_dir), &real) || watched.any(|watched| is_within(&watched, &real))
 }
 
 fn is_within(path: &Path, directory: &Path) -> bool {

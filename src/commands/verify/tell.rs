@@ -53,14 +53,9 @@ impl Told<'_> {
         } else {
             output::answer(&self.summary(report))?;
         }
-        for named in report.remarks.iter().take(REMARKS) {
-            output::complain(&format!("note: {}: {}", path(named), named.reason));
-        }
-        tell_rest("note", report.remark_count, report.remarks.len().min(REMARKS));
-        for named in &report.problems {
-            output::complain(&format!("wrong: {}: {}", path(named), named.reason));
-        }
-        tell_rest("wrong", report.problem_count, report.problems.len());
+        let remarks = &report.remarks[..report.remarks.len().min(REMARKS)];
+        named("note", remarks, report.remark_count);
+        named("wrong", &report.problems, report.problem_count);
         Ok(if report.problem_count > 0 { Exit::SomeSkipped } else { Exit::Done })
     }
 
@@ -100,8 +95,12 @@ impl Told<'_> {
     }
 }
 
-fn tell_rest(what: &str, count: u64, named: usize) {
-    let untold = count.saturating_sub(named as u64);
+/// Names some of `count` things.
+pub fn named(what: &str, things: &[Named], count: u64) {
+    for named in things {
+        output::complain(&format!("{what}: {}: {}", path(named), named.reason));
+    }
+    let untold = count.saturating_sub(things.len() as u64);
     if untold > 0 {
         output::complain(&format!("{what}: {untold} more"));
     }

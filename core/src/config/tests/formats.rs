@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
+use crate::verify::Sample;
 
 const EXAMPLE: &str = include_str!("../../../../config.example.yaml");
 
@@ -68,8 +69,8 @@ fn defaults() -> Config {
                 min_files: 100,
                 policy: MassChangePolicy::Quarantine,
             },
-            verify: Verify { sample: 0.01, every: day, full_every: 30 * day },
-            drill: Drill { every: 7 * day, sample: 0.01 },
+            verify: Some(Verify { sample: Sample::Share(10_000), every: day, full_every: Some(30 * day) }),
+            drill: Some(Drill { every: 7 * day, sample: Sample::Share(10_000) }),
             retry: Retry { first: Duration::from_secs(1), factor: 2.0, max: Duration::from_secs(300) },
             lfs: None,
             encryption: None,

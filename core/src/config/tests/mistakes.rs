@@ -85,6 +85,14 @@ fn mistakes_in_a_repository_name_line_and_field() {
         ("retry: {first: 0s}", "6 repositories[0].retry.first", "zero"),
         ("retry:\n      max: 1m\n      first: 2m", "8 repositories[0].retry.first", "longer than max"),
         ("retry: {max: 500ms}", "6 repositories[0].retry.max", "longer than max"),
+        ("verify: {every: 0s}", "6 repositories[0].verify.every", "zero"),
+        ("verify: on", "6 repositories[0].verify", "expected keys and values"),
+        ("verify: {sample: 1.5}", "6 repositories[0].verify.sample", "up to 1"),
+        ("verify: {sample: 0.0000000001}", "6 repositories[0].verify.sample", "at least 0.0001%"),
+        ("verify: {every: 2d, full_every: 1d}", "6 repositories[0].verify.full_every", "shorter than every"),
+        ("verify: {every: 60d}", "6 repositories[0].verify.every", "shorter than every"),
+        ("drill: {sample: 0%}", "6 repositories[0].drill.sample", "above 0"),
+        ("drill: {remote: usb}", "6 repositories[0].drill.remote", "unknown key"),
         ("root: []", "6 repositories[0].root", "did you mean `roots`?"),
     ] {
         let text = format!("{MINIMAL}    {text}\n");

@@ -4,6 +4,7 @@ use std::os::unix::fs::symlink;
 use std::time::Duration;
 
 use super::*;
+use crate::verify::Sample;
 
 /// A configuration with these repositories, each `(roots, remotes)`; roots are in line 4, 7, …, remotes below.
 fn with(repositories: &[(&[&str], &[&str])]) -> String {
@@ -162,11 +163,7 @@ fn a_mistake_in_defaults_is_reported_once() {
 #[test]
 fn every_key_without_code_behind_it_is_refused_and_named() {
     let cases: Vec<(String, &str, &str)> = [
-        ("log: {audit_file: /nowhere/audit}", "2 log.audit_file", "audit_file"),
-        ("metrics: {listen: '127.0.0.1:1'}", "2 metrics.listen", "listen"),
-        ("alerts: {notify: [{ntfy: {url: 'https://a/b?c'}}]}", "2 alerts.notify", "notify"),
         ("defaults: {lfs: {}}", "2 defaults.lfs", "lfs"),
-        ("defaults: {verify: {sample: 1%}}", "2 defaults.verify", "verify"),
         ("defaults: {mass_change: {policy: alert}}", "2 defaults.mass_change", "mass_change"),
     ]
     .map(|(text, site, key)| (MINIMAL.replacen('\n', &format!("\n{text}\n"), 1), site, key))
@@ -178,8 +175,6 @@ fn every_key_without_code_behind_it_is_refused_and_named() {
             ("encryption: {method: gpg, recipients: [/k]}", "6 repositories[0].encryption", "encryption"),
             ("mass_change: {policy: quarantine}", "6 repositories[0].mass_change", "mass_change"),
             ("mass_change: {share: 0.3}", "6 repositories[0].mass_change", "mass_change"),
-            ("verify: {every: 2d}", "6 repositories[0].verify", "verify"),
-            ("drill: {sample: 2%}", "6 repositories[0].drill", "drill"),
         ]
         .map(|(text, site, key)| (format!("{MINIMAL}    {text}\n"), site, key)),
     )
@@ -233,8 +228,6 @@ repositories:
     lfs: null
     encryption: null
     mass_change: {policy: off}
-    verify: {}
-    drill:
     remotes:
       - {name: r, url: /nowhere/r, credentials: null, quota: null, provider: null, region: Brno, lfs_url: null,
          bandwidth: null, ca_file: null, proxy: null}
@@ -242,6 +235,32 @@ repositories:
     let config = config(text);
     assert_eq!(config.repositories[0].mass_change.policy, MassChangePolicy::Off);
     assert_eq!(config.repositories[0].remotes[0].region.as_deref(), Some("Brno"));
+}
+
+#[test]
+fn verification_and_drills_are_wanted_unless_somebody_says_otherwise() {
+    let of = |text: &str| {
+        let repository = config(&format!("{MINIMAL}    {text}\n")).repositories.remove(0);
+        (repository.verify, repository.drill)
+    };
+    let usual = (Some(Verify::default()), Some(Drill::default()));
+    assert_eq!(of("verify: {}"), usual);
+    for off in ["null", "off", "false", ""] {
+        assert_eq!(of(&format!("verify: {off}")), (None, usual.1.clone()), "{off}");
+        assert_eq!(of(&format!("drill: {off}")), (usual.0.clone(), None), "{off}");
+    }
+    let (verify, drill) = of("verify: {sample: 0.5, full_every: null}\n    drill: {sample: 100%, every: 1h}");
+    let verify = verify.unwrap();
+    assert_eq!((verify.sample, verify.full_every), (Sample::Share(500_000), None));
+    assert_eq!(drill, Some(Drill { every: Duration::from_secs(3600), sample: Sample::Whole }));
+    let layered = MINIMAL.replacen('\n', "\ndefaults: {verify: off, drill: {every: 2d}}\n", 1);
+    let repository = config(&layered).repositories.remove(0);
+    assert_eq!(
+        (repository.verify, repository.drill.map(|it| it.every)),
+        (None, Some(Duration::from_secs(172_800)))
+    );
+    let again = config(&format!("{layered}    verify: {{every: 2d}}\n")).repositories.remove(0);
+    assert_eq!(again.verify, Some(Verify { every: Duration::from_secs(172_800), ..Verify::default() }));
 }
 
 #[test]
@@ -255,8 +274,6 @@ fn keys_that_are_not_built_are_checked_all_the_same() {
         ("encryption: {method: gpg, recipients: []}", "encryption.recipients", "nobody"),
         ("encryption: {method: gpg, recipients: [/k], key_file: /k}", "encryption.key_file", "belongs to"),
         ("mass_change: {share: 2}", "mass_change.share", "up to 1"),
-        ("verify: {every: 0s}", "verify.every", "zero"),
-        ("drill: {sample: 0%}", "drill.sample", "above 0"),
     ] {
         let problems = yaml(&format!("{MINIMAL}    {text}\n")).unwrap_err();
         let wanted = format!("6 repositories[0].{field}");

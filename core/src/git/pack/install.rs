@@ -234,19 +234,6 @@ pub fn install_from(made_in: &Path, pack_dir: &Path, name: &str) -> Result<Insta
     install(Places::between(made_in, pack_dir, name)?, pack_dir, name, Sync::Durable)
 }
 
-/// Puts a pack that libgit2 received and indexed in `made_in`, a directory of the same file system, in place. `hex` is
-/// what it calls it by.
-pub fn place_indexed(made_in: &Path, pack_dir: &Path, hex: &str) -> Result<InstalledPack> {
-    let name = format!("pack-{hex}");
-    let places = Places::between(made_in, pack_dir, &name)?;
-    for (ending, temporary) in [("pack", &places.temporary_pack), ("idx", &places.temporary_index)] {
-        let made = made_in.join(format!("{name}.{ending}"));
-        crate::git::repository::sync_file(&made)?;
-        std::fs::rename(&made, temporary).map_err(|error| Error::io("move", &made, error))?;
-    }
-    install(places, pack_dir, &name, Sync::Durable)
-}
-
 /// The names of the packs that wait in `directory` under their temporary names.
 pub fn waiting_in(directory: &Path) -> Vec<String> {
     let listing = std::fs::read_dir(directory).into_iter().flatten().flatten();

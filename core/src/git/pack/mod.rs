@@ -6,7 +6,8 @@
 //!
 //! [`object`] hashes and deflates one object, `sha1` is the hash, `header` is what stands in front of an object,
 //! [`writer`] makes a pack under temporary names, [`install`] brings those to their final names (or sweeps what a crash left), [`index`] writes and reads the table of
-//! contents, [`reader`] reads one pack and [`set`] all packs of a repository.
+//! contents, [`reader`] reads one pack and [`set`] all packs of a repository. `incoming` takes in a pack that somebody else
+//! made.
 
 use std::path::Path;
 
@@ -17,6 +18,7 @@ use crate::error::{Error, Kind, Result};
 mod ahead;
 mod delta;
 mod header;
+mod incoming;
 pub mod index;
 pub mod install;
 pub mod object;
@@ -30,17 +32,19 @@ pub mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use incoming::{Completeness, IncomingPack};
 pub use index::{IndexEntry, PackIndex};
 pub use install::{
     FinishedPack, InstalledPack, TEMPORARY_PREFIX, copy_whole_pack, install_by_name, install_from,
-    place_indexed, remove_by_name, remove_temporary, sweep_foreign, sweep_temporary, waiting_in,
+    remove_by_name, remove_temporary, sweep_foreign, sweep_temporary, waiting_in,
 };
 pub(in crate::git) use install::{
     SIGNS_TO_LEAVE_ALONE, is_pack_name, remove_files, sync_directory, whole_packs,
 };
-pub use object::{Compressor, ObjectHasher, ObjectKind, Prepared, hash_object, prepare, prepare_hashed};
+pub use object::{
+    Compressor, ObjectHasher, ObjectKind, PlainObjectHasher, Prepared, hash_object, prepare, prepare_hashed,
+};
 pub use outgoing::{OutgoingPack, Written, stored_bytes};
-pub(in crate::git) use reader::pour;
 pub use reader::{EntryKind, PackReader, RawEntry};
 pub use seek::CommitSeeker;
 pub use set::PackSet;

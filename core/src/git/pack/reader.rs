@@ -6,7 +6,7 @@
 //! malicious: everything found in them is checked or ends in an error that names the file and the place.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -16,7 +16,7 @@ use git2::Oid;
 use super::ahead::Ahead;
 use super::header::{HeaderKind, MAX_HEADER_BYTES, decode_entry_header};
 use super::index::PackIndex;
-use super::object::{Hashing, ObjectHasher, ObjectKind};
+use super::object::{Hashing, ObjectKind};
 use super::{CHUNK_BYTES, HASH_BYTES, PACK_HEADER_BYTES, hash_object, shown};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
@@ -224,6 +224,22 @@ impl PackReader {
         Ok(())
     }
 
+    /// The compressed bytes of a small `entry`, without its header, read at once into `buffer`, which only grows. They are
+    /// checked against the CRC in the index.
+    pub fn read_raw<'b>(&self, entry: &RawEntry, buffer: &'b mut Vec<u8>) -> Result<&'b [u8]> {
+        let length = usize::try_from(entry.header_len.saturating_add(entry.compressed_len))
+            .map_err(|_| self.damaged(entry.offset, "it is too long"))?;
+        if buffer.len() < length {
+            buffer.resize(length, 0);
+        }
+        let bytes = &mut buffer[..length];
+        self.read_exact(bytes, entry.offset)?;
+        if crc32fast::hash(bytes) != entry.crc {
+            return Err(self.damaged(entry.offset, "its bytes do not have the CRC that the index says"));
+        }
+        Ok(&bytes[length.min(entry.header_len as usize)..])
+    }
+
     /// An object stored whole, inflated, its name verified. `None` if it is not here; an error if it is a
     /// delta or larger than `max_size` bytes.
     pub fn read_object(&self, oid: &Oid, max_size: u64) -> Result<Option<(ObjectKind, Vec<u8>)>> {
@@ -256,26 +272,6 @@ impl PackReader {
             return Err(self.damaged(entry.offset, &format!("what is there is not {oid}")));
         }
         Ok(Some((kind, data)))
-    }
-
-    /// Gives an object stored whole to `sink` in pieces, inflated, whatever its size. Its name, which must be `oid`, is
-    /// checked along the way, so the bytes count only once this has returned without an error. An error if it is a
-    /// delta.
-    pub fn stream_object(
-        &self,
-        oid: &Oid,
-        entry: &RawEntry,
-        sink: &mut dyn FnMut(&[u8]) -> Result<()>,
-    ) -> Result<()> {
-        let EntryKind::Whole(kind) = entry.kind else {
-            let text = format!("{oid} is stored as a delta in {}", shown(&self.path));
-            return Err(Error::new(Kind::Git, text));
-        };
-        let at = entry.offset + entry.header_len;
-        let compressed = Span { reader: self, at, end: at + entry.compressed_len };
-        let inflate = flate2::bufread::ZlibDecoder::new(BufReader::with_capacity(CHUNK_BYTES, compressed));
-        let fail = |what: &str| Error::new(Kind::Git, self.place(entry.offset, what));
-        pour(inflate, kind, entry.size, oid, sink, &fail)
     }
 
     /// Reads pack and index through and compares their checksums and the order of their entries. That every
@@ -362,40 +358,6 @@ impl PackReader {
     fn place(&self, offset: u64, what: &str) -> String {
         format!("the pack {} is damaged at offset {offset}: {what}", shown(&self.path))
     }
-}
-
-/// Gives what `inflate` yields to `sink`, which must be the object `oid` of this kind and size; `fail` says where.
-pub(in crate::git) fn pour(
-    mut inflate: impl Read,
-    kind: ObjectKind,
-    size: u64,
-    oid: &Oid,
-    sink: &mut dyn FnMut(&[u8]) -> Result<()>,
-    fail: &dyn Fn(&str) -> Error,
-) -> Result<()> {
-    let mut hasher = ObjectHasher::new(kind, size);
-    let mut rest = size;
-    let mut buffer = vec![0; size.saturating_add(1).min(CHUNK_BYTES as u64) as usize];
-    loop {
-        let count =
-            inflate.read(&mut buffer).map_err(|error| fail(&format!("it does not inflate: {error}")))?;
-        if count == 0 {
-            break;
-        }
-        let piece = &buffer[..count];
-        rest = rest
-            .checked_sub(count as u64)
-            .ok_or_else(|| fail("it inflates to more than the size that its header says"))?;
-        hasher.update(piece)?;
-        sink(piece)?;
-    }
-    if rest > 0 {
-        return Err(fail("it inflates to less than the size that its header says"));
-    }
-    if hasher.finish()? != *oid {
-        return Err(fail(&format!("what is there is not {oid}")));
-    }
-    Ok(())
 }
 
 /// A stretch of a pack as a stream.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::Existing;
 use super::super::compare::{Eye, Likeness, Wanted};
-use super::super::content::{Found, Proof, stands_in};
+use super::super::content::stands_in;
 use super::super::finish::Open;
 use super::super::hands::{Job, Work, mode_without_record};
 use super::super::selection::Chosen;
@@ -13,6 +13,7 @@ use super::super::target::{Place, is_directory};
 use super::Walker;
 use crate::beneath::{EntryKind, Look};
 use crate::error::{Error, Kind, Result};
+use crate::git::contents::{Found, Proof};
 use crate::history::directory::Node;
 use crate::metadata::Record;
 use crate::names::RootName;
@@ -48,7 +49,10 @@ impl Walker<'_, '_> {
             return self.done(&step);
         }
         let found = match node.entry {
-            Some(entry) => Some(self.reader.find(entry.oid)?),
+            Some(entry) => {
+                let size = node.record.as_ref().filter(|_| self.policies().contents_elsewhere);
+                Some(self.reader.find_or_believe(entry.oid, size.and_then(|record| record.size))?)
+            }
             None => None,
         };
         let is_executable = node.entry.is_some_and(|entry| entry.mode == MODE_EXECUTABLE);

@@ -33,6 +33,11 @@ struct Key {
 
 static CLIENTS: Mutex<Option<HashMap<Key, Client>>> = Mutex::new(None);
 
+/// A client for a receiver of messages: no proxy, this system's authorities.
+pub(crate) fn plain(scheme: &str, connect: Duration) -> Result<Client> {
+    kept(Key { authorities: None, proxy: None, connect, is_plain: scheme == "http" })
+}
+
 /// The client for `remote`: a file of authorities that has changed makes a new one.
 pub(super) fn of(remote: &Remote, base: &Url, limits: Limits) -> Result<Client> {
     let authorities = match &remote.ca_file {
@@ -49,6 +54,10 @@ pub(super) fn of(remote: &Remote, base: &Url, limits: Limits) -> Result<Client> 
         is_plain: base.scheme() == "http"
             && remote.proxy.as_ref().is_none_or(|proxy| proxy.starts_with("http://")),
     };
+    kept(key)
+}
+
+fn kept(key: Key) -> Result<Client> {
     let known = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(client) = known.as_ref().and_then(|clients| clients.get(&key)) {
         return Ok(client.clone());
@@ -130,7 +139,7 @@ fn rustls_native_certs_pem(
 }
 
 /// A failure of the client in words for an operator.
-pub(super) fn error_of(doing: &str, error: &reqwest::Error) -> Error {
+pub(crate) fn error_of(doing: &str, error: &reqwest::Error) -> Error {
     let mut causes = Vec::new();
     let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
     while let Some(error) = cause {

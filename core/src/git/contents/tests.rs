@@ -121,17 +121,83 @@ fn a_tree_is_no_files_content() {
 }
 
 #[test]
-fn what_stands_in_for_a_file_is_told_unless_the_checksum_says_that_it_is_the_file() {
-    let pointer =
-        format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 12\n", "0".repeat(64));
-    let mut record = crate::restore::tests::record(b"f", crate::beneath::EntryKind::File);
-    for bytes in [pointer.as_bytes(), b"\0GITCRYPT\0and so on"] {
-        let proof = Proof { blake3: [0; 32], size: bytes.len() as u64, beginning: bytes.to_vec() };
-        assert!(stands_in(&proof, None, false).is_some());
-        record.size = Some(bytes.len() as u64);
-        assert!(stands_in(&proof, Some(&record), false).is_some(), "a size alone proves nothing");
-        assert_eq!(stands_in(&proof, Some(&record), true), None, "the user's own file that looks like one");
+fn a_loose_object_that_is_not_what_its_name_says_ends_in_an_error() {
+    let world = World::new();
+    let written = |content: &[u8]| {
+        std::fs::write(world.scratch.path().join("f"), content).unwrap();
+        let name = world.git(&["hash-object", "-w", "f"]);
+        let place = world.scratch.path().join("objects").join(&name[..2]).join(&name[2..]);
+        (name.parse::<Oid>().unwrap(), place)
+    };
+    let large = vec![7; 3_000_000];
+    let (id, place) = written(&large);
+    assert!(world.read(id).unwrap().0 == large);
+    let whole = std::fs::read(&place).unwrap();
+    std::fs::remove_file(&place).unwrap();
+    std::fs::write(&place, &whole[..whole.len() / 2]).unwrap();
+    assert!(world.read(id).unwrap_err().contains("inflate"));
+
+    let ((right, at), (_, other)) = (written(b"right"), written(b"wrong"));
+    std::fs::remove_file(&at).unwrap();
+    std::fs::copy(other, &at).unwrap();
+    let error = world.read(right).unwrap_err();
+    assert!(error.contains("another object"), "{error}");
+    for garbage in [&b""[..], b"not zlib at all"] {
+        std::fs::remove_file(&at).unwrap();
+        std::fs::write(&at, garbage).unwrap();
+        assert!(world.read(right).is_err());
     }
-    let plain = Proof { blake3: [0; 32], size: 5, beginning: b"plain".to_vec() };
-    assert_eq!(stands_in(&plain, None, false), None);
+}
+
+#[test]
+fn what_is_elsewhere_is_believed_only_where_something_is_said_of_it() {
+    let world = World::new();
+    let (ids, _) = world.packed(&[b"here"]);
+    let contents = Contents::open(world.scratch.path()).unwrap();
+    let mut reader = contents.reader();
+    let missing = Oid::from_bytes(&[7; 20]).unwrap();
+    assert_eq!(reader.find_or_believe(ids[0], Some(99)).unwrap().size, 4);
+    assert_eq!(reader.find_or_believe(missing, Some(99)).unwrap().size, 99);
+    assert!(reader.find_or_believe(missing, None).is_err());
+}
+
+#[test]
+fn bytes_that_are_not_as_expected_are_looked_at_again_and_wrong_ones_are_an_error_either_way() {
+    let world = World::new();
+    let large: Vec<u8> = (0..900_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let (ids, pack) = world.packed(&[b"small content", &large]);
+    let read = |id: Oid, expected: Option<[u8; 32]>| {
+        let contents = Contents::open(world.scratch.path()).unwrap();
+        let mut reader = contents.reader();
+        let found = reader.find(id).unwrap();
+        let mut taken = 0;
+        let proof = reader.stream_expecting(&found, expected, &Progress::new(), &mut |piece| {
+            taken += piece.len();
+            Ok(())
+        });
+        proof.map(|proof| (proof, taken))
+    };
+    for (id, content) in ids.iter().zip([&b"small content"[..], &large]) {
+        let right = *blake3::hash(content).as_bytes();
+        for expected in [None, Some(right), Some([0; 32])] {
+            let (proof, taken) = read(*id, expected).unwrap();
+            assert_eq!((proof.blake3, taken), (right, content.len()), "the sink sees everything once");
+        }
+    }
+    // The whole of another object under that name: its CRC and its own name are right.
+    let index = pack.with_extension("idx");
+    let bytes = std::fs::read(&index).unwrap();
+    let mut swapped = bytes.clone();
+    let crcs = 8 + 1024 + 2 * 20;
+    for (at, length) in [(crcs, 4), (crcs + 8, 4)] {
+        let (one, other) = swapped[at..at + 2 * length].split_at_mut(length);
+        one.swap_with_slice(other);
+    }
+    std::fs::remove_file(&index).unwrap();
+    std::fs::write(&index, swapped).unwrap();
+    let other = *blake3::hash(&large).as_bytes();
+    for expected in [None, Some(other), Some([0; 32])] {
+        let Err(Trouble::Object(error)) = read(ids[0], expected) else { panic!("it was taken for sound") };
+        assert!(error.to_string().contains("another object"), "{error}");
+    }
 }

@@ -1,27 +1,20 @@
-//! What was last verified, and with which result: `<state_dir>/verified.json`, written by `verify`, shown by `status`.
+//! What was last verified, and with which result: `<state_dir>/verified.json`, written by the daemon and by `verify`,
+//! shown by `status`.
 //!
 //! Of each repository, here and at each configured remote, there are at most two entries: the last whole verification and
 //! the last sample after it. A sample that found something wrong stays until something else is found, or the whole is
-//! found to be well: another sample that was lucky proves nothing. A file that cannot be read counts as none, because
-//! nothing but an answer to "when" is lost with it.
+//! found to be well: another sample that was lucky proves nothing.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use backupbot_actors::board::Moment;
-use backupbot_core::verify::{Report, Sample};
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::exit::Failure;
-use crate::files::{self, shown};
-use crate::output::quoted;
+use super::notes;
+use crate::clock::Moment;
+use crate::error::Result;
+use crate::verify::{Report, Sample};
 
-const FILE_NAME: &str = "verified.json";
-const LOCK_NAME: &str = "verified.lock";
-/// Far more than thousands of remotes need.
-const LIMIT: u64 = 4 << 20;
+const FILE: &str = "verified";
 
 /// One verification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,24 +63,6 @@ impl Verified {
         self.sample == Sample::Whole.to_string()
     }
 
-    /// Where that was, for people.
-    pub fn place(&self) -> String {
-        self.remote.as_ref().map_or_else(|| "what is here".to_owned(), |remote| format!("remote {remote}"))
-    }
-
-    /// What was wrong, and how to see it.
-    pub fn finding(&self) -> String {
-        let remote =
-            self.remote.as_ref().map(|remote| format!(" --remote {}", quoted(remote))).unwrap_or_default();
-        let things = if self.problems == 1 { "thing was" } else { "things were" };
-        format!(
-            "{} {things} wrong when {} was verified: `backupbot verify --repository {}{remote}` names what",
-            self.problems,
-            self.place(),
-            quoted(&self.repository)
-        )
-    }
-
     fn is_of_the_same(&self, other: &Self) -> bool {
         self.repository == other.repository && self.remote == other.remote
     }
@@ -104,18 +79,11 @@ impl Verified {
 }
 
 /// Remembers one.
-pub fn remember(state_dir: &Path, newer: Verified) -> Result<(), Failure> {
-    let path = state_dir.join(LOCK_NAME);
-    let failed = |error: &dyn std::fmt::Display| Failure::io(format!("cannot lock {}", shown(&path)), error);
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600);
-    let lock = options.open(&path).map_err(|error| failed(&error))?;
-    flock(&lock, FlockOperation::LockExclusive).map_err(|error| failed(&error))?;
-    let mut all = read(state_dir);
-    add(&mut all, newer);
-    let document = serde_json::to_vec_pretty(&Document { verified: all })
-        .map_err(|error| Failure::io("cannot note what was verified", error))?;
-    files::write_private(&state_dir.join(FILE_NAME), &document)
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn remember(state_dir: &Path, newer: Verified) -> Result<()> {
+    notes::change(state_dir, FILE, |document: &mut Document| add(&mut document.verified, newer))
 }
 
 fn add(all: &mut Vec<Verified>, newer: Verified) {
@@ -132,9 +100,7 @@ fn add(all: &mut Vec<Verified>, newer: Verified) {
 
 /// All that is known.
 pub fn read(state_dir: &Path) -> Vec<Verified> {
-    let bytes = files::read_small(&state_dir.join(FILE_NAME), LIMIT).ok().flatten();
-    let document: Option<Document> = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    document.unwrap_or_default().verified
+    notes::read::<Document>(state_dir, FILE).verified
 }
 
 #[cfg(test)]
@@ -187,7 +153,7 @@ mod tests {
         remember(scratch.path(), of(None, "whole", 0, 1)).unwrap();
         remember(scratch.path(), of(Some("usb"), "whole", 2, 2)).unwrap();
         assert_eq!(read(scratch.path()).len(), 2);
-        std::fs::write(scratch.path().join(FILE_NAME), "{").unwrap();
+        std::fs::write(scratch.path().join("verified.json"), "{").unwrap();
         assert_eq!(read(scratch.path()), []);
         remember(scratch.path(), of(None, "whole", 0, 3)).unwrap();
         assert_eq!(read(scratch.path()).len(), 1);

@@ -1,0 +1,70 @@
+//! What the tree writes into the audit log: where references stand here and at remotes, and how pushes went.
+
+use backupbot_core::audit::Event;
+use backupbot_core::config::Remote;
+use backupbot_core::push::delivery::Delivery;
+use git2::Oid;
+
+use crate::seat::RepositorySeat;
+
+/// A commit was made: the branch stands at it.
+pub(crate) fn committed(seat: &RepositorySeat, branch: &str, tip: Oid, details: &[(&str, String)]) {
+    let mut event = local(seat, "commit", branch, tip);
+    for (name, value) in details {
+        event = event.with(name, value);
+    }
+    seat.common.audit.reference_stands(event);
+}
+
+/// The branch stands here. That is news after a crash between the move and its line, and when somebody else moved it.
+pub(crate) fn found(seat: &RepositorySeat, branch: &str, tip: Oid) {
+    seat.common.audit.reference_stands(local(seat, "found", branch, tip));
+}
+
+/// A branch was begun at, or brought forward to, a commit that was here already.
+pub(crate) fn branch_moved(seat: &RepositorySeat, branch: &str, tip: Oid) {
+    seat.common.audit.reference_stands(local(seat, "branch", branch, tip));
+}
+
+/// The repository was damaged, and another one is in its place.
+pub(crate) fn repository_replaced(seat: &RepositorySeat, words: &str) {
+    let event = Event::new("repository", "replaced").in_repository(seat.settings.name.as_str());
+    seat.common.audit.record(event.with("why", words));
+}
+
+fn local(seat: &RepositorySeat, what: &str, branch: &str, tip: Oid) -> Event {
+    Event::new(what, "ok")
+        .in_repository(seat.settings.name.as_str())
+        .reference(branch, Some(&tip.to_string()))
+}
+
+/// What an attempt to bring a remote up to date came to.
+pub(crate) fn delivered(seat: &RepositorySeat, remote: &Remote, branch: &str, delivery: &Delivery) {
+    if !delivery.attempted {
+        return;
+    }
+    let audit = &seat.common.audit;
+    let event = |what: &str, result: &str| {
+        Event::new(what, result).in_repository(seat.settings.name.as_str()).at_remote(remote.name.as_str())
+    };
+    let took = delivery.took.map_or(0, |took| took.as_millis());
+    let halt = delivery.record.halted.as_ref();
+    if let Some(confirmed) = delivery.confirmed.filter(|_| delivery.is_verified) {
+        let sent = delivery.sent.unwrap_or_default();
+        let stands = event("push", "ok").reference(branch, Some(&confirmed.to_string()));
+        let stands = stands.with("objects", sent.objects).with("bytes", sent.bytes).with("took_ms", took);
+        audit.reference_stands(stands);
+    } else if let Some(error) = halt.map(|halt| &halt.message).or(delivery.record.last_error.as_ref()) {
+        let result = halt.map_or("failed", |halt| halt.reason.as_str());
+        audit.record(
+            event("push", result).with("branch", branch).with("message", error).with("took_ms", took),
+        );
+    }
+    if let Some(halt) = halt
+        && let Some(Ok(rescued)) = halt.rescue_commit.map(|raw| backupbot_core::snapshot::oid(&raw))
+    {
+        audit.reference_stands(
+            event("rescue", "ok").reference(&halt.rescue_branch, Some(&rescued.to_string())),
+        );
+    }
+}

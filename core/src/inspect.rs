@@ -1,0 +1,20 @@
+//! Inspecting: is what was backed up still there, here and at the remotes, and can it really be restored?
+//!
+//! ```text
+//! here:     the repository in the state directory ───────────────▶ verify ──────────────▶ verified.json
+//! remote:   a path is read in place, anything else is fetched ─┬▶ verify ──────────────▶ verified.json
+//!                                                              └▶ restore, read again ─▶ drills.json
+//! ```
+//!
+//! [`far`] takes what a remote holds as a stranger would, [`drill`] restores a part of it into a scratch directory and
+//! compares. [`schedule`] says when each is due, from times that survive restarts; [`verified`] and [`drills`] remember
+//! what was found. Nothing here writes into a repository, a remote or a watched directory.
+
+pub mod drill;
+pub mod drills;
+pub mod far;
+mod notes;
+pub mod places;
+pub mod schedule;
+pub mod scratch;
+pub mod verified;
