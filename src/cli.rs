@@ -80,7 +80,7 @@ pub const TWINS: &[&str] = &[
 ];
 
 /// Commands of the contract that this version does not have yet.
-const UNBUILT: &[&str] = &["approve", "alerts", "roots", "lfs", "keys", "report"];
+const UNBUILT: &[&str] = &["alerts", "roots", "lfs", "keys", "report"];
 
 /// Watches directories and, within a minute of a change, has it in a Git commit on remotes that you own.
 ///
@@ -148,6 +148,16 @@ pub enum Command {
     Pause(Pause),
     /// Go on after `pause`, and let halted remotes try again with their present state taken for right
     Resume(Scope),
+    /// End a quarantine: the mass change was meant, and the protected branch goes forward to it
+    ///
+    /// When many files of a root are deleted or rewritten within an hour, everything from then on goes to a branch of its
+    /// own, and the protected branch stays as it was. `status` says so, and how to see what changed.
+    Approve(Scope),
+    /// Pause a repository in quarantine, because the mass change was not meant
+    ///
+    /// Both branches stay as they are. Then: `restore --in-place` puts the files of the protected branch back (what is
+    /// there is kept in the quarantine), `resume` goes on, `approve` ends the quarantine when everything is right again.
+    Reject(Scope),
     /// Commit and push everything now, without waiting for quiet files or for backoff
     Flush(Flush),
     /// Have the running daemon obey a changed configuration, without a restart of what did not change

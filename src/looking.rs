@@ -15,6 +15,7 @@ use backupbot_actors::root::repository_path;
 use backupbot_core::clock;
 use backupbot_core::config::Repository as RepositorySettings;
 use backupbot_core::git::repository::Repository;
+use backupbot_core::guard;
 use backupbot_core::history::directory::{Problem, Remark};
 use backupbot_core::history::log::Timeline;
 use backupbot_core::history::{Oid, Snapshot, moment};
@@ -96,6 +97,7 @@ impl<'w> Looking<'w> {
         };
         let tip = tip.ok_or_else(|| nothing_yet(&name, &state_dir))?;
         let now = clock::now().to_zoned(TimeZone::system());
+        tell_quarantine(&repository, &name, tip);
         Ok(Self { world, settings, state_dir, name, repository, tip, now })
     }
 
@@ -211,6 +213,19 @@ impl Remarks {
         if self.count > REMARKS {
             output::complain(&format!("backupbot: {} more remarks like these", self.count - REMARKS));
         }
+    }
+}
+
+/// What a mass change brought is not on the protected branch: whoever looks for the latest files should know.
+fn tell_quarantine(repository: &Repository, name: &RepositoryName, protected: Oid) {
+    // It is a hint; what cannot be read the command itself will tell.
+    let Ok(open) = guard::branch::open(repository, protected) else { return };
+    if let Some((branch, _)) = open.last() {
+        let branch = guard::branch::short(branch);
+        output::complain(&format!(
+            "backupbot: {name} is in quarantine: after a mass change everything goes to {branch}; what is shown is the \
+             protected branch before it. Look into the quarantine with --at {branch}"
+        ));
     }
 }
 

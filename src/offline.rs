@@ -9,12 +9,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use backupbot_actors::board::{Moment, RemoteState, RemoteStatus, RemoteView, RepositoryStatus, SkippedFile};
-use backupbot_actors::control::exact_if_lossy;
+use backupbot_actors::board::{
+    GuardStatus, Moment, RemoteState, RemoteStatus, RemoteView, RepositoryStatus, SkippedFile,
+};
+use backupbot_actors::control::{Decided, exact_if_lossy};
 use backupbot_actors::root::repository_path;
 use backupbot_core::config::{Alerts, Repository as RepositorySettings};
 use backupbot_core::error::{Kind, Result as CoreResult};
 use backupbot_core::git::repository::Repository;
+use backupbot_core::guard;
 use backupbot_core::history::Oid;
 use backupbot_core::ignore::IgnoreRules;
 use backupbot_core::inspect::{drills, verified};
@@ -24,6 +27,7 @@ use backupbot_core::scan::{Bounds, WatchedRoot};
 use backupbot_core::snapshot;
 use backupbot_core::store::changes::Skipped;
 use backupbot_core::store::checkpoints::Pause;
+use backupbot_core::store::guard::{Approval, Quarantine};
 use backupbot_core::store::{FILE_NAME, Store, StoreReader};
 
 use crate::boot;
@@ -131,6 +135,60 @@ impl Offline {
         Ok(names)
     }
 
+    /// Ends quarantines; the next start pushes.
+    pub fn approve(&self, wanted: Option<&str>) -> Result<Vec<Decided>, Failure> {
+        let (reader, mut queue) = (self.store.reader(), self.store.queue()?);
+        let mut decided = Vec::new();
+        for (name, quarantine) in self.decidable(wanted)? {
+            let settings = self.configured(&name).ok_or_else(|| {
+                Failure::usage("no configuration was found: name the one with this repository with --config")
+            })?;
+            if reader.staged(&name)?.is_some() {
+                let text = format!("{name}: a commit was left half made: start the daemon, and approve then");
+                return Err(Failure::failed(text));
+            }
+            let repository = Repository::open(&repository_path(&self.state_dir, name.as_str()))?;
+            let branch = settings.branch.full_name(&self.instance, backupbot_core::clock::now())?;
+            let commit = guard::approve(&repository, &quarantine, &branch)?;
+            let at_ms = backupbot_actors::seat::now_ms();
+            queue.end_quarantine(&name, &Approval { commit: snapshot::raw(commit), at_ms })?;
+            decided.push(Decided {
+                name: name.to_string(),
+                branch: guard::branch::short(&branch).to_owned(),
+                commit: commit.to_string(),
+            });
+        }
+        Ok(decided)
+    }
+
+    /// Rejects quarantines; the next start is paused.
+    pub fn reject(&self, wanted: Option<&str>) -> Result<Vec<Decided>, Failure> {
+        let mut queue = self.store.queue()?;
+        let mut decided = Vec::new();
+        for (name, quarantine) in self.decidable(wanted)? {
+            queue.reject_quarantine(&name, backupbot_actors::seat::now_ms())?;
+            decided.push(Decided {
+                name: name.to_string(),
+                branch: guard::branch::short(&quarantine.protected_branch).to_owned(),
+                commit: snapshot::oid(&quarantine.protected)?.to_string(),
+            });
+        }
+        Ok(decided)
+    }
+
+    fn decidable(&self, wanted: Option<&str>) -> Result<Vec<(RepositoryName, Quarantine)>, Failure> {
+        let mut found = Vec::new();
+        for name in self.chosen(wanted)? {
+            if let Some(quarantine) = self.store.reader().guard(&name)?.quarantine {
+                found.push((name, quarantine));
+            }
+        }
+        if found.is_empty() {
+            return Err(Failure::failed("there is no quarantine: nothing is to be decided"));
+        }
+        Ok(found)
+    }
+
     /// How everything stands, as far as can be known.
     pub fn status(&self) -> Result<StatusAnswer, Failure> {
         let (now, reader) = (Moment::now(), self.store.reader());
@@ -208,6 +266,12 @@ impl Offline {
             pending,
             commit,
             trouble,
+            guard: GuardStatus::of(
+                &reader.guard(name)?,
+                reader.paused_since(name)?.is_some(),
+                &configured.map_or_else(Default::default, |settings| settings.mass_change.clone()),
+                now,
+            )?,
         };
         let failed = count as u64;
         let states = StateCounts {
@@ -270,8 +334,10 @@ impl Offline {
     }
 
     fn branch(&self, settings: &RepositorySettings) -> CoreResult<String> {
-        let name = settings.branch.render(&self.instance, backupbot_core::clock::now())?;
-        Ok(if name.starts_with("refs/") { name } else { format!("refs/heads/{name}") })
+        match self.store.reader().guard(&settings.name)?.quarantine {
+            Some(quarantine) => Ok(quarantine.branch),
+            None => settings.branch.full_name(&self.instance, backupbot_core::clock::now()),
+        }
     }
 
     fn remote(

@@ -56,7 +56,7 @@ pub async fn press(control: &Control, reader: &StoreReader, within: Duration) ->
         actix_rt::time::sleep(NOT_BEFORE).await;
         until(is_hopeless).await
     };
-    match first(control.flush(None, true, within), hopeless).await {
+    match first(control.flush_to_the_end(within), hopeless).await {
         First::Left(Ok(_)) => Pressed::Done,
         First::Left(Err(ControlError::TimedOut(_))) => Pressed::TimedOut,
         First::Left(Err(ControlError::Failed(error))) | First::Right(Err(error)) => Pressed::Failed(error),
@@ -64,6 +64,20 @@ pub async fn press(control: &Control, reader: &StoreReader, within: Duration) ->
             Pressed::Refused(reason)
         }
         First::Right(Ok(pressed)) => pressed,
+    }
+}
+
+/// Commits everything, `within` at most, also what goes to a quarantine.
+pub async fn commit(control: &Control, within: Duration) -> Pressed {
+    let broken = until(|| parked(control));
+    match first(control.commit(None, within), broken).await {
+        First::Left(Ok(_)) => Pressed::Done,
+        First::Left(Err(ControlError::TimedOut(_))) => Pressed::TimedOut,
+        First::Left(Err(ControlError::Failed(error))) => Pressed::Failed(error),
+        First::Left(Err(ControlError::Refused(reason) | ControlError::Unknown(reason))) => {
+            Pressed::Refused(reason)
+        }
+        First::Right(broken) => Pressed::Broken(broken),
     }
 }
 

@@ -6,8 +6,8 @@
 use std::path::Path;
 
 use backupbot_actors::board::{
-    HealthRow, InspectionStatus, Moment, Recovered, RemoteState, RemoteStatus, RemoteView, RepositoryStatus,
-    RepositoryView, RootState, RootStatus, SkippedFile,
+    GuardStatus, HealthRow, InspectionStatus, Moment, Recovered, RemoteState, RemoteStatus, RemoteView,
+    RepositoryStatus, RepositoryView, RootState, RootStatus, SkippedFile,
 };
 use backupbot_actors::control::Control;
 use backupbot_actors::seat::RepositorySeat;
@@ -282,7 +282,7 @@ pub fn of_daemon(control: &Control) -> Vec<RepositoryAnswer> {
 /// Who has not said anything yet is starting.
 fn complete(seat: &RepositorySeat, view: Option<RepositoryView>, control: &Control) -> RepositoryAnswer {
     let name = &seat.settings.name;
-    let (status, states, mut roots, mut remotes) = match view {
+    let (mut status, states, mut roots, mut remotes) = match view {
         Some(view) => (view.repository, view.states, view.roots, view.remotes),
         None => {
             let status = RepositoryStatus {
@@ -292,12 +292,18 @@ fn complete(seat: &RepositorySeat, view: Option<RepositoryView>, control: &Contr
                 pending: 0,
                 commit: None,
                 trouble: None,
+                guard: Default::default(),
             };
             let remotes =
                 control.board().remotes(name).iter().map(|remote| remote.view(Moment::now())).collect();
             (status, StateCounts::default(), control.board().roots(name), remotes)
         }
     };
+    // Where this cannot be read, the status has said so already.
+    if let Ok(record) = seat.common.store.reader().guard(name) {
+        let standing = GuardStatus::of(&record, status.paused, &seat.settings.mass_change, Moment::now());
+        status.guard = standing.unwrap_or_default();
+    }
     let roots =
         seat.roots.iter().map(|root| match roots.iter().position(|status| status.name == root.name) {
             Some(at) => roots.swap_remove(at).into(),
@@ -392,6 +398,19 @@ pub fn alerts(
                 alerts.push(Alert::new("remote_stale", Severity::Critical, text).since(since));
             }
         }
+        if let Some(quarantine) = &repository.status.guard.quarantine {
+            let text = format!("{name}: {}", quarantine.message);
+            let since = quarantine.found.since;
+            alerts.push(Alert::new("mass_change", Severity::Critical, text).since(since));
+        }
+        if let Some(found) = &repository.status.guard.mass_change {
+            let text = format!(
+                "{name}: in root {} {} of {} files ({} %) were deleted or rewritten; every version before is kept; if \
+                 that was not meant: `backupbot pause`, and `backupbot restore`",
+                found.root, found.lost, found.of, found.percent
+            );
+            alerts.push(Alert::new("mass_change", Severity::Warning, text).since(found.since));
+        }
         if let Some(trouble) = &repository.status.trouble {
             let text = format!("{name}: no commit can be made: {trouble}");
             alerts.push(Alert::new("commit_failed", Severity::Critical, text));
@@ -431,6 +450,7 @@ pub mod tests {
                 pending: 0,
                 commit: Some("c0ffee00".repeat(5)),
                 trouble: None,
+                guard: Default::default(),
             },
             states: StateCounts { watched: 1234, pushed: 1234, ..StateCounts::default() },
             roots: vec![RootAnswer {

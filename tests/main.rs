@@ -30,6 +30,7 @@ mod crash_random;
 mod disk;
 mod environment;
 mod faults;
+mod guard;
 #[cfg(feature = "fault-points")]
 mod health;
 mod hostile;

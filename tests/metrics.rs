@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -155,7 +156,13 @@ fn the_number_of_series_follows_from_the_configuration_alone() {
     let after = scrape_when(&daemon, "the files are counted", |scrape| {
         scrape.value("files_committed_total", "repository=\"documents\"") >= 1001.0
     });
-    let names = |scrape: &Scrape| scrape.series.keys().cloned().collect::<Vec<_>>();
+    // The first verification and the first drill come when they are due, and bring one series each.
+    let comes_later = |series: &&String| {
+        ["backupbot_last_verified", "backupbot_last_drill"].iter().any(|name| series.starts_with(name))
+    };
+    let names = |scrape: &Scrape| {
+        scrape.series.keys().filter(|series| !comes_later(series)).cloned().collect::<Vec<_>>()
+    };
     assert_eq!(names(&before), names(&after));
     for secret in ["file-", "directory-", setup.root().to_str().unwrap(), &daemon.api().token] {
         assert!(!after.text.contains(secret), "{secret}");
@@ -298,4 +305,25 @@ fn cpu_ticks(daemon: &Daemon) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[test]
+fn the_rules_for_prometheus_fire_when_they_should_and_ask_for_metrics_that_there_are() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/prometheus");
+    for arguments in
+        [["check", "rules", "backupbot.rules.yaml"], ["test", "rules", "backupbot.rules.test.yaml"]]
+    {
+        let checked = Command::new("promtool").args(arguments).current_dir(&directory).output().unwrap();
+        let said = String::from_utf8_lossy(&[checked.stdout, checked.stderr].concat()).into_owned();
+        assert!(checked.status.success(), "{arguments:?}: {said}");
+    }
+    let rules = fs::read_to_string(directory.join("backupbot.rules.yaml")).unwrap();
+    let documented = fs::read_to_string(directory.parent().unwrap().join("operations.md")).unwrap();
+    let words = rules.split(|c: char| !(c.is_ascii_lowercase() || c == '_'));
+    let mut asked = 0;
+    for name in words.filter_map(|word| word.strip_prefix("backupbot_")) {
+        asked += 1;
+        assert!(documented.contains(&format!("`{name}`")), "{name} is in the rules and in no table");
+    }
+    assert!(asked > 15, "{asked}");
 }

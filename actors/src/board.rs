@@ -5,6 +5,7 @@
 //! alerts read, and a waiter awaits the next change instead of asking again and again. A published value says
 //! *since when*, never *for how long*: durations are worked out when somebody looks.
 
+mod guard;
 mod health;
 mod inspections;
 mod rows;
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::supervision::{ChildId, ExitReason, lock};
 
+pub use guard::{GuardStatus, MassChangeStatus, QuarantineStatus, RepositoryState};
 pub use health::{Check, Condition, Finding, HealthRow, Subject};
 pub use inspections::InspectionStatus;
 pub use rows::{

@@ -7,6 +7,7 @@
 //! (`start.rs`), and starts so again when the repository turns out to be damaged. Between commits it keeps the
 //! repository small (`house.rs`).
 
+mod approval;
 mod cycle;
 mod house;
 mod start;
@@ -56,6 +57,7 @@ struct Waiter {
     seq: u64,
     /// Whether a batch was taken after it came: what was postponed before has had its second chance.
     served: bool,
+    though_rejected: bool,
     answer: oneshot::Sender<std::result::Result<Option<Oid>, Refusal>>,
 }
 
@@ -79,6 +81,8 @@ pub struct Committer {
     breathe_until: Option<Instant>,
     alarm: Option<SpawnHandle>,
     waiters: Vec<Waiter>,
+    /// Who wants the quarantine to end.
+    approvals: Vec<approval::Wish>,
     skips_listed: bool,
     housekeeper: Housekeeper,
     /// When the whole repository was last read without finding damage, and how long that counts.
@@ -115,6 +119,7 @@ impl Committer {
             breathe_until: None,
             alarm: None,
             waiters: Vec::new(),
+            approvals: Vec::new(),
             skips_listed: true,
             housekeeper,
             found_sound: None,
@@ -235,6 +240,9 @@ impl Committer {
         if let Some(reason) = self.seat.suspicion.take() {
             return self.look_into(&reason, Duration::ZERO, ctx);
         }
+        if let Some(wish) = self.approvals.pop() {
+            return self.approve(wish, ctx);
+        }
         if !self.housekeeper.is_busy()
             && let Some(prepared) = self.prunable.take()
         {
@@ -259,6 +267,7 @@ impl Committer {
             queue: self.queue.clone(),
             log: self.log.clone(),
             eager: !self.waiters.is_empty(),
+            though_rejected: self.waiters.iter().any(|waiter| waiter.though_rejected),
             list_skips: self.skips_listed,
             lowest_waiter: self.waiters.iter().map(|waiter| waiter.seq).min(),
             breathe_until: self.breathe_until,
@@ -290,7 +299,8 @@ impl Committer {
                 }
                 let more =
                     end.committed || self.looked_in_vain || self.waiters.iter().any(|waiter| !waiter.served);
-                let unserved = !self.paused && !self.waiters.is_empty() && end.now.waiting.ready > 0;
+                let is_held = self.paused && !end.is_rejected;
+                let unserved = !is_held && !self.waiters.is_empty() && end.now.waiting.ready > 0;
                 if more || unserved {
                     ctx.notify(Wake);
                 } else if let Some(pause) = end.look_again {
@@ -347,10 +357,10 @@ impl Committer {
 
     fn answer_waiters(&mut self, end: &CycleEnd) {
         if end.now.paused_since_ms.is_some() {
-            for waiter in self.waiters.drain(..) {
+            let refused = |waiter: &mut Waiter| !(waiter.though_rejected && end.is_rejected);
+            for waiter in self.waiters.extract_if(.., refused) {
                 let _ = waiter.answer.send(Err(Refusal::Paused));
             }
-            return;
         }
         if let Some(reason) = &end.unavailable {
             for waiter in self.waiters.drain(..) {
@@ -390,6 +400,7 @@ impl Committer {
             pending: now.waiting.rows as u64,
             commit: self.tip.map(|tip| tip.to_string()),
             trouble: self.trouble.clone(),
+            guard: Default::default(),
         });
     }
 }
@@ -427,7 +438,8 @@ impl Handler<CommitUpTo> for Committer {
 
     fn handle(&mut self, message: CommitUpTo, ctx: &mut Self::Context) -> Self::Result {
         let (answer, answered) = oneshot::channel();
-        self.waiters.push(Waiter { seq: message.seq, served: false, answer });
+        let though_rejected = message.though_rejected;
+        self.waiters.push(Waiter { seq: message.seq, served: false, though_rejected, answer });
         self.work(ctx);
         Box::pin(async move {
             answered

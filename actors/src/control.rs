@@ -3,6 +3,7 @@
 //! The HTTP API and the process's own shutdown speak to the actors through this. Answers come from the board
 //! and the store, so they are there whatever the actors do; only a flush waits for them.
 
+mod quarantine;
 mod rearrange;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,8 @@ use git2::Oid;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use self::quarantine::refuse_in_quarantine;
+pub use self::quarantine::{Decided, in_quarantine};
 use crate::board::{Board, ChildState, Moment, RemoteState, RemoteView, RepositoryView};
 use crate::committer::Committer;
 use crate::lag;
@@ -327,7 +330,7 @@ impl Control {
         let all = async {
             let mut arrivals = Vec::new();
             for seat in &seats {
-                let commit = commit_all(seat, false).await.map_err(|refusal| {
+                let commit = commit_all(seat, false, true).await.map_err(|refusal| {
                     ControlError::Refused(format!("{}: {}", seat.settings.name, explain(&refusal)))
                 })?;
                 arrivals.push(Arrival { commit, read_back: BTreeMap::new() });
@@ -348,11 +351,27 @@ impl Control {
         timeout: Duration,
         rescan: bool,
     ) -> Result<Flushed, ControlError> {
+        self.flush_as(repository, wait, timeout, Manner { rescan, though_quarantined: false }).await
+    }
+
+    /// As [`Control::flush`] of everything, for who ends afterwards: what goes to a quarantine is committed and pushed too,
+    /// and only then refused.
+    pub async fn flush_to_the_end(&self, timeout: Duration) -> Result<Flushed, ControlError> {
+        self.flush_as(None, true, timeout, Manner { rescan: false, though_quarantined: true }).await
+    }
+
+    async fn flush_as(
+        &self,
+        repository: Option<&str>,
+        wait: bool,
+        timeout: Duration,
+        manner: Manner,
+    ) -> Result<Flushed, ControlError> {
         let seats = self.chosen(repository)?;
         if !wait {
             for seat in seats.clone() {
                 actix_rt::spawn(async move {
-                    let _ = flush_repository(&seat, rescan).await;
+                    let _ = flush_repository(&seat, manner).await;
                 });
             }
             return self.flushed(&seats, None);
@@ -362,7 +381,7 @@ impl Control {
                 .iter()
                 .map(|seat| {
                     let seat = seat.clone();
-                    actix_rt::spawn(async move { flush_repository(&seat, rescan).await })
+                    actix_rt::spawn(async move { flush_repository(&seat, manner).await })
                 })
                 .collect();
             let _cancel = AbortOnDrop(tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect());
@@ -439,6 +458,15 @@ fn state_word(state: RemoteState) -> &'static str {
     }
 }
 
+/// How a flush is made.
+#[derive(Debug, Clone, Copy)]
+struct Manner {
+    /// Every root is compared as a whole first.
+    rescan: bool,
+    /// What goes to a quarantine is committed and pushed too before the flush is refused.
+    though_quarantined: bool,
+}
+
 struct AbortOnDrop(Vec<tokio::task::AbortHandle>);
 
 impl Drop for AbortOnDrop {
@@ -454,6 +482,7 @@ fn explain(refusal: &Refusal) -> String {
         Refusal::Paused => "it is paused; resume it first".to_owned(),
         Refusal::RootUnavailable(why) => format!("a root is unavailable: {why}"),
         Refusal::Halted(why) => format!("a remote is halted: {why}"),
+        Refusal::Quarantine(why) => why.clone(),
         Refusal::NoCommit(why) => format!("no commit can be made: {why}"),
         Refusal::NotRunning(why) => why.clone(),
     }
@@ -479,8 +508,16 @@ struct Arrival {
 }
 
 /// Commits everything that changed before the call; the commit that has it.
-async fn commit_all(seat: &RepositorySeat, rescan: bool) -> Result<Option<Oid>, Refusal> {
-    if seat.common.store.reader().paused_since(&seat.settings.name).ok().flatten().is_some() {
+/// With `though_rejected` also what is paused because its quarantine was rejected: somebody is about to put files back.
+async fn commit_all(
+    seat: &RepositorySeat,
+    rescan: bool,
+    though_rejected: bool,
+) -> Result<Option<Oid>, Refusal> {
+    let is_paused = seat.common.store.reader().paused_since(&seat.settings.name).ok().flatten().is_some();
+    let is_rejected =
+        || matches!(seat.quarantine(), Ok(Some(quarantine)) if quarantine.rejected_ms.is_some());
+    if is_paused && !(though_rejected && is_rejected()) {
         return Err(Refusal::Paused);
     }
     let mut seq = 0;
@@ -500,7 +537,7 @@ async fn commit_all(seat: &RepositorySeat, rescan: bool) -> Result<Option<Oid>, 
         }
     }
     loop {
-        match present::<Committer>(&seat.committer).await.send(CommitUpTo { seq }).await {
+        match present::<Committer>(&seat.committer).await.send(CommitUpTo { seq, though_rejected }).await {
             Ok(Err(Refusal::NotRunning(_))) | Err(_) => {}
             Ok(answer) => return answer,
         }
@@ -509,16 +546,23 @@ async fn commit_all(seat: &RepositorySeat, rescan: bool) -> Result<Option<Oid>, 
 }
 
 /// Commits everything that changed before the call and has it at every remote.
-async fn flush_repository(seat: &RepositorySeat, rescan: bool) -> Result<Arrival, Refusal> {
-    let mut rescan = rescan;
+async fn flush_repository(seat: &RepositorySeat, manner: Manner) -> Result<Arrival, Refusal> {
+    let mut rescan = manner.rescan;
     loop {
-        let Some(commit) = commit_all(seat, rescan).await? else { return Ok(Arrival::default()) };
+        // Whoever waits is told at once; the commits go on by themselves.
+        if !manner.though_quarantined {
+            refuse_in_quarantine(seat)?;
+        }
+        let Some(commit) = commit_all(seat, rescan, false).await? else { return Ok(Arrival::default()) };
+        if !manner.though_quarantined {
+            refuse_in_quarantine(seat)?;
+        }
         let arrival = push_all(seat, commit).await?;
         let (path, read_back) = (seat.path.clone(), arrival.read_back.clone());
         let has_arrived =
             actix_rt::task::spawn_blocking(move || is_in_all(&path, commit, read_back.values()));
         match has_arrived.await {
-            Ok(Ok(true)) => return Ok(arrival),
+            Ok(Ok(true)) => return refuse_in_quarantine(seat).map(|()| arrival),
             // The branch has another name since: it is named after the day, and the day has changed.
             Ok(Ok(false)) => rescan = false,
             Ok(Err(error)) => return Err(Refusal::NoCommit(error.to_string())),

@@ -8,11 +8,13 @@
 //! | queue | [`Stage`] a commit that is about to happen | durable |
 //! | queue | [`Settle`] what follows from a batch | durable |
 //! | queue | [`Unstage`], [`DistrustFiles`], [`ClockWentBack`], [`SetPaused`] | durable |
+//! | queue | [`NoteOfGuard`]: what the guard against mass changes must not forget | durable |
 //! | queue | [`CountUnsettled`] changes up to a number | rows |
 //! | watcher | [`BarrierReached`]: hint everything that happened before now, and queue it | sequence number |
 //! | watcher | [`RootSeen`]: what a commit saw of the root | |
 //! | committer | [`CommitUpTo`] a sequence number, at once | the branch's tip |
 //! | committer | [`PauseChanged`] | |
+//! | committer | [`Approve`] the quarantine: the protected branch goes forward to it | where it stands now |
 //! | pusher | [`PushNow`]: the branch's tip, without waiting for backoff | what was read back there, or halted |
 //! | pusher | [`ResumeRemote`] after a halt | |
 //!
@@ -30,6 +32,7 @@ use backupbot_core::path::RelPath;
 use backupbot_core::scan::Counts;
 use backupbot_core::store::changes::{Reach, TakenRow, Waiting};
 use backupbot_core::store::checkpoints::{Settlement, StagedCommit};
+use backupbot_core::store::guard::{Quarantine, Seen};
 use git2::Oid;
 use tokio::sync::Notify;
 
@@ -116,6 +119,8 @@ pub struct Stage {
     pub repository: RepositoryName,
     /// The commit.
     pub staged: Arc<StagedCommit>,
+    /// The quarantine that begins with it, if one does.
+    pub opens: Option<Quarantine>,
 }
 
 /// Applies what follows from a batch.
@@ -158,6 +163,47 @@ pub struct SetPaused {
     pub paused: bool,
     /// When the pause ends by itself, Unix milliseconds.
     pub until_ms: Option<i64>,
+}
+
+/// What the guard against mass changes must not forget.
+#[derive(Debug, Message)]
+#[rtype(result = "Answer<()>")]
+pub struct NoteOfGuard {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// What.
+    pub note: GuardNote,
+}
+
+/// One of the things that it must not forget.
+#[derive(Debug)]
+pub enum GuardNote {
+    /// A root was compared whole, and counts from this commit on.
+    CountSince(RootName, Oid),
+    /// No other roots are watched.
+    CountOnly(Vec<RootName>),
+    /// A mass change for which there is only an alert.
+    Tell(Seen),
+    /// The quarantine was approved: the protected branch stands at this commit.
+    End(Oid),
+    /// A quarantine is in force of which the database knew nothing.
+    Reopen(Box<Quarantine>),
+    /// The quarantine was rejected.
+    Reject,
+}
+
+/// Ends the quarantine: the protected branch goes forward to it.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Approved, Refusal>")]
+pub struct Approve;
+
+/// What an approval came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approved {
+    /// The protected branch, in full.
+    pub branch: String,
+    /// Where it stands now.
+    pub commit: Oid,
 }
 
 /// Counts the rows of changes up to a number that are neither settled nor known to be unreadable.
@@ -208,6 +254,8 @@ pub struct SkippedNow {
 pub struct CommitUpTo {
     /// The sequence number.
     pub seq: u64,
+    /// Also while the repository is paused because its quarantine was rejected: somebody is about to put files back.
+    pub though_rejected: bool,
 }
 
 /// Why an operator's wish is not fulfilled now.
@@ -219,6 +267,8 @@ pub enum Refusal {
     RootUnavailable(String),
     /// A remote waits for somebody.
     Halted(String),
+    /// Commits go to a quarantine, or there is none to end.
+    Quarantine(String),
     /// No commit can be made now.
     NoCommit(String),
     /// The actor that would do it is not running.

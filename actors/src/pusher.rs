@@ -133,11 +133,17 @@ impl Pusher {
         let attempt = async move {
             job::run(&exit, "push", move |progress| {
                 fault::point("actor:pusher:job");
-                let branch = seat.branch()?;
+                let guard = seat.common.store.reader().guard(&seat.settings.name)?;
+                let branch = match &guard.quarantine {
+                    Some(quarantine) => quarantine.branch.clone(),
+                    None => seat.protected_branch()?,
+                };
                 let record = seat.common.store.remote(&seat.settings.name, &remote.name);
                 let wanted = Wanted {
                     repository: &seat.path,
                     branch: &branch,
+                    protected: guard.quarantine.as_ref().map(|it| it.protected_branch.as_str()),
+                    moved_ms: guard.approval.map_or(0, |approval| approval.at_ms),
                     remote: &remote,
                     instance: &seat.common.instance,
                     retry: &seat.settings.retry,

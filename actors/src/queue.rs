@@ -12,13 +12,15 @@ use backupbot_core::error::Error;
 use backupbot_core::fault;
 use backupbot_core::path::RelPath;
 use backupbot_core::progress::Progress;
+use backupbot_core::snapshot::raw;
 use backupbot_core::store::changes::Reach;
 use backupbot_core::store::checkpoints::Pause;
+use backupbot_core::store::guard::Approval;
 use backupbot_core::store::{QueueStore, Store};
 
 use crate::messages::{
-    Answer, ClockWentBack, CountUnsettled, DistrustFiles, Enqueue, LookAtWaiting, SetPaused, Settle, Stage,
-    TakeBatch, Unstage, WaitingNow,
+    Answer, ClockWentBack, CountUnsettled, DistrustFiles, Enqueue, GuardNote, LookAtWaiting, NoteOfGuard,
+    SetPaused, Settle, Stage, TakeBatch, Unstage, WaitingNow,
 };
 use crate::seat::{Seats, now_ms};
 use crate::supervision::ExitHandle;
@@ -122,7 +124,10 @@ impl Handler<Stage> for Queue {
     type Result = Answer<()>;
 
     fn handle(&mut self, message: Stage, ctx: &mut Self::Context) -> Self::Result {
-        self.blocking(ctx, "stage", |store| store.stage(&message.repository, &message.staged))
+        self.blocking(ctx, "stage", |store| match &message.opens {
+            Some(quarantine) => store.stage_opening(&message.repository, &message.staged, quarantine),
+            None => store.stage(&message.repository, &message.staged),
+        })
     }
 }
 
@@ -181,6 +186,29 @@ impl Handler<SetPaused> for Queue {
             let pause = message.paused.then(|| Pause { since_ms: now_ms(), until_ms: message.until_ms });
             store.set_pause(&message.repository, pause)
         })
+    }
+}
+
+impl Handler<NoteOfGuard> for Queue {
+    type Result = Answer<()>;
+
+    fn handle(&mut self, message: NoteOfGuard, ctx: &mut Self::Context) -> Self::Result {
+        let name = &message.repository;
+        let is_end = matches!(message.note, GuardNote::End(_));
+        self.blocking(ctx, "note of guard", |store| match &message.note {
+            GuardNote::CountSince(root, commit) => store.count_since(name, root, raw(*commit)),
+            GuardNote::CountOnly(roots) => store.count_only(name, roots),
+            GuardNote::Tell(seen) => store.tell_mass_change(name, seen),
+            GuardNote::End(commit) => {
+                store.end_quarantine(name, &Approval { commit: raw(*commit), at_ms: now_ms() })
+            }
+            GuardNote::Reopen(quarantine) => store.reopen_quarantine(name, quarantine),
+            GuardNote::Reject => store.reject_quarantine(name, now_ms()),
+        })?;
+        if is_end {
+            fault::point("approve:recorded");
+        }
+        Ok(())
     }
 }
 

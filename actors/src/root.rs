@@ -216,6 +216,7 @@ fn seat_of(
         detected: settings.roots.iter().map(|root| (root.name.clone(), Default::default())).collect(),
         suspicion: Default::default(),
         settled: Default::default(),
+        guard: Default::default(),
         settings: settings.clone(),
         common: common.clone(),
     }

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use backupbot_core::audit::Audit;
 use backupbot_core::config as model;
 use backupbot_core::error::Result;
+use backupbot_core::guard;
 use backupbot_core::names::{RemoteName, RootName};
 use backupbot_core::scan::WatchedRoot;
 use backupbot_core::store::Store;
+use backupbot_core::store::guard::Quarantine;
 use slog::Logger;
 
 use crate::board::Board;
@@ -108,6 +110,8 @@ pub struct RepositorySeat {
     pub suspicion: Suspicion,
     /// Whether the committer has taken its first steps.
     pub settled: Settled,
+    /// What the guard against mass changes remembers of the latest commits.
+    pub guard: guard::Memory,
 }
 
 /// Since when the committer has been busy with its first steps: until it is done, a branch may stand at what a crash
@@ -151,8 +155,21 @@ impl Suspicion {
 }
 
 impl RepositorySeat {
-    /// The branch that commits go to now, in full.
+    /// The branch that commits go to now, in full: that of the quarantine while there is one.
     pub fn branch(&self) -> Result<String> {
+        match self.quarantine()? {
+            Some(quarantine) => Ok(quarantine.branch),
+            None => self.protected_branch(),
+        }
+    }
+
+    /// The quarantine that is in force.
+    pub fn quarantine(&self) -> Result<Option<Quarantine>> {
+        Ok(self.common.store.reader().guard(&self.settings.name)?.quarantine)
+    }
+
+    /// The branch of the configuration, in full; a mass change does not reach it until somebody approves.
+    pub fn protected_branch(&self) -> Result<String> {
         self.settings.branch.full_name(&self.common.instance, backupbot_core::clock::now())
     }
 

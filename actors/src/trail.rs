@@ -3,6 +3,7 @@
 use backupbot_core::audit::Event;
 use backupbot_core::config::Remote;
 use backupbot_core::push::delivery::Delivery;
+use backupbot_core::store::guard::Quarantine;
 use git2::Oid;
 
 use crate::seat::RepositorySeat;
@@ -24,6 +25,25 @@ pub(crate) fn found(seat: &RepositorySeat, branch: &str, tip: Oid) {
 /// A branch was begun at, or brought forward to, a commit that was here already.
 pub(crate) fn branch_moved(seat: &RepositorySeat, branch: &str, tip: Oid) {
     seat.common.audit.reference_stands(local(seat, "branch", branch, tip));
+}
+
+/// A mass change was found, and commits go to a quarantine from now on.
+pub(crate) fn quarantined(seat: &RepositorySeat, quarantine: &Quarantine) {
+    let event = Event::new("quarantine", "begun").in_repository(seat.settings.name.as_str());
+    let seen = &quarantine.seen;
+    let event = event.with("branch", &quarantine.branch).with("root", &seen.root);
+    seat.common.audit.record(event.with("lost", seen.lost).with("of", seen.of));
+}
+
+/// A quarantine was approved: the protected branch went forward to it.
+pub(crate) fn approved(seat: &RepositorySeat, branch: &str, tip: Oid) {
+    seat.common.audit.reference_stands(local(seat, "approve", branch, tip));
+}
+
+/// A quarantine was rejected.
+pub(crate) fn rejected(seat: &RepositorySeat, quarantine: &Quarantine) {
+    let event = Event::new("reject", "ok").in_repository(seat.settings.name.as_str());
+    seat.common.audit.record(event.with("branch", &quarantine.branch));
 }
 
 /// The repository was damaged, and another one is in its place.

@@ -17,6 +17,7 @@ pub mod disk;
 pub mod error;
 pub mod fault;
 pub mod git;
+pub mod guard;
 pub mod heal;
 pub mod history;
 pub mod ignore;

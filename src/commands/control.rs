@@ -1,9 +1,9 @@
-//! `backupbot pause`, `resume`, `reload` and `flush`: wishes to the running daemon, or to the next one.
+//! `backupbot pause`, `resume`, `reload`, `approve`, `reject` and `flush`: wishes to the running daemon, or to the next one.
 
 use std::time::Duration;
 
 use backupbot_actors::board::Moment;
-use backupbot_actors::control::Flushed;
+use backupbot_actors::control::{Decided, Flushed};
 use serde_json::{Value, json};
 
 use crate::cli::{Flush, Global, Pause, Scope};
@@ -94,6 +94,62 @@ pub fn reload(world: &World, global: &Global) -> Result<Exit, Failure> {
     let body = answer.ok()?;
     if !global.json {
         output::answer(&reloaded(&body))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// What an operator decides about a quarantine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Decision {
+    Approve,
+    Reject,
+}
+
+pub fn decide(world: &World, global: &Global, scope: &Scope, decision: Decision) -> Result<Exit, Failure> {
+    let wanted = scope.repository.as_deref();
+    let (path, word) = match decision {
+        Decision::Approve => ("/approve", "approve"),
+        Decision::Reject => ("/reject", "reject"),
+    };
+    let (decided, runs) = match client::reach(world, global)? {
+        Reach::Daemon(client) => {
+            let answer = client.post(path, &json!({"repository": wanted}), Duration::ZERO)?.ok()?;
+            let decided = serde_json::from_value(answer["repositories"].clone()).map_err(|error| {
+                Failure::io("the daemon's answer is not understood; is it another version?", error)
+            })?;
+            (decided, true)
+        }
+        Reach::Nobody(asking) => {
+            let offline = offline::open(world, *asking, word, false)?;
+            let decided = match decision {
+                Decision::Approve => offline.approve(wanted)?,
+                Decision::Reject => offline.reject(wanted)?,
+            };
+            (decided, false)
+        }
+    };
+    if global.json {
+        output::json(&json!({"repositories": decided}))?;
+        return Ok(Exit::Done);
+    }
+    let decided: Vec<Decided> = decided;
+    for Decided { name, branch, commit } in &decided {
+        let commit = commit.get(..12).unwrap_or(commit);
+        let line = match (decision, runs) {
+            (Decision::Approve, true) => {
+                format!("{name}: approved; {branch} stands at {commit} now, and is pushed")
+            }
+            (Decision::Approve, false) => format!(
+                "{name}: approved; {branch} stands at {commit} now; no daemon is running, the next one pushes it"
+            ),
+            (Decision::Reject, _) => format!(
+                "{name}: rejected and paused; {branch} stays at {commit}. Find what did it and stop it; then `backupbot \
+                 restore --in-place` puts the files back (what is there now is kept), `backupbot resume` goes on, and \
+                 `backupbot approve` ends the quarantine when everything is right again"
+            ),
+        };
+        output::answer(&line)?;
     }
     Ok(Exit::Done)
 }

@@ -39,6 +39,8 @@ pub fn obey(world: &World, invocation: &Invocation) -> Result<Exit, Failure> {
         Command::Pause(pause) => control::pause(world, global, pause),
         Command::Resume(scope) => control::resume(world, global, scope),
         Command::Reload => control::reload(world, global),
+        Command::Approve(scope) => control::decide(world, global, scope, control::Decision::Approve),
+        Command::Reject(scope) => control::decide(world, global, scope, control::Decision::Reject),
         Command::Flush(flush) => control::flush(world, global, flush),
         Command::Why(why) => why::why(world, global, why),
         Command::Restore(restore) => restore::restore(world, global, restore),

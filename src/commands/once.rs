@@ -75,7 +75,8 @@ pub fn commit_here(
     let (its_meter, its_log) = (meter.clone(), log.clone());
     let outcome = boot::on_a_thread_that_stays(move || {
         let system = actix_rt::System::new();
-        let outcome = system.block_on(back_up(&settings, store, &audit, Some(within), &its_meter, &its_log));
+        let errand = Errand::Commit(within);
+        let outcome = system.block_on(back_up(&settings, store, &audit, errand, &its_meter, &its_log));
         std::mem::forget(system);
         outcome
     })?;
@@ -125,7 +126,8 @@ fn work(
     let (settings, meter, log) = (settings.clone(), meter.clone(), log.clone());
     let outcome = boot::on_a_thread_that_stays(move || {
         let system = actix_rt::System::new();
-        let outcome = system.block_on(back_up(&settings, store, &audit, timeout, &meter, &log));
+        let errand = Errand::Push(timeout);
+        let outcome = system.block_on(back_up(&settings, store, &audit, errand, &meter, &log));
         std::mem::forget(system);
         outcome
     })?;
@@ -137,7 +139,7 @@ async fn back_up(
     settings: &Settings,
     store: Store,
     audit: &Audit,
-    timeout: Option<Duration>,
+    errand: Errand,
     meter: &Meter,
     log: &Logger,
 ) -> Result<Outcome, Failure> {
@@ -152,9 +154,9 @@ async fn back_up(
     let started_ms = now_ms();
     let (mut tree, control) = root::start(config, &store, &Board::new(), audit, log);
 
-    let effort = beside_meter(&control, meter, flush_what_can_be(&control, &reader, timeout));
+    let effort = beside_meter(&control, meter, run_errand(&control, &reader, errand));
     let (exit, why) = match first(first(signals.stop_asked(), &mut tree.ended), effort).await {
-        First::Right((pressed, others)) => verdict(pressed, &others, timeout),
+        First::Right((pressed, others)) => verdict(pressed, &others, errand.within()),
         First::Left(First::Left(name)) => (
             Exit::Failed,
             vec![format!("interrupted by {name}; what is committed is kept and pushed next time")],
@@ -177,6 +179,38 @@ async fn back_up(
     audit.record(Event::new("stop", if exit == Exit::Done { "ok" } else { "unfinished" }));
     audit.sync();
     Ok(Outcome { exit, why, reached, done })
+}
+
+/// What the tree is started for.
+#[derive(Debug, Clone, Copy)]
+enum Errand {
+    /// To commit what there is, within this time.
+    Commit(Duration),
+    /// To push it too.
+    Push(Option<Duration>),
+}
+
+impl Errand {
+    fn within(self) -> Option<Duration> {
+        match self {
+            Errand::Commit(within) => Some(within),
+            Errand::Push(within) => within,
+        }
+    }
+}
+
+async fn run_errand(control: &Control, reader: &StoreReader, errand: Errand) -> (Pressed, Vec<String>) {
+    match errand {
+        Errand::Push(timeout) => flush_what_can_be(control, reader, timeout).await,
+        Errand::Commit(within) => {
+            let compared = actix_rt::time::timeout(within, press::compared(control));
+            let pressed = match compared.await {
+                Ok(()) => press::commit(control, within).await,
+                Err(_) => Pressed::TimedOut,
+            };
+            (pressed, Vec::new())
+        }
+    }
 }
 
 /// Compares every root, then flushes; when that is refused (one root is unavailable, one remote halted), the

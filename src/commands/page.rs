@@ -3,7 +3,7 @@
 //! One line says whether everything is protected. Then each repository with its roots and remotes; wherever
 //! something is not as it should be, a line says what to do about it.
 
-use backupbot_actors::board::{InspectionStatus, Moment, RemoteState, RemoteView};
+use backupbot_actors::board::{InspectionStatus, Moment, QuarantineStatus, RemoteState, RemoteView};
 use backupbot_core::inspect::drills::Drilled;
 
 use crate::health;
@@ -77,6 +77,7 @@ fn verdict_of(repository: &RepositoryAnswer) -> Verdict {
             && remote.oldest_unprotected_seconds <= PROMISED_SECONDS
     };
     let needs_somebody = repository.status.paused
+        || repository.status.guard.quarantine.is_some()
         || repository.status.trouble.is_some()
         || repository.remotes.is_empty()
         || repository.verified.iter().any(|verified| verified.problems > 0)
@@ -140,6 +141,9 @@ impl Page {
                 1,
                 format!("`backupbot resume --repository {}` when you are ready", quoted(name.as_str())),
             );
+        }
+        if let Some(quarantine) = &repository.status.guard.quarantine {
+            self.quarantine(name.as_str(), quarantine, now);
         }
         if let Some(trouble) = &repository.status.trouble {
             self.line(1, format!("NO COMMIT can be made: {trouble}"));
@@ -207,6 +211,34 @@ impl Page {
         if let (Some(reason), 1..) = (&inspection.reason, inspection.attempts) {
             let tries = if inspection.attempts == 1 { "once" } else { "several times" };
             self.line(2, format!("tried {tries} in vain ({}): {reason}", inspection.attempts));
+        }
+    }
+
+    fn quarantine(&mut self, name: &str, quarantine: &QuarantineStatus, now: Moment) {
+        let found = &quarantine.found;
+        let since = found.since.map_or(String::new(), |since| format!(" since {}", ago(since, now)));
+        self.line(1, format!("IN QUARANTINE{since}: many files were deleted or rewritten"));
+        self.line(
+            2,
+            format!("root {}: {} of {} files ({} %)", found.root, found.lost, found.of, found.percent),
+        );
+        let (branch, protected) = (&quarantine.branch, &quarantine.protected_branch);
+        self.line(2, format!("everything since then is committed and pushed to {branch}"));
+        let commit = short(Some(&quarantine.protected_commit));
+        self.line(2, format!("{protected} stays at {commit}, as it was before; restore takes it from there"));
+        let of = format!("--repository {}", quoted(name));
+        self.advice(1, format!("see what changed: `backupbot diff latest {branch} {of}`"));
+        if quarantine.rejected {
+            self.advice(
+                1,
+                format!(
+                    "it was rejected: `backupbot restore --in-place {of}`, then `backupbot resume {of}`,"
+                ),
+            );
+            self.line(3, format!("and `backupbot approve {of}` when everything is right again"));
+        } else {
+            self.advice(1, format!("that was you: `backupbot approve {of}`"));
+            self.advice(1, format!("that was NOT you: `backupbot reject {of}`"));
         }
     }
 

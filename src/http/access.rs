@@ -29,6 +29,8 @@ pub const OPERATIONS: &[(&str, &str, Role)] = &[
     ("/repositories/{repository}/snapshots/{id}/files", "GET", Role::Read),
     ("/pause", "POST", Role::Operate),
     ("/resume", "POST", Role::Operate),
+    ("/approve", "POST", Role::Operate),
+    ("/reject", "POST", Role::Operate),
     ("/flush", "POST", Role::Operate),
     ("/reload", "POST", Role::Operate),
     ("/restores", "GET", Role::Read),

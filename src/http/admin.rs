@@ -8,7 +8,7 @@ use actix_web::http::StatusCode;
 use actix_web::web::{self, Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use backupbot_actors::board::Moment;
-use backupbot_actors::control::{ControlError, Flushed, exact_if_lossy};
+use backupbot_actors::control::{ControlError, Decided, Flushed, exact_if_lossy};
 use backupbot_core::protection;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -195,6 +195,46 @@ pub async fn resume(door: Data<Door>, request: HttpRequest, payload: Payload) ->
     let changed = inside.control.set_paused(wish.repository.as_deref(), wish.remote.as_deref(), false).await;
     let names = changed.map_err(|error| door.refused(error, StatusCode::SERVICE_UNAVAILABLE))?;
     Ok(answer(&paused_answer(names.iter().map(|name| name.as_str()), false, None)))
+}
+
+/// What `approve` and `reject` are asked.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DecisionWish {
+    /// Only this repository; without it all that are in quarantine
+    #[serde(default)]
+    repository: Option<String>,
+}
+
+/// Ends quarantines: each protected branch goes forward to what was committed meanwhile
+#[utoipa::path(post, path = "/approve", tag = "control", request_body = DecisionWish,
+    responses(
+        (status = 200, description = "What was decided", body = shapes::Decisions),
+        (status = 409, description = "There is nothing to decide", body = shapes::ProblemDocument, content_type = "application/problem+json"),
+    ))]
+pub async fn approve(door: Data<Door>, request: HttpRequest, payload: Payload) -> Answer {
+    let wish: DecisionWish = body::json(&request, payload).await?;
+    let inside = door.enter()?;
+    info!(door.log, "asked over HTTP"; "to" => "approve", "repository" => &wish.repository, "by" => peer(&request));
+    decided(&door, inside.control.approve(wish.repository.as_deref()).await)
+}
+
+/// Pauses repositories in quarantine; both branches stay as they are
+#[utoipa::path(post, path = "/reject", tag = "control", request_body = DecisionWish,
+    responses(
+        (status = 200, description = "What was decided", body = shapes::Decisions),
+        (status = 409, description = "There is nothing to decide", body = shapes::ProblemDocument, content_type = "application/problem+json"),
+    ))]
+pub async fn reject(door: Data<Door>, request: HttpRequest, payload: Payload) -> Answer {
+    let wish: DecisionWish = body::json(&request, payload).await?;
+    let inside = door.enter()?;
+    info!(door.log, "asked over HTTP"; "to" => "reject", "repository" => &wish.repository, "by" => peer(&request));
+    decided(&door, inside.control.reject(wish.repository.as_deref()).await)
+}
+
+fn decided(door: &Door, outcome: Result<Vec<Decided>, ControlError>) -> Answer {
+    let decided = outcome.map_err(|error| door.refused(error, StatusCode::CONFLICT))?;
+    Ok(answer(&json!({"repositories": decided})))
 }
 
 /// What `pause` and `resume` answer, with or without a daemon.

@@ -178,6 +178,8 @@ fn routes(config: &mut ServiceConfig) {
         .service(at("/repositories/{repository}/snapshots/{id}/files").get(browse::files))
         .service(at("/pause").post(admin::pause))
         .service(at("/resume").post(admin::resume))
+        .service(at("/approve").post(admin::approve))
+        .service(at("/reject").post(admin::reject))
         .service(at("/flush").post(admin::flush))
         .service(at("/reload").post(admin::reload))
         .service(at("/restores").get(restores::list).post(restores::start))

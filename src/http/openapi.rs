@@ -27,7 +27,9 @@ use super::{admin, browse, events, restores, shapes};
     ),
     paths(
         admin::status, admin::alerts, admin::children, admin::why, admin::pause, admin::resume, admin::flush,
-        admin::reload, browse::snapshots, browse::files, restores::list, restores::start, restores::show,
+        admin::reload,
+        admin::approve,
+        admin::reject, browse::snapshots, browse::files, restores::list, restores::start, restores::show,
         restores::remove, restores::cancel, events::events, document
     ),
     components(schemas(shapes::ProblemDocument)),

@@ -50,6 +50,27 @@ pub struct Alerts {
     alerts: Vec<Alert>,
 }
 
+/// What `approve` and `reject` did.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it documents an answer")]
+pub struct Decisions {
+    /// By repository
+    repositories: Vec<Decision>,
+}
+
+/// What was decided about a quarantine.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "it documents an answer")]
+pub struct Decision {
+    /// The repository
+    name: String,
+    /// The protected branch
+    branch: String,
+    /// Where it stands
+    commit: String,
+}
+
 /// A supervised part of the program, and where it stands in the tree.
 #[derive(Serialize, ToSchema)]
 pub struct Child {

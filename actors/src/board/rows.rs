@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use utoipa::ToSchema;
 
+use super::GuardStatus;
 use crate::supervision::ChildId;
 
 /// State of ours that was damaged or lost and was made anew.
@@ -262,6 +263,10 @@ pub struct RepositoryStatus {
     /// Why no commit could be made the last time, if so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+    /// How it stands with the guard against mass changes; filled in by whoever can look at the store.
+    #[serde(flatten, default)]
+    #[schema(value_type = Object)]
+    pub guard: GuardStatus,
 }
 
 /// A repository in an answer, with what belongs to it.

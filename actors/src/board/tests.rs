@@ -14,6 +14,7 @@ fn repository(pending: u64) -> RepositoryStatus {
         pending,
         commit: Some("c0ffee".into()),
         trouble: None,
+        guard: Default::default(),
     }
 }
 

@@ -6,28 +6,33 @@ use std::time::{Duration, Instant};
 
 use actix::Addr;
 use backupbot_core::clock::left_until;
+use backupbot_core::config::MassChangePolicy;
 use backupbot_core::disk::Room;
-use backupbot_core::error::Result;
+use backupbot_core::error::{Error, Kind, Result};
 use backupbot_core::fault;
 use backupbot_core::git::pack;
 use backupbot_core::git::refs;
 use backupbot_core::git::repository::Repository;
+use backupbot_core::guard::Guard;
+use backupbot_core::guard::restores::Restores;
 use backupbot_core::names::RepositoryName;
 use backupbot_core::path::RelPath;
 use backupbot_core::progress::Progress;
+use backupbot_core::restore::journal;
 use backupbot_core::scan::Limit;
 use backupbot_core::snapshot::{self, Batch, Built, Recovered, Summary};
 use backupbot_core::store::changes::{LONGEST_PAUSE, Reach, RowVerdict, TakenRow};
 use backupbot_core::store::checkpoints::{RowOutcome, Settlement, StagedCommit};
+use backupbot_core::store::guard::{Quarantine, Seen};
 use git2::Oid;
-use slog::{Logger, info, warn};
+use slog::{Logger, error, info, warn};
 
 use super::{Trouble, run_job};
 use crate::board::SkippedFile;
 use crate::measure::{self, Rescan};
 use crate::messages::{
-    ClockWentBack, CountUnsettled, Enqueue, LookAtWaiting, RootSeen, Settle, SkippedNow, Stage, TakeBatch,
-    Unstage, WaitingNow,
+    ClockWentBack, CountUnsettled, Enqueue, GuardNote, LookAtWaiting, NoteOfGuard, RootSeen, Settle,
+    SkippedNow, Stage, TakeBatch, Unstage, WaitingNow,
 };
 use crate::queue::Queue;
 use crate::seat::{RepositorySeat, now_ms};
@@ -52,6 +57,8 @@ pub(super) struct CycleEnd {
     pub(super) settled_up_to: Option<u64>,
     pub(super) unavailable: Option<String>,
     pub(super) has_skips: bool,
+    /// It is paused because its quarantine was rejected.
+    pub(super) is_rejected: bool,
     pub(super) look_again: Option<Duration>,
     /// No commit before this.
     pub(super) breathe_until: Option<Instant>,
@@ -66,6 +73,8 @@ pub(super) struct Cycle {
     pub(super) queue: Addr<Queue>,
     pub(super) log: Logger,
     pub(super) eager: bool,
+    /// Somebody is about to put files back, and what is there has to be kept first.
+    pub(super) though_rejected: bool,
     pub(super) list_skips: bool,
     pub(super) lowest_waiter: Option<u64>,
     /// No commit before this, unless somebody waits.
@@ -104,14 +113,19 @@ impl Cycle {
             settled_up_to: None,
             unavailable: None,
             has_skips: self.list_skips,
+            is_rejected: false,
             look_again: None,
             breathe_until: self.breathe_until,
             is_unsure: self.after_failure,
             now,
         };
         if end.now.paused_since_ms.is_some() {
-            end.look_again = end.now.paused_until_ms.map(until);
-            return Ok(end);
+            let quarantine = self.seat.quarantine()?;
+            end.is_rejected = quarantine.is_some_and(|quarantine| quarantine.rejected_ms.is_some());
+            if !end.is_rejected || !self.though_rejected {
+                end.look_again = end.now.paused_until_ms.map(until);
+                return Ok(end);
+            }
         }
         end.look_again = self.pause_before_commit(&end);
         if self.eager || end.look_again.is_some_and(|pause| pause.is_zero()) {
@@ -225,7 +239,14 @@ impl Cycle {
             Built::Unchanged(settlement, summary) => (*settlement, summary),
             Built::Commit(staged, summary) => {
                 let staged = Arc::new(*staged);
-                let stage = Stage { repository: repository.clone(), staged: staged.clone() };
+                let opens = match self.opened_by(&staged, &summary) {
+                    Ok(opens) => opens,
+                    Err(error) => {
+                        self.drop_pack(staged).await?;
+                        return Err(error.into());
+                    }
+                };
+                let stage = Stage { repository: repository.clone(), staged: staged.clone(), opens };
                 if let Err(error) = self.queue.send(stage).await? {
                     self.drop_pack(staged).await?;
                     return Err(error.into());
@@ -263,6 +284,7 @@ impl Cycle {
         let left_something = settlement.rows.len() < taken || settlement.rows.iter().any(is_under_way);
         end.breathe_until = (!left_something).then(|| Instant::now() + BREATH);
         self.queue.send(Settle { repository: repository.clone(), settlement }).await??;
+        self.note_guard(&summary, end).await?;
         if end.committed {
             self.seat.activity.add(summary.added + summary.changed, summary.bytes);
             self.seat.nudge_pushers();
@@ -275,6 +297,57 @@ impl Cycle {
         }
         end.has_skips = self.report(&summary, found_skips).await?;
         end.unavailable = summary.unavailable.first().map(|root| root.reason.clone());
+        Ok(())
+    }
+
+    /// The quarantine that begins with a commit. Were such a commit staged without it, the next one would bring the mass
+    /// change to the protected branch.
+    fn opened_by(&self, staged: &StagedCommit, summary: &Summary) -> Result<Option<Quarantine>> {
+        let Some((root, loss)) = &summary.mass_change else { return Ok(None) };
+        if self.seat.settings.mass_change.policy != MassChangePolicy::Quarantine {
+            return Ok(None);
+        }
+        let checkpoint = self.seat.common.store.reader().checkpoint(&self.seat.settings.name)?;
+        let text = "a mass change was found where nothing was committed before";
+        let checkpoint = checkpoint.ok_or_else(|| Error::new(Kind::Internal, text))?;
+        Ok(Some(Quarantine {
+            branch: staged.branch.clone(),
+            protected_branch: self.seat.protected_branch()?,
+            protected: checkpoint.commit,
+            seen: Seen { root: root.clone(), lost: loss.lost, of: loss.of, at_ms: now_ms() },
+            rejected_ms: None,
+        }))
+    }
+
+    /// Which roots are known whole from now on, and what was noticed.
+    async fn note_guard(&self, summary: &Summary, end: &CycleEnd) -> std::result::Result<(), Trouble> {
+        let repository = &self.seat.settings.name;
+        let reader = self.seat.common.store.reader();
+        let send = async |note| self.queue.send(NoteOfGuard { repository: repository.clone(), note }).await;
+        if let Some((root, loss)) = &summary.mass_change {
+            let seen = Seen { root: root.clone(), lost: loss.lost, of: loss.of, at_ms: now_ms() };
+            match self.seat.quarantine()? {
+                Some(quarantine) => {
+                    error!(self.log, "MASS CHANGE: commits go to a quarantine until somebody approves";
+                           "root" => %root, "lost" => loss.lost, "of" => loss.of, "branch" => &quarantine.branch);
+                    self.seat.guard.forget();
+                    trail::quarantined(&self.seat, &quarantine);
+                }
+                None => {
+                    warn!(self.log, "mass change"; "root" => %root, "lost" => loss.lost, "of" => loss.of);
+                    send(GuardNote::Tell(seen)).await??;
+                }
+            }
+        }
+        let complete = summary.walks.iter().filter(|(_, (_, is_complete))| *is_complete);
+        let known = reader.guard(repository)?.since;
+        for (root, _) in complete.filter(|(root, _)| !known.contains_key(*root)) {
+            let checkpoint = reader.checkpoint(repository)?;
+            let checkpoint = checkpoint.map(|checkpoint| snapshot::oid(&checkpoint.commit)).transpose()?;
+            if let Some(commit) = end.tip.or(checkpoint) {
+                send(GuardNote::CountSince(root.clone(), commit)).await??;
+            }
+        }
         Ok(())
     }
 
@@ -399,7 +472,16 @@ fn build(seat: &RepositorySeat, rows: Vec<TakenRow>, progress: &Progress) -> Res
     let branch = seat.branch()?;
     // What is left of the disk may hold a smaller commit. (A limit of nothing would take nothing, for ever.)
     let spare = Room::of(&seat.path)?.spare().max(1);
+    let record = reader.guard(&seat.settings.name)?;
+    let limits = &seat.settings.mass_change;
+    let journals = seat.common.state_dir.join(journal::DIRECTORY);
+    let restores = Restores::read(&journals, seat.settings.name.as_str(), limits.window);
+    let since = record.since.iter().map(|(root, commit)| Ok((root.clone(), snapshot::oid(commit)?)));
+    let since = since.collect::<Result<BTreeMap<_, _>>>()?;
+    let is_guarded = limits.policy != MassChangePolicy::Off && record.quarantine.is_none();
+    let guard = Guard { limits, memory: &seat.guard, since: &since, restores: &restores };
     let batch = Batch {
+        guard: is_guarded.then_some(guard),
         repository: &repository,
         branch: &branch,
         base,

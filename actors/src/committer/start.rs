@@ -15,6 +15,7 @@ use backupbot_core::git::health::{self, Expected, Health};
 use backupbot_core::git::pack;
 use backupbot_core::git::refs;
 use backupbot_core::git::repository::Repository;
+use backupbot_core::guard;
 use backupbot_core::heal::{self, Healed, Patient};
 use backupbot_core::names::RootName;
 use backupbot_core::progress::Progress;
@@ -32,7 +33,7 @@ use backupbot_core::git::repository::OWN_ORIGIN as ORIGIN;
 use super::cycle::clock_went_back;
 use super::{Trouble, run_job};
 use crate::measure::{self, Rescan};
-use crate::messages::{DistrustFiles, Settle, Unstage};
+use crate::messages::{DistrustFiles, GuardNote, NoteOfGuard, Settle, Unstage};
 use crate::queue::Queue;
 use crate::seat::{RepositorySeat, now_ms};
 use crate::supervision::ExitHandle;
@@ -73,6 +74,10 @@ impl Start {
             }
             None => {}
         }
+        self.finish_approval().await?;
+        let roots = self.seat.roots.iter().map(|root| root.name.clone()).collect();
+        let note = GuardNote::CountOnly(roots);
+        self.queue.send(NoteOfGuard { repository: name.clone(), note }).await??;
         let seat = self.seat.clone();
         let log = self.log.clone();
         run_job(&self.exit, "adopt", move |progress| adopt_history(&seat, &log, progress)).await?;
@@ -103,6 +108,54 @@ impl Start {
             }
         }
         Ok(tip)
+    }
+
+    /// An approval that a crash cut off after the branch had moved is recorded; a protected branch that was lost with its
+    /// repository is set again.
+    async fn finish_approval(&self) -> std::result::Result<(), Trouble> {
+        let Some(quarantine) = self.seat.quarantine()? else { return self.reopen_quarantine().await };
+        let (seat, protected) = (self.seat.clone(), self.seat.protected_branch()?);
+        let approved = run_job(&self.exit, "look for an approval", move |_| {
+            let repository = Repository::open(&seat.path)?;
+            let stood = snapshot::oid(&quarantine.protected)?;
+            if repository.reference(&quarantine.protected_branch)?.is_none() && repository.has_commit(stood) {
+                refs::move_reference(&repository, &quarantine.protected_branch, None, stood)?;
+            }
+            let is_approved = guard::is_approved(&repository, &quarantine, &protected)?;
+            let stands = if is_approved { repository.reference(&protected)? } else { None };
+            if let Some(tip) = stands {
+                trail::approved(&seat, &protected, tip);
+            }
+            Ok(stands)
+        });
+        if let Some(commit) = approved.await? {
+            info!(self.log, "an approval that was on its way is recorded");
+            let note = GuardNote::End(commit);
+            self.queue.send(NoteOfGuard { repository: self.seat.settings.name.clone(), note }).await??;
+        }
+        Ok(())
+    }
+
+    /// A database that is new here says nothing of a quarantine; the branches do.
+    async fn reopen_quarantine(&self) -> std::result::Result<(), Trouble> {
+        let name = &self.seat.settings.name;
+        let reader = self.seat.common.store.reader();
+        if reader.checkpoint(name)?.is_some() {
+            return Ok(());
+        }
+        let seat = self.seat.clone();
+        let found = run_job(&self.exit, "look for a quarantine", move |progress| {
+            let roots: Vec<RootName> = seat.roots.iter().map(|root| root.name.clone()).collect();
+            let (repository, protected) = (Repository::open(&seat.path)?, seat.protected_branch()?);
+            guard::reopen(&repository, &seat.common.instance, &protected, &roots, progress)
+        });
+        if let Some(quarantine) = found.await? {
+            warn!(self.log, "the quarantine goes on, although the database knew nothing of it";
+                  "branch" => &quarantine.branch);
+            let note = GuardNote::Reopen(Box::new(quarantine));
+            self.queue.send(NoteOfGuard { repository: name.clone(), note }).await??;
+        }
+        Ok(())
     }
 
     /// Fills the stat cache from the tip, in parts, the checkpoint last: a start that finds no checkpoint begins

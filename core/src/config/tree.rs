@@ -103,12 +103,6 @@ impl Node {
         Self { place, value: Value::Map(entries) }
     }
 
-    /// The value under `key`, if this is a mapping that has it.
-    pub(super) fn get(&self, key: &str) -> Option<&Node> {
-        let Value::Map(entries) = &self.value else { return None };
-        entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node)
-    }
-
     /// What a copy costs.
     fn weight(&self) -> usize {
         64 + match &self.value {

@@ -12,13 +12,10 @@ enum Asks {
     Set,
     /// Any value but null.
     NotNull,
-    /// A mapping, unless this key in it has this value.
-    Unless(&'static str, &'static str),
 }
 
 /// Keys below `repositories[]` count below `defaults` too.
 const UNBUILT: &[(&str, Asks)] = &[
-    ("repositories[].mass_change", Asks::Unless("policy", "off")),
     ("repositories[].lfs", Asks::NotNull),
     ("repositories[].encryption", Asks::NotNull),
     ("repositories[].remotes[].quota", Asks::Set),
@@ -40,7 +37,7 @@ fn visit(node: &Node, at: &At, path: &str, asks: &Asks, problems: &Problems) {
     if path.is_empty() {
         if asks.for_something(node) {
             let key = at.field.rsplit('.').next().unwrap_or_default();
-            problems.error(at, format!("`{key}` is not built yet in this version: {}", asks.remedy()));
+            problems.error(at, format!("`{key}` is not built yet in this version: leave it out"));
         }
         return;
     }
@@ -72,18 +69,6 @@ impl Asks {
         match self {
             Asks::Set => is_set,
             Asks::NotNull => node.value != Value::Null,
-            Asks::Unless(key, off) => {
-                let says_off =
-                    node.get(key).is_some_and(|node| matches!(&node.value, Value::Text(text) if text == off));
-                is_set && !says_off
-            }
-        }
-    }
-
-    fn remedy(&self) -> String {
-        match self {
-            Asks::Set | Asks::NotNull => "leave it out".to_owned(),
-            Asks::Unless(key, off) => format!("leave it out or set its {key} to {off}"),
         }
     }
 }

@@ -16,6 +16,7 @@ use super::Snapshot;
 use super::log::Log;
 use crate::error::{Error, Kind, Result};
 use crate::git::repository::{Repository, git_error};
+use crate::guard::branch;
 
 /// A shorter beginning of an id is taken for something else.
 const SHORTEST_PREFIX: usize = 4;
@@ -23,7 +24,7 @@ const SHORTEST_PREFIX: usize = 4;
 const NAMED: usize = 5;
 
 /// What `--at` takes, for messages.
-pub const FORMS: &str = "latest, latest~3, a tag, a commit's id or its first four digits or more, 2026-11-22, \
+pub const FORMS: &str = "latest, latest~3, a tag, a quarantine branch, a commit's id or its first four digits or more, 2026-11-22, \
      \"2026-11-22 13:05\", 2026-11-22T13:05:00Z, yesterday, or \"2 hours ago\"";
 
 /// The snapshot that `text` means, seen from `tip` at `now`.
@@ -40,6 +41,9 @@ pub fn resolve(repository: &Repository, tip: Oid, text: &str, now: &Zoned) -> Re
     if let Some(commit) = tag(repository, text)? {
         let name = text.strip_prefix("refs/tags/").unwrap_or(text);
         candidates.push((format!("the tag refs/tags/{name}"), commit));
+    }
+    if let Some(commit) = quarantine(repository, text)? {
+        candidates.push((format!("the quarantine {text}"), commit));
     }
     if is_prefix(text) {
         let commits = with_prefix(repository, tip, text)?;
@@ -137,6 +141,13 @@ fn tag(repository: &Repository, text: &str) -> Result<Option<Oid>> {
             Err(Error::with_source(Kind::Git, text, error))
         }
     }
+}
+
+/// The tip of the quarantine branch of that name.
+fn quarantine(repository: &Repository, text: &str) -> Result<Option<Oid>> {
+    let full = if text.starts_with("refs/") { text.to_owned() } else { format!("refs/heads/{text}") };
+    let is_one = full.starts_with(branch::PREFIX) && git2::Reference::is_valid_name(&full);
+    if is_one { repository.reference(&full) } else { Ok(None) }
 }
 
 fn is_prefix(text: &str) -> bool {

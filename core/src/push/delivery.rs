@@ -30,8 +30,13 @@ const LONGEST_REFUSAL_PAUSE: Duration = Duration::from_secs(3600);
 pub struct Wanted<'w> {
     /// Our bare repository.
     pub repository: &'w Path,
-    /// The branch, in full.
+    /// The branch that commits go to, in full.
     pub branch: &'w str,
+    /// The branch that is protected, in full, while they go to a quarantine.
+    pub protected: Option<&'w str>,
+    /// When a commit that was on another branch last became this branch's, Unix milliseconds: what was read back before
+    /// that was read from the other one.
+    pub moved_ms: i64,
     /// The remote.
     pub remote: &'w model::Remote,
     /// Who backs up, for the name of a rescue branch.
@@ -110,7 +115,11 @@ pub fn deliver(
     let Some(tip) = repository.reference(wanted.branch)? else {
         return stand(&repository, record, None, Attempt::None);
     };
-    let is_up_to_date = record.halted.is_none() && record.failures == 0 && record.confirmed == Some(raw(tip));
+    let was_read_since = record.confirmed_at_ms.is_some_and(|at_ms| at_ms >= wanted.moved_ms);
+    let is_up_to_date = record.halted.is_none()
+        && record.failures == 0
+        && record.confirmed == Some(raw(tip))
+        && was_read_since;
     let left = clock::left_until(record.retry_at_ms, wanted.now_ms, longest_pause(wanted.retry));
     let is_time = wanted.eager || wanted.resume || left.is_zero();
     if !is_time || (is_up_to_date && !wanted.eager) {
@@ -192,13 +201,20 @@ fn attempt(
     if record.halted.is_some() || record.failures > 0 {
         wanted.memory.clear();
     }
+    // A remote that we make has the branch as its first that people look at.
+    let made_with = wanted.protected.unwrap_or(wanted.branch);
     let mut transport =
-        transport::connect(wanted.remote, wanted.branch, wanted.repository, wanted.memory, progress)?;
+        transport::connect(wanted.remote, made_with, wanted.repository, wanted.memory, progress)?;
     let new_rescue_branch = rescue_branch(wanted.instance, wanted.now_ms);
     let rescue_branch = record.halted.as_ref().map(|halt| halt.rescue_branch.as_str());
+    let protected = match wanted.protected {
+        Some(name) => repository.reference(name)?.map(|commit| (name.to_owned(), commit)),
+        None => None,
+    };
     let request = Request {
         branch: wanted.branch,
         commit: tip,
+        protected: protected.as_ref().map(|(name, commit)| (name.as_str(), *commit)),
         confirmed: record.confirmed.as_ref().map(oid).transpose()?,
         rescue_branch: rescue_branch.filter(|name| !name.is_empty()),
         new_rescue_branch: &new_rescue_branch,
@@ -238,7 +254,7 @@ fn learn(
             };
             Some(sent)
         }
-        Ok(Outcome::Halted { reason, remote_tip, rescued }) => {
+        Ok(Outcome::Halted { reason, branch, remote_tip, rescued }) => {
             let former = record.halted.take().filter(|halt| !halt.rescue_branch.is_empty());
             let mut halt = former.unwrap_or_else(|| Halt {
                 reason: String::new(),
@@ -248,7 +264,7 @@ fn learn(
                 rescue_commit: None,
             });
             halt.reason = reason.as_str().to_owned();
-            halt.message = explain(reason, remote_tip, wanted, &halt.rescue_branch);
+            halt.message = explain(reason, &branch, remote_tip, wanted, &halt.rescue_branch);
             match rescued {
                 Ok(_) => {
                     halt.rescue_commit = Some(raw(tip));
@@ -295,17 +311,23 @@ fn fail(record: &mut RemoteRecord, error: &Error, wanted: &Wanted<'_>, ended_ms:
     record.retry_at_ms = ended_ms.saturating_add(milliseconds(delay));
 }
 
-fn explain(reason: HaltReason, remote_tip: Option<Oid>, wanted: &Wanted<'_>, rescue_branch: &str) -> String {
+fn explain(
+    reason: HaltReason,
+    branch: &str,
+    remote_tip: Option<Oid>,
+    wanted: &Wanted<'_>,
+    rescue_branch: &str,
+) -> String {
     let stands = remote_tip.map_or_else(|| "is gone".to_owned(), |tip| format!("stands at {tip}"));
     let what = match reason {
         HaltReason::Diverged => "which is not in our history: somebody else writes there",
         HaltReason::Rewound => "behind what was confirmed there: somebody reset it, or restored an old copy",
     };
     format!(
-        "{} {stands}, {what}. Nothing on it is touched; the backup goes to {rescue_branch} meanwhile. Look at both, \
+        "{branch} {stands}, {what}. Nothing on it is touched; the backup goes to {rescue_branch} meanwhile. Look at both, \
          then `backupbot resume --repository … --remote {}`; or start once with `--adopt continue` to go on from what \
          is there, or with `--adopt branch` to leave it and push to a branch of this instance's own",
-        wanted.branch, wanted.remote.name
+        wanted.remote.name
     )
 }
 

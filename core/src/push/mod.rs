@@ -21,6 +21,7 @@ use git2::Oid;
 
 use crate::error::{Error, Kind, Result};
 use crate::git::repository::Repository;
+use crate::guard;
 use crate::progress::Progress;
 use crate::transport::{ReferenceUpdate, Sent, Transport};
 
@@ -31,6 +32,9 @@ pub struct Request<'r> {
     pub branch: &'r str,
     /// Our commit.
     pub commit: Oid,
+    /// While commits go to a quarantine: the branch that is protected, in full, and where it stands here. It is brought
+    /// there besides, so that what came before the quarantine is on it at the remote too.
+    pub protected: Option<(&'r str, Oid)>,
     /// The commit that was last read back from the remote's branch.
     pub confirmed: Option<Oid>,
     /// The rescue branch in use while the remote is halted. A cause that has vanished ends the halt.
@@ -67,6 +71,8 @@ pub enum Outcome {
     Halted {
         /// Why.
         reason: HaltReason,
+        /// Which branch there, in full.
+        branch: String,
         /// Where the remote's branch stands; absent if it is gone.
         remote_tip: Option<Oid>,
         /// What was sent to the rescue branch and read back there.
@@ -102,24 +108,38 @@ pub fn push(
         }
         _ => None,
     };
+    let mut halt = halt.map(|reason| (reason, request.branch, remote_tip));
+    let mut beside = Vec::new();
+    if let Some((branch, commit)) = request.protected {
+        check_name(&advertised.references, branch)?;
+        let stands = advertised.references.get(branch).copied();
+        match stands {
+            Some(tip) if tip == commit => {}
+            Some(tip) if !source.is_ancestor(tip, commit)? => {
+                source.check_history(commit)?;
+                halt = halt.or(Some((HaltReason::Diverged, branch, stands)));
+            }
+            _ => beside.push(ReferenceUpdate { name: branch.to_owned(), expected: stands, new: commit }),
+        }
+    }
     let there = advertised.references.values().chain(&advertised.haves).copied();
     let tips: BTreeSet<Oid> = there.filter(|tip| source.has_commit(*tip)).collect();
     let tips: Vec<Oid> = tips.into_iter().collect();
     let lost = transport.lost(source, &tips, progress)?;
     let sending = Sending { source, commit: request.commit, tips: &tips, lost: &lost };
-    if let Some(reason) = halt {
+    if let Some((reason, branch, remote_tip)) = halt {
         let name = request.rescue_branch.unwrap_or(request.new_rescue_branch);
         let expected = advertised.references.get(name).copied();
         let updates = (expected != Some(request.commit)).then_some(expected);
         let rescued = sending.to(transport, name, updates, Vec::new(), progress);
-        return Ok(Outcome::Halted { reason, remote_tip, rescued });
+        return Ok(Outcome::Halted { reason, branch: branch.to_owned(), remote_tip, rescued });
     }
-    let tags = missing_tags(source, &advertised.references, request.commit)?;
+    beside.extend(missing_tags(source, &advertised.references, request.commit)?);
     // A branch that stands there already may have been moved by a push of ours that died, or whose sync failed: it
     // counts as pushed only after it was written durably.
     let is_durable = remote_tip == Some(request.commit) && request.confirmed == Some(request.commit);
     let update = (!is_durable).then_some(remote_tip);
-    sending.to(transport, request.branch, update, tags, progress).map(Outcome::Confirmed)
+    sending.to(transport, request.branch, update, beside, progress).map(Outcome::Confirmed)
 }
 
 /// Whether `tip` lies strictly behind what we once read back there.
@@ -131,7 +151,7 @@ fn went_back(source: &Repository, confirmed: Option<Oid>, tip: Oid) -> Result<bo
 }
 
 /// Whether the remote has what we confirmed on another branch of ours: the branch's name depends on the date, and
-/// the date went back.
+/// the date went back; or it was a quarantine, which was approved.
 fn stands_on_another(
     source: &Repository,
     advertised: &BTreeMap<String, Oid>,
@@ -140,7 +160,7 @@ fn stands_on_another(
     let Some(confirmed) = request.confirmed else { return Ok(false) };
     for (name, target) in advertised {
         let is_another = name.starts_with("refs/heads/")
-            && !name.starts_with("refs/heads/backupbot/")
+            && (!name.starts_with("refs/heads/backupbot/") || name.starts_with(guard::branch::PREFIX))
             && name != request.branch;
         if is_another && source.reference(name)?.is_some() && source.is_ancestor(confirmed, *target)? {
             return Ok(true);
@@ -173,13 +193,20 @@ impl Sending<'_> {
             updates.insert(0, ReferenceUpdate { name: name.to_owned(), expected, new: self.commit });
         }
         let mut sent = Sent::default();
+        let wanted: Vec<(String, Oid)> =
+            updates.iter().filter(|update| update.name != name).map(|it| (it.name.clone(), it.new)).collect();
         if !updates.is_empty() || !self.lost.is_empty() {
             let stands = update.is_some().then_some(name);
             sent = slices::send(self, transport, stands, updates, progress)?;
             sent.restored = self.lost.len() as u64;
         }
-        let seen = transport.advertise()?.references.get(name).copied();
-        if seen != Some(self.commit) {
+        let references = transport.advertise()?.references;
+        let wanted = std::iter::once((name.to_owned(), self.commit)).chain(wanted);
+        for (name, commit) in wanted.filter(|(name, _)| name.starts_with("refs/heads/")) {
+            let seen = references.get(&name).copied();
+            if seen == Some(commit) {
+                continue;
+            }
             let text = format!(
                 "the remote took the push, but its {name} was read back as {}",
                 seen.map_or_else(|| "absent".to_owned(), |oid| oid.to_string())

@@ -100,7 +100,12 @@ mod tests {
     #[test]
     fn a_remote_with_anothers_history_has_failed_and_has_answered() {
         for reason in [HaltReason::Diverged, HaltReason::Rewound] {
-            let outcome = Outcome::Halted { reason, remote_tip: None, rescued: Ok(Sent::default()) };
+            let outcome = Outcome::Halted {
+                reason,
+                branch: "refs/heads/main".to_owned(),
+                remote_tip: None,
+                rescued: Ok(Sent::default()),
+            };
             let tally = Tally::of(&Ok(outcome), false);
             assert_eq!((tally.failure, tally.was_answered), (Some(reason.as_str()), Some(true)));
             assert!(FAILURES.contains(&reason.as_str()) && is_divergence(reason.as_str()));

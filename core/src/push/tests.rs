@@ -33,6 +33,8 @@ fn run(bench: &Bench, target: &Target, eager: bool, resume: bool, now_ms: i64) -
     let store = bench.store.remote(&bench.name, &target.remote.name);
     let retry = crate::config::Retry::default();
     let wanted = Wanted {
+        protected: None,
+        moved_ms: 0,
         repository: bench.repository.path(),
         branch: BRANCH,
         remote: &target.remote,

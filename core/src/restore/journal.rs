@@ -10,6 +10,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -23,6 +24,8 @@ use crate::error::{Error, Kind, Result};
 use crate::names::RootName;
 use crate::path::RelPath;
 
+/// Where the journals lie in the state directory.
+pub const DIRECTORY: &str = "restores";
 const ENDING: &str = ".journal";
 const UNDONE: &str = ".undone";
 /// Journals of a repository that are kept; older ones are removed.
@@ -141,7 +144,11 @@ impl Journal {
 }
 
 fn list(directory: &Path, repository: &str) -> Vec<PathBuf> {
-    let ending = format!("-{repository}{ENDING}");
+    named(directory, repository, ENDING)
+}
+
+fn named(directory: &Path, repository: &str, ending: &str) -> Vec<PathBuf> {
+    let ending = format!("-{repository}{ending}");
     let mut found: Vec<PathBuf> = fs::read_dir(directory)
         .into_iter()
         .flatten()
@@ -180,6 +187,18 @@ pub fn latest(directory: &Path, repository: &str) -> Result<Option<Past>> {
 pub fn begun_at(directory: &Path, repository: &str, started_ms: i64) -> Result<Option<Past>> {
     let path = directory.join(name_of(repository, started_ms));
     if path.exists() { read(&path).map(Some) } else { Ok(None) }
+}
+
+/// The restores of a repository that noted something since then, finished or not, taken back or not. What cannot be
+/// read is left out: who asks wants to know what can be told.
+pub fn touched_since(directory: &Path, repository: &str, since: SystemTime) -> Vec<Past> {
+    let undone = format!("{ENDING}{UNDONE}");
+    let found = [ENDING, undone.as_str()].into_iter().flat_map(|ending| named(directory, repository, ending));
+    let is_recent = |path: &PathBuf| {
+        let modified = fs::metadata(path).and_then(|found| found.modified());
+        modified.is_ok_and(|modified| modified >= since)
+    };
+    found.filter(is_recent).filter_map(|path| read(&path).ok()).collect()
 }
 
 fn name_of(repository: &str, started_ms: i64) -> String {

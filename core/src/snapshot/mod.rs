@@ -28,6 +28,7 @@ use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::git::pack::{self, ObjectKind, PackSet, PackWriter, hash_object};
 use crate::git::repository::Repository;
+use crate::guard::{self, Guard, Loss};
 use crate::metadata;
 use crate::names::RootName;
 use crate::path::RelPath;
@@ -79,6 +80,8 @@ pub struct Batch<'b> {
     pub number: u64,
     /// Threads that read files.
     pub threads: usize,
+    /// What mass changes are judged by; absent where none is looked for.
+    pub guard: Option<Guard<'b>>,
 }
 
 /// What a batch came to, in numbers.
@@ -100,6 +103,8 @@ pub struct Summary {
     pub walks: BTreeMap<RootName, (Counts, bool)>,
     /// Roots that could not be looked at, and why.
     pub unavailable: Vec<UnavailableRoot>,
+    /// The mass change that this batch belongs to, if it does.
+    pub mass_change: Option<(RootName, Loss)>,
 }
 
 /// What became of a batch.
@@ -140,6 +145,10 @@ pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
     let mut settlement = Settlement { rows: gathered.outcomes, ..Settlement::default() };
     let mut owners = Owners::default();
     let sink = PackSink(&pack);
+    let mut judge = batch
+        .guard
+        .map(|guard| guard.begin(repository, parent, now_ms.div_euclid(1000), progress))
+        .transpose()?;
     for root in gathered.roots {
         let captures = store::store(&root, &pack, &known, batch.threads, progress)?;
         let name = &root.watched.name;
@@ -152,12 +161,20 @@ pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
             outcomes: Vec::new(),
             summary: &mut summary,
             owners: &mut owners,
+            tally: judge.as_ref().and_then(|judge| judge.tally(name)),
+            guard: batch.guard,
+            repository,
             attempts: attempts.map(|row| (row.path.clone(), (row.row.seq, row.row.attempts))).collect(),
             now_ms,
         };
         collector.removals(&root)?;
         collector.entries(&root, captures)?;
-        let Collector { changes, deltas, outcomes, .. } = collector;
+        let Collector { changes, deltas, outcomes, tally, .. } = collector;
+        if let (Some(judge), Some(tally)) = (&mut judge, tally)
+            && let Some(loss) = judge.take(name, &tally, batch.files)?
+        {
+            summary.mass_change = Some((name.clone(), loss));
+        }
         metadata::apply(&objects, &sink, parent_tree, name, &changes, &mut edits)?;
         override_outcomes(&mut settlement, outcomes);
         if !deltas.is_empty() {
@@ -175,12 +192,17 @@ pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
         None => sink.write(ObjectType::Tree, b"")?,
     };
     if Some(tree) == parent_tree {
+        if let Some(judge) = judge {
+            judge.remember(None);
+        }
         return Ok(Built::Unchanged(Box::new(settlement), summary));
     }
+    let is_quarantined =
+        summary.mass_change.is_some() && judge.as_ref().is_some_and(guard::Judge::quarantines);
     let commit_time = clock::now();
     let text = message::commit_object(batch, tree, parent, commit_time, &summary)?;
     let commit = pack.add(ObjectKind::Commit, text.as_bytes())?;
-    let tags = message::tags(batch, commit_time)?;
+    let tags = if is_quarantined { Vec::new() } else { message::tags(batch, commit_time)? };
     let finished = pack.finish(pack::Sync::Durable, progress)?;
     let Some(finished) = finished else {
         return Err(Error::new(Kind::Internal, "a commit was written to an empty pack"));
@@ -188,14 +210,16 @@ pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
     fault::point("snapshot:pack-synced");
     summary.pack_bytes = finished.bytes();
     settlement.checkpoint = Some(Checkpoint { commit: raw(commit), at_ms: now_ms, batch: batch.number });
-    let staged = StagedCommit {
-        branch: batch.branch.to_owned(),
-        expected: present_tip.map(raw),
-        commit: raw(commit),
-        pack: finished.into_name(),
-        tags,
-        settlement,
+    if let Some(judge) = judge {
+        judge.remember(Some(commit));
+    }
+    let (branch, expected) = if is_quarantined {
+        (guard::branch::name(repository, batch.instance, commit_time.as_second())?, None)
+    } else {
+        (batch.branch.to_owned(), present_tip.map(raw))
     };
+    let staged =
+        StagedCommit { branch, expected, commit: raw(commit), pack: finished.into_name(), tags, settlement };
     Ok(Built::Commit(Box::new(staged), summary))
 }
 

@@ -10,6 +10,8 @@ use crate::beneath::{self, EntryKind, Look, Unseen};
 use crate::clock::now_ns;
 use crate::content::Capture;
 use crate::error::Result;
+use crate::git::repository::Repository;
+use crate::guard::{Guard, Tally};
 use crate::metadata::{Changes, Mtime, Record};
 use crate::names::RootName;
 use crate::path::RelPath;
@@ -36,6 +38,10 @@ pub(super) struct Collector<'c> {
     pub outcomes: Vec<RowOutcome>,
     pub summary: &'c mut Summary,
     pub owners: &'c mut Owners,
+    /// What is taken away and put, if somebody counts it.
+    pub tally: Option<Tally>,
+    pub guard: Option<Guard<'c>>,
+    pub repository: &'c Repository,
     /// Failed attempts of the batch's rows so far, by path.
     pub attempts: HashMap<RelPath, (u64, u32)>,
     pub now_ms: i64,
@@ -56,6 +62,7 @@ impl Collector<'_> {
                     if recorded.look.kind.has_content() && !look.kind.has_content() =>
                 {
                     self.edits.remove(path.to_git_path(&root.watched.name));
+                    self.count(&root.watched.name, path, Some(&recorded.stored), None)?;
                 }
                 _ => {}
             }
@@ -67,6 +74,7 @@ impl Collector<'_> {
         self.summary.deleted += 1;
         self.edits.remove(path.to_git_path(root));
         self.changes.remove(path);
+        self.count_removal(root, path)?;
         if kind == EntryKind::Directory || self.files.has_below(root, path)? {
             self.deltas.push(FileDelta::RemoveTree(path.clone()));
         } else {
@@ -128,6 +136,9 @@ impl Collector<'_> {
                     Some(_) => self.summary.changed += 1,
                     None => self.summary.added += 1,
                 }
+                let before =
+                    recorded.filter(|record| record.look.kind.has_content()).map(|record| record.stored);
+                self.count(name, path, before.as_ref(), Some(&raw(cleaned.stored)))?;
                 let content = Some((cleaned.stored, cleaned.checksum));
                 self.put(root, path, &cleaned.look, content, cleaned.xattrs, cleaned.recorded_ns)?;
             }
@@ -158,6 +169,7 @@ impl Collector<'_> {
     ) -> Result<()> {
         // Records below a path that is no directory speak of files that the tree loses with this edit.
         if look.kind != EntryKind::Directory && self.files.has_below(&root.watched.name, path)? {
+            self.count_below(&root.watched.name, path)?;
             self.deltas.push(FileDelta::RemoveTree(path.clone()));
         }
         if look.kind == EntryKind::Directory
@@ -221,6 +233,46 @@ impl Collector<'_> {
             device: look.device_numbers(),
             is_mount: look.is_mount,
         }
+    }
+
+    /// Tells who counts what stood at a path and what stands there.
+    fn count(
+        &mut self,
+        root: &RootName,
+        path: &RelPath,
+        before: Option<&[u8; 20]>,
+        after: Option<&[u8; 20]>,
+    ) -> Result<()> {
+        let (Some(tally), Some(guard)) = (&mut self.tally, self.guard) else { return Ok(()) };
+        let is_excused = guard.restores.did(self.repository, root, path, after)?;
+        tally.note(path, before, after, is_excused);
+        Ok(())
+    }
+
+    fn count_removal(&mut self, root: &RootName, path: &RelPath) -> Result<()> {
+        if self.tally.is_none() {
+            return Ok(());
+        }
+        let recorded = self.files.get(root, path)?.filter(|record| record.look.kind.has_content());
+        if let Some(recorded) = recorded {
+            self.count(root, path, Some(&recorded.stored), None)?;
+        }
+        self.count_below(root, path)
+    }
+
+    fn count_below(&mut self, root: &RootName, path: &RelPath) -> Result<()> {
+        let (Some(tally), Some(guard)) = (&mut self.tally, self.guard) else { return Ok(()) };
+        let mut outcome = Ok(());
+        self.files.contents_below(root, path, &mut |path, stored| match guard.restores.did(
+            self.repository,
+            root,
+            &path,
+            None,
+        ) {
+            Ok(is_excused) => tally.note(&path, Some(&stored), None, is_excused),
+            Err(error) => outcome = Err(error),
+        })?;
+        outcome
     }
 
     fn wait(&mut self, root: &RootName, path: &RelPath, failure: Failure) {

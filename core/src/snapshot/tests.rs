@@ -101,6 +101,7 @@ impl Bench {
             large_file: self.limit.bytes,
             number: self.store.reader().checkpoint(&self.name).unwrap().map_or(0, |c| c.batch) + 1,
             threads: 2,
+            guard: None,
         };
         build(&batch, &Progress::new()).unwrap()
     }

@@ -25,7 +25,9 @@ pub use self::take::Waiting;
 pub use self::view::Skipped;
 use super::checkpoints::{Pause, until_key};
 use super::checkpoints::{Settlement, StagedCommit};
-use super::{CHANGES, CHECKPOINTS, FILES, ORDER, PAUSED, STAGED, Store, StoreReader, decode, encode, files};
+use super::{
+    CHANGES, CHECKPOINTS, FILES, ORDER, PAUSED, STAGED, Store, StoreReader, decode, encode, files, guard,
+};
 use crate::clock::left_until;
 use crate::error::Result;
 use crate::names::{RepositoryName, RootName};
@@ -207,7 +209,7 @@ impl RootRows {
 /// The queue's tables with the right to write them.
 #[derive(Debug)]
 pub struct QueueStore {
-    store: Store,
+    pub(super) store: Store,
     next_seq: u64,
     roots: BTreeMap<(RepositoryName, RootName), RootRows>,
 }
@@ -297,7 +299,7 @@ impl QueueStore {
     pub fn unstage(&mut self, repository: &RepositoryName) -> Result<()> {
         self.store.write(|transaction| {
             transaction.open_table(STAGED)?.remove(repository.as_str())?;
-            Ok(())
+            guard::forget_pending(transaction, repository)
         })
     }
 
@@ -326,6 +328,7 @@ impl QueueStore {
                     .open_table(CHECKPOINTS)?
                     .insert(repository.as_str(), encode(checkpoint)?.as_slice())?;
             }
+            guard::open_pending(transaction, repository)?;
             transaction.open_table(STAGED)?.remove(repository.as_str())?;
             Ok(())
         })?;

@@ -282,6 +282,33 @@ impl FilesView {
         self.store.guard(look)
     }
 
+    /// Calls `visit` with each file or link below `path`, at whatever depth, and its stored object.
+    pub fn contents_below(
+        &self,
+        root: &RootName,
+        path: &RelPath,
+        visit: &mut dyn FnMut(RelPath, [u8; 20]),
+    ) -> Result<()> {
+        let own = prefix(&self.repository, root);
+        let separators: &[&[u8]] = if path.is_root() { &[b""] } else { &[&[0], b"/"] };
+        self.store.guard(|| {
+            for separator in separators {
+                let from = [own.as_slice(), path.as_bytes(), separator].concat();
+                let to = after(from.clone());
+                for row in self.table.range(from.as_slice()..to.as_slice())? {
+                    let (key, value) = row?;
+                    let record: FileRecord = decode(value.value())?;
+                    if record.look.kind.has_content()
+                        && let Some(path) = path_of(&key.value()[own.len()..])
+                    {
+                        visit(path, record.stored);
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// The directories below `path`, at whatever depth, that something was mounted on when they were recorded.
     pub fn mounts_below(&self, root: &RootName, path: &RelPath) -> Result<Vec<RelPath>> {
         let own = prefix(&self.repository, root);

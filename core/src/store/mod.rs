@@ -8,6 +8,7 @@
 //! | `checkpoints` | repository | [`checkpoints::Checkpoint`] | [`QueueStore`] |
 //! | `paused` | repository, or repository NUL `until` | since or until when, Unix milliseconds | [`QueueStore`] |
 //! | `files` | repository NUL root NUL directory NUL name | [`files::FileRecord`] | [`QueueStore`] |
+//! | `guard` | repository | [`guard::GuardRecord`] | [`QueueStore`] |
 //! | `remotes` | repository, remote | [`remotes::RemoteRecord`] | that remote's [`RemoteStore`] |
 //! | `push_history` | repository, remote, number | [`remotes::PushRecord`] | that remote's [`RemoteStore`] |
 //! | `meta` | text | format version, running mark, last sequence, configuration checksum | opening, [`QueueStore`] |
@@ -22,6 +23,7 @@
 pub mod changes;
 pub mod checkpoints;
 pub mod files;
+pub mod guard;
 mod handle;
 mod open;
 pub mod remotes;
@@ -57,6 +59,7 @@ pub(crate) const STAGED: TableDefinition<&str, &[u8]> = TableDefinition::new("st
 pub(crate) const CHECKPOINTS: TableDefinition<&str, &[u8]> = TableDefinition::new("checkpoints");
 pub(crate) const PAUSED: TableDefinition<&str, i64> = TableDefinition::new("paused");
 pub(crate) const FILES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("files");
+pub(crate) const GUARD: TableDefinition<&str, &[u8]> = TableDefinition::new("guard");
 pub(crate) const REMOTES: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("remotes");
 pub(crate) const PUSH_HISTORY: TableDefinition<(&str, &str, u64), &[u8]> =
     TableDefinition::new("push_history");

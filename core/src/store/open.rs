@@ -14,7 +14,7 @@ use std::time::Duration;
 use redb::{Database, ReadableDatabase};
 
 use super::{
-    CHANGES, CHECKPOINTS, FILE_NAME, FILES, FORMAT, Inner, META, ORDER, Outcome, PAUSED, PUSH_HISTORY,
+    CHANGES, CHECKPOINTS, FILE_NAME, FILES, FORMAT, GUARD, Inner, META, ORDER, Outcome, PAUSED, PUSH_HISTORY,
     REMOTES, Recovery, STAGED, store_error, store_error_at,
 };
 use crate::error::{Error, Kind, Result};
@@ -136,6 +136,7 @@ fn write_new(state_dir: &Path, cache_bytes: usize) -> Result<PathBuf> {
             transaction.open_table(CHECKPOINTS)?;
             transaction.open_table(PAUSED)?;
             transaction.open_table(FILES)?;
+            transaction.open_table(GUARD)?;
             transaction.open_table(REMOTES)?;
             transaction.open_table(PUSH_HISTORY)?;
         }
@@ -184,6 +185,8 @@ fn open_checked(path: &Path, cache_bytes: usize, check: Check) -> std::result::R
             let mut transaction = database.begin_write()?;
             transaction.set_two_phase_commit(true);
             transaction.open_table(META)?.insert("running", [1u8].as_slice())?;
+            // A version before this table was thought of may have made the file.
+            transaction.open_table(GUARD)?;
             transaction.commit()?;
         }
         Ok((database, sound, format))

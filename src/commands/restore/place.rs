@@ -120,7 +120,7 @@ impl<'w> Source<'w> {
 
     /// Where restores in place are remembered.
     pub fn journals(&self) -> PathBuf {
-        self.looking.state_dir.join("restores")
+        self.looking.state_dir.join(backupbot_core::restore::journal::DIRECTORY)
     }
 
     /// Refuses a directory where a restore would be backed up again, or would change what is watched behind its back.

@@ -70,7 +70,7 @@ fn every_variable_is_read_and_its_mistakes_name_it() {
             lines(&problems)
         );
     }
-    let problems = in_environment(&[("BACKUPBOT_METRICS_LISTEN", "127.0.0.1:1")]).unwrap_err();
+    let problems = in_environment(&[("BACKUPBOT_ADMIN_READ_TOKEN_FILE", "/nowhere/token")]).unwrap_err();
     assert!(problems[0].message.contains("not built yet"), "{}", problems[0]);
 }
 

@@ -31,6 +31,10 @@ pub enum Trouble {
     Elsewhere(Error),
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one a file, on the stack: a box would be an allocation for each"
+)]
 enum Name {
     Guarded(ObjectHasher),
     Plain(PlainObjectHasher),

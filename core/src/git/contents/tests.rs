@@ -186,8 +186,7 @@ fn bytes_that_are_not_as_expected_are_looked_at_again_and_wrong_ones_are_an_erro
     }
     // The whole of another object under that name: its CRC and its own name are right.
     let index = pack.with_extension("idx");
-    let bytes = std::fs::read(&index).unwrap();
-    let mut swapped = bytes.clone();
+    let mut swapped = std::fs::read(&index).unwrap();
     let crcs = 8 + 1024 + 2 * 20;
     for (at, length) in [(crcs, 4), (crcs + 8, 4)] {
         let (one, other) = swapped[at..at + 2 * length].split_at_mut(length);

@@ -1,0 +1,147 @@
+//! What the commits within the window did, read from the repository: after a restart, and wherever else the memory
+//! does not fit.
+//!
+//! Only what differs between a commit and the one before it is read. Of very many commits neighbours are taken together,
+//! so that the cost is bounded by the changes and not by how often somebody committed.
+
+use std::collections::BTreeMap;
+
+use git2::Oid;
+
+use super::restores::Restores;
+use super::tally::Tally;
+use super::window::Window;
+use crate::error::Result;
+use crate::git::repository::{Repository, git_error};
+use crate::names::RootName;
+use crate::path::{RelPath, unescape_component};
+use crate::progress::Progress;
+use crate::snapshot::raw;
+use crate::tree;
+
+/// Steps that are read at most.
+const MOST_STEPS: usize = 256;
+
+struct Past {
+    commit: Oid,
+    parent: Option<Oid>,
+    at_s: i64,
+}
+
+/// What was done to each root of `since` after `start_s`, Unix seconds, and after the commit that stands there.
+pub(super) fn read(
+    repository: &Repository,
+    tip: Oid,
+    start_s: i64,
+    since: &BTreeMap<RootName, Oid>,
+    restores: &Restores,
+    progress: &Progress,
+) -> Result<BTreeMap<RootName, Window>> {
+    let commits = within(repository, tip, start_s, since, progress)?;
+    let mut windows: BTreeMap<RootName, Window> = BTreeMap::new();
+    for (root, begins) in since {
+        // What came after the commit since which the root counts; all, if that is older than the window.
+        let counted = commits.iter().position(|past| past.commit == *begins).unwrap_or(commits.len());
+        let commits = commits.get(..counted).unwrap_or_default();
+        let length = commits.len().div_ceil(MOST_STEPS).max(1);
+        let mut window = Window::default();
+        for group in commits.chunks(length).rev() {
+            progress.check()?;
+            let (Some(newest), Some(oldest)) = (group.first(), group.last()) else { continue };
+            let tally = difference(repository, oldest.parent, newest.commit, root, restores)?;
+            window.take(&tally, newest.at_s);
+        }
+        windows.insert(root.clone(), window);
+    }
+    Ok(windows)
+}
+
+/// How many files of a root are lost between two commits, and how many there were in the older one.
+pub(super) fn lost_between(
+    repository: &Repository,
+    old: Oid,
+    new: Oid,
+    root: &RootName,
+) -> Result<(u64, u64)> {
+    let lost = difference(repository, Some(old), new, root, &Restores::default())?;
+    let mut window = Window::default();
+    window.take(&lost, 0);
+    let objects = repository.objects()?;
+    let top = tree::lookup(&objects, repository.tree_of(old)?, &RelPath::root().to_git_path(root))?;
+    let mut of = 0;
+    tree::diff_paths(&objects, None, top.filter(|top| top.is_tree()).map(|top| top.oid), &mut |_| {
+        of += 1;
+        Ok(())
+    })?;
+    Ok((window.taken_away(), of))
+}
+
+/// The commits after `start_s`, newest first, up to where no root counts any more.
+fn within(
+    repository: &Repository,
+    tip: Oid,
+    start_s: i64,
+    since: &BTreeMap<RootName, Oid>,
+    progress: &Progress,
+) -> Result<Vec<Past>> {
+    let mut commits = Vec::new();
+    let mut counting: Vec<Oid> = since.values().copied().collect();
+    let mut next = Some(tip);
+    while let Some(id) = next {
+        progress.check()?;
+        let fail = |error| git_error(&format!("read commit {id} of"), repository.path(), error);
+        let commit = repository.git().find_commit(id).map_err(fail)?;
+        let at_s = commit.time().seconds();
+        counting.retain(|begins| *begins != id);
+        if at_s <= start_s || counting.is_empty() {
+            // Where a root begins to count, its position has to be found.
+            commits.push(Past { commit: id, parent: None, at_s });
+            break;
+        }
+        next = commit.parent_ids().next();
+        // What a shallow history does not have cannot be compared with.
+        next = next.filter(|parent| repository.has_commit(*parent));
+        commits.push(Past { commit: id, parent: next, at_s });
+    }
+    // The last one is the state that the others are compared with.
+    if commits.last().is_some_and(|past| past.parent.is_none()) {
+        let begins = commits.pop();
+        if let (Some(last), Some(begins)) = (commits.last_mut(), begins) {
+            last.parent = Some(begins.commit);
+        }
+    }
+    Ok(commits)
+}
+
+fn difference(
+    repository: &Repository,
+    old: Option<Oid>,
+    new: Oid,
+    root: &RootName,
+    restores: &Restores,
+) -> Result<Tally> {
+    let objects = repository.objects()?;
+    let top = RelPath::root().to_git_path(root);
+    let directory = |commit: Oid| -> Result<Option<Oid>> {
+        let entry = tree::lookup(&objects, repository.tree_of(commit)?, &top)?;
+        Ok(entry.filter(|entry| entry.is_tree()).map(|entry| entry.oid))
+    };
+    let (old, new) = (old.map(directory).transpose()?.flatten(), directory(new)?);
+    let mut tally = Tally::default();
+    tree::diff_paths(&objects, old, new, &mut |change| {
+        let stored = |entry: Option<tree::Entry>| entry.map(|entry| raw(entry.oid));
+        let (before, after) = (stored(change.old), stored(change.new));
+        if let Some(path) = path_of(change.path).filter(|_| before != after) {
+            let is_excused = restores.did(repository, root, &path, after.as_ref())?;
+            tally.note(&path, before.as_ref(), after.as_ref(), is_excused);
+        }
+        Ok(())
+    })?;
+    Ok(tally)
+}
+
+/// A path below a root, as the user knows it; nothing for what is not the user's.
+fn path_of(stored: &[u8]) -> Option<RelPath> {
+    let parts: Option<Vec<_>> = stored.split(|byte| *byte == b'/').map(unescape_component).collect();
+    RelPath::new(parts?.join(&b'/')).ok()
+}
