@@ -35,6 +35,7 @@ pub const TWINS: &[&str] = &[
     "BACKUPBOT_REMOTE",
     "BACKUPBOT_ADOPT",
     "BACKUPBOT_REPOSITORY",
+    "BACKUPBOT_FOR",
     "BACKUPBOT_WAIT",
     "BACKUPBOT_RESCAN",
     "BACKUPBOT_TIMEOUT",
@@ -79,7 +80,7 @@ pub const TWINS: &[&str] = &[
 ];
 
 /// Commands of the contract that this version does not have yet.
-const UNBUILT: &[&str] = &["reload", "alerts", "roots", "lfs", "keys", "report"];
+const UNBUILT: &[&str] = &["alerts", "roots", "lfs", "keys", "report"];
 
 /// Watches directories and, within a minute of a change, has it in a Git commit on remotes that you own.
 ///
@@ -142,7 +143,9 @@ pub enum Command {
     /// Show what is protected, what is not, and what to do about it
     Status(Scope),
     /// Stop committing and pushing until `resume`; what changes meanwhile is queued
-    Pause(Scope),
+    ///
+    /// With --for it goes on by itself when that time is over, even over restarts.
+    Pause(Pause),
     /// Go on after `pause`, and let halted remotes try again with their present state taken for right
     Resume(Scope),
     /// End a quarantine: the mass change was meant, and the protected branch goes forward to it
@@ -157,6 +160,11 @@ pub enum Command {
     Reject(Scope),
     /// Commit and push everything now, without waiting for quiet files or for backoff
     Flush(Flush),
+    /// Have the running daemon obey a changed configuration, without a restart of what did not change
+    ///
+    /// SIGHUP does the same. Exits with 2 if the configuration has mistakes, which are all named, and with 1 if it
+    /// changes what only a restart can change; then nothing is changed at all.
+    Reload,
     /// Say whether a file is protected, since when, and if not, why not
     Why(Why),
     /// List the snapshots, newest first, or those that changed one path
@@ -259,6 +267,17 @@ pub struct Scope {
     /// Only this repository. Without it: all
     #[arg(long, value_name = "NAME")]
     pub repository: Option<String>,
+}
+
+/// Flags of `pause`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Pause {
+    /// Which repositories.
+    #[command(flatten)]
+    pub scope: Scope,
+    /// Go on by itself after this long, such as 30m, 2h or 3d. Without it: until `resume`
+    #[arg(long = "for", value_name = "DURATION", value_parser = spans::parse_long)]
+    pub lasting: Option<Duration>,
 }
 
 /// Flags of `flush`.

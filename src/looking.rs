@@ -4,6 +4,7 @@
 //! the path that somebody means, [`shown`] writes names and times for people and programs, [`remotes`] asks which remote
 //! has what.
 
+pub mod entry;
 pub mod place;
 pub mod remotes;
 pub mod shown;
@@ -62,6 +63,22 @@ impl<'w> Looking<'w> {
         let state_dir = asking.state_dir.clone();
         let settings = asking.configuration()?;
         let name = choose(world, &state_dir, settings.as_ref(), wanted, path)?;
+        Self::at(world, settings, state_dir, name)
+    }
+
+    /// Opens the repository `name` of a configuration that is in force.
+    pub fn of_daemon(world: &'w World, settings: Settings, name: &str) -> Result<Self, Failure> {
+        let state_dir = settings.config.state_dir.clone();
+        let name = choose(world, &state_dir, Some(&settings), Some(name), None)?;
+        Self::at(world, Some(settings), state_dir, name)
+    }
+
+    fn at(
+        world: &'w World,
+        settings: Option<Settings>,
+        state_dir: PathBuf,
+        name: RepositoryName,
+    ) -> Result<Self, Failure> {
         let directory = repository_path(&state_dir, name.as_str());
         if !directory.exists() {
             return Err(nothing_yet(&name, &state_dir));

@@ -28,6 +28,8 @@ mod output;
 mod press;
 mod race;
 mod recipe;
+mod reload;
+mod restoring;
 mod settings;
 mod shutdown;
 mod spans;

@@ -26,6 +26,7 @@ use backupbot_core::protection::{self, PathReport, StateCounts, Subject};
 use backupbot_core::scan::{Bounds, WatchedRoot};
 use backupbot_core::snapshot;
 use backupbot_core::store::changes::Skipped;
+use backupbot_core::store::checkpoints::Pause;
 use backupbot_core::store::guard::{Approval, Quarantine};
 use backupbot_core::store::{FILE_NAME, Store, StoreReader};
 
@@ -117,12 +118,19 @@ impl Offline {
         Ok(names)
     }
 
-    /// Pauses or resumes.
-    pub fn set_paused(&self, wanted: Option<&str>, paused: bool) -> Result<Vec<RepositoryName>, Failure> {
+    /// Pauses, for some time or until further notice, or resumes.
+    pub fn set_paused(
+        &self,
+        wanted: Option<&str>,
+        paused: bool,
+        lasting: Option<Duration>,
+    ) -> Result<Vec<RepositoryName>, Failure> {
         let names = self.chosen(wanted)?;
         let mut queue = self.store.queue()?;
+        let since_ms = backupbot_actors::seat::now_ms();
+        let until_ms = lasting.map(|lasting| backupbot_actors::control::later_ms(since_ms, lasting));
         for name in &names {
-            queue.set_paused(name, paused.then(backupbot_actors::seat::now_ms))?;
+            queue.set_pause(name, paused.then_some(Pause { since_ms, until_ms }))?;
         }
         Ok(names)
     }
@@ -249,9 +257,12 @@ impl Offline {
         }
         // Nobody else asks for the queue while we hold the lock.
         let pending = self.store.queue()?.row_count(name) as u64;
+        let pause = reader.pause(name, backupbot_actors::seat::now_ms())?;
         let status = RepositoryStatus {
             name: name.clone(),
-            paused: reader.paused_since(name)?.is_some(),
+            paused: pause.is_some(),
+            paused_until: pause
+                .and_then(|pause| Moment::from_unix_seconds(pause.until_ms?.saturating_add(999) / 1000)),
             pending,
             commit,
             trouble,

@@ -176,7 +176,7 @@ fn standings(
 /// refuses at once (paused, a root unavailable) are not waited for.
 fn out_of_reach(control: &Control, reader: &StoreReader, since_ms: i64) -> Result<Option<Vec<String>>> {
     let mut in_vain = Vec::new();
-    for seat in control.seats() {
+    for seat in &control.seats() {
         let name = &seat.settings.name;
         let roots = control.board().roots(name);
         if is_paused(control, seat) || roots.iter().any(|root| root.state == RootState::Unavailable) {
@@ -210,7 +210,7 @@ fn out_of_reach(control: &Control, reader: &StoreReader, since_ms: i64) -> Resul
 /// it since then.
 pub fn reached(control: &Control, reader: &StoreReader, since_ms: i64) -> Result<Flushed> {
     let mut repositories = Vec::new();
-    for seat in control.seats() {
+    for seat in &control.seats() {
         let name = &seat.settings.name;
         let commit = control.board().repository(name).and_then(|status| status.commit);
         let (_, skipped) = reader.skipped(name, 1000)?;

@@ -253,6 +253,24 @@ fn load_file(world: &World, global: &Global, path: PathBuf) -> Result<Settings, 
     checked(loaded, Origin::File(path))
 }
 
+/// Why a configuration was not read again.
+#[derive(Debug)]
+pub enum Again {
+    /// What is wrong with it.
+    Mistakes(Vec<Problem>),
+    /// It does not come to that.
+    Failed(Failure),
+}
+
+/// Reads the configuration again from where it came from.
+pub fn again(world: &World, global: &Global, origin: &Origin) -> Result<Settings, Again> {
+    let loaded = match origin {
+        Origin::File(path) => config::load(path, &world.context(global)),
+        Origin::Flags(flags) => config::from_flags(&flags.watch, &flags.remotes, &world.context(global)),
+    };
+    checked(loaded.map_err(Again::Mistakes)?, origin.clone()).map_err(Again::Failed)
+}
+
 fn from_flags(world: &World, global: &Global, flags: Flags) -> Result<Settings, Failure> {
     let loaded = config::from_flags(&flags.watch, &flags.remotes, &world.context(global))
         .map_err(|problems| Failure::config(&problems))?;

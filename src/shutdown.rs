@@ -30,26 +30,28 @@ pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
-    log: Logger,
 }
 
 impl Signals {
     /// From now on these signals do not end the process by themselves. Must be called within the system.
-    pub fn install(log: &Logger) -> io::Result<Self> {
+    pub fn install() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
-            log: log.clone(),
         })
+    }
+
+    /// A stream of the signals that ask for a reload.
+    pub fn hang_ups(&self) -> io::Result<Signal> {
+        signal(SignalKind::hangup())
     }
 
     /// Completes at the next signal that asks for a stop, with its name.
     pub async fn stop_asked(&mut self) -> &'static str {
         poll_fn(|cx| {
-            while let Poll::Ready(Some(())) = self.hang_up.poll_recv(cx) {
-                warn!(self.log, "SIGHUP: reload is not built yet in this version; restart to have a new configuration obeyed");
-            }
+            // It ends nothing. Who wants to obey it asks for a stream of its own.
+            while let Poll::Ready(Some(())) = self.hang_up.poll_recv(cx) {}
             if self.terminate.poll_recv(cx).is_ready() {
                 return Poll::Ready("SIGTERM");
             }

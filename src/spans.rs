@@ -7,13 +7,26 @@ const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Reads `500ms`, `60s`, `5m`, `1h`; the error is a sentence for the operator.
 pub fn parse(text: &str) -> Result<Duration, String> {
+    parse_up_to(text, LONGEST, "7 days")
+}
+
+fn parse_up_to(text: &str, longest: Duration, shown: &str) -> Result<Duration, String> {
     const WHAT: &str = "expected a duration with its unit, such as 500ms, 60s, 5m or 1h";
     let span: jiff::Span = text.parse().map_err(|_| WHAT.to_owned())?;
     let signed = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| WHAT.to_owned())?;
     match Duration::try_from(signed) {
-        Ok(duration) if duration > LONGEST => Err("a duration here is at most 7 days".to_owned()),
+        Ok(duration) if duration > longest => Err(format!("a duration here is at most {shown}")),
         Ok(duration) => Ok(duration),
         Err(_) => Err("a duration cannot be negative".to_owned()),
+    }
+}
+
+/// The same for what may last longer: up to a year.
+pub fn parse_long(text: &str) -> Result<Duration, String> {
+    const YEAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+    match parse_up_to(text, YEAR, "366 days")? {
+        Duration::ZERO => Err("that is no time at all".to_owned()),
+        duration => Ok(duration),
     }
 }
 
@@ -42,6 +55,8 @@ mod tests {
         for wrong in ["", "60", "soon", "-5s", "1 month", "30d", "s"] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
+        assert_eq!(parse_long("30d"), Ok(Duration::from_secs(30 * 86_400)));
+        assert!(parse_long("400d").is_err() && parse_long("0s").is_err());
     }
 
     #[test]

@@ -21,8 +21,10 @@ use backupbot_core::protection::StateCounts;
 use backupbot_core::store::StoreReader;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::files::shown;
+use crate::http::shapes;
 use crate::output::quoted;
 use crate::spans;
 
@@ -30,7 +32,7 @@ use crate::spans;
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// How everything stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StatusAnswer {
     /// Who backs up.
     pub instance: String,
@@ -44,16 +46,18 @@ pub struct StatusAnswer {
     pub alerts: Vec<Alert>,
     /// What was checked, how it was found, and since when; without a daemon nobody checks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<Object>)]
     pub health: Vec<HealthRow>,
 }
 
 /// A repository.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RepositoryAnswer {
     /// Its own words.
     #[serde(flatten)]
     pub status: RepositoryStatus,
     /// Paths by how far they are on their way.
+    #[schema(value_type = shapes::StateCounts)]
     pub states: StateCounts,
     /// Its roots.
     pub roots: Vec<RootAnswer>,
@@ -61,12 +65,15 @@ pub struct RepositoryAnswer {
     pub remotes: Vec<RemoteView>,
     /// What was last verified of it, here and at its remotes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<Object>)]
     pub verified: Vec<Verified>,
     /// The latest restore drill of each remote, and after it the one that found something which is not known to be well again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<Object>)]
     pub drills: Vec<Drilled>,
     /// When each place is inspected next; known to the daemon.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<Object>)]
     pub inspections: Vec<InspectionStatus>,
 }
 
@@ -134,7 +141,7 @@ fn drill_finding(drilled: &Drilled) -> String {
 }
 
 /// What a root is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RootStanding {
     /// Not looked at yet.
@@ -161,7 +168,7 @@ impl From<RootState> for RootStanding {
 }
 
 /// A root.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RootAnswer {
     /// Its name.
     pub name: String,
@@ -203,7 +210,7 @@ impl From<RootStatus> for RootAnswer {
 }
 
 /// How urgent an alert is; the order is that of the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Something is not protected, or will not be.
@@ -213,7 +220,7 @@ pub enum Severity {
 }
 
 /// Something to look at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Alert {
     /// The kind, the same word each time.
     pub name: String,
@@ -221,6 +228,7 @@ pub struct Alert {
     pub severity: Severity,
     /// Since when, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub since: Option<Moment>,
     /// What is wrong and what to do.
     pub message: String,
@@ -280,6 +288,7 @@ fn complete(seat: &RepositorySeat, view: Option<RepositoryView>, control: &Contr
             let status = RepositoryStatus {
                 name: name.clone(),
                 paused: false,
+                paused_until: None,
                 pending: 0,
                 commit: None,
                 trouble: None,
@@ -437,6 +446,7 @@ pub mod tests {
             status: RepositoryStatus {
                 name: RepositoryName::new("documents").unwrap(),
                 paused: false,
+                paused_until: None,
                 pending: 0,
                 commit: Some("c0ffee00".repeat(5)),
                 trouble: None,

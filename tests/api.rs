@@ -177,6 +177,55 @@ fn a_pause_holds_commits_survives_a_restart_and_loses_nothing() {
 }
 
 #[test]
+fn a_pause_with_an_end_goes_on_by_itself_over_a_restart_too() {
+    let setup = Setup::new();
+    write(&setup.root(), "file", "1");
+    let daemon = setup.start();
+    let api = daemon.api();
+    api.flush();
+    let answer = api.post("/api/v1/pause", &json!({"for": "20s"}));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(answer.json()["repositories"][0]["until"].is_string(), "{}", answer.text());
+    let status = daemon.status_when("paused", |status| status["repositories"][0]["paused"] == true);
+    assert!(status["repositories"][0]["paused_until"].is_string(), "{status:#}");
+    wait_flush(&api, "10s").problem(409);
+    for wrong in [json!({"for": "soon"}), json!({"for": "0s"}), json!({"for": "9000h"}), json!({"for": 7})] {
+        api.post("/api/v1/pause", &wrong).problem(400);
+    }
+    daemon.stop_or_fail();
+
+    write(&setup.root(), "file", "2");
+    let shown = setup.run(&["status"]);
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("PAUSED until"), "{shown:?}");
+    let daemon = setup.start();
+    daemon.status_when("still paused", |status| status["repositories"][0]["paused"] == true);
+    eventually("it goes on by itself", SOON, || {
+        (setup.remote().blob("main", "folder1/file").as_deref() == Some(b"2")).then_some(())
+    });
+    daemon.status_when("no longer paused", |status| status["repositories"][0]["paused"] == false);
+    let output = setup.run(&["pause", "--for", "2h"]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("paused for 2 h, until"), "{output:?}");
+    assert_eq!(setup.run(&["resume"]).status.code(), Some(0));
+    daemon.api().flush();
+}
+
+#[test]
+fn children_are_a_tree_with_their_states() {
+    let setup = Setup::new();
+    let daemon = setup.start();
+    daemon.api().flush();
+    let children = daemon.api().get("/api/v1/children").json()["children"].as_array().unwrap().clone();
+    for child in &children {
+        let parent = &child["parent"];
+        assert!(parent.is_null() || children.iter().any(|other| other["id"] == *parent), "{child}");
+        assert_eq!(child["state"], "running", "{child}");
+        assert!(child["restarts"].is_u64() && child["since"].is_string(), "{child}");
+    }
+    let pusher = children.iter().find(|child| child["name"] == "pusher usb").unwrap();
+    assert_eq!(pusher["parent"], "repository documents");
+}
+
+#[test]
 fn a_flush_answers_only_when_everything_is_there() {
     let setup = Setup::new();
     let daemon = setup.start();

@@ -18,6 +18,10 @@ mod support;
 
 mod adoption;
 mod api;
+mod api_fuzz;
+mod api_history;
+mod api_reload;
+mod api_robust;
 mod audit;
 mod cli;
 #[cfg(feature = "fault-points")]

@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 
 use self::cycle::{Cycle, CycleEnd};
 use self::start::Start;
-use crate::board::RepositoryStatus;
+use crate::board::{Moment, RepositoryStatus};
 use crate::housekeeping::Housekeeper;
 use crate::job::{self, JobOutcome};
 use crate::messages::{CommitUpTo, PauseChanged, Refusal, WaitingNow, Wake};
@@ -394,6 +394,9 @@ impl Committer {
         self.seat.common.board.publish_repository(RepositoryStatus {
             name: self.seat.settings.name.clone(),
             paused: now.paused_since_ms.is_some(),
+            paused_until: now
+                .paused_until_ms
+                .and_then(|ms| Moment::from_unix_seconds(ms.saturating_add(999) / 1000)),
             pending: now.waiting.rows as u64,
             commit: self.tip.map(|tip| tip.to_string()),
             trouble: self.trouble.clone(),

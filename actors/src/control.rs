@@ -4,6 +4,7 @@
 //! and the store, so they are there whatever the actors do; only a flush waits for them.
 
 mod quarantine;
+mod rearrange;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,6 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::Addr;
+use backupbot_core::audit::Audit;
 use backupbot_core::error::Error;
 use backupbot_core::git::repository::Repository;
 use backupbot_core::names::{RemoteName, RepositoryName};
@@ -21,6 +23,7 @@ use backupbot_core::snapshot;
 use base64::Engine as _;
 use git2::Oid;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use self::quarantine::refuse_in_quarantine;
 pub use self::quarantine::{Decided, in_quarantine};
@@ -28,8 +31,9 @@ use crate::board::{Board, ChildState, Moment, RemoteState, RemoteView, Repositor
 use crate::committer::Committer;
 use crate::lag;
 use crate::messages::{BarrierReached, CommitUpTo, PauseChanged, PushNow, Refusal, ResumeRemote, SetPaused};
-use crate::seat::{Common, RepositorySeat};
-use crate::supervision::ChildId;
+use crate::root::Root;
+use crate::seat::{Common, RepositorySeat, Seats};
+use crate::supervision::{ChildId, Place};
 
 /// The exact bytes in base64, where the text for people had to lose something.
 pub fn exact_if_lossy(bytes: &[u8]) -> Option<String> {
@@ -37,15 +41,21 @@ pub fn exact_if_lossy(bytes: &[u8]) -> Option<String> {
     (!is_exact).then(|| base64::engine::general_purpose::STANDARD.encode(bytes))
 }
 
+/// So much later, Unix milliseconds.
+pub fn later_ms(from_ms: i64, by: Duration) -> i64 {
+    from_ms.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX))
+}
+
 /// The handle. Clones are the same.
 #[derive(Clone)]
 pub struct Control {
     common: Common,
-    seats: Vec<Arc<RepositorySeat>>,
+    seats: Seats,
+    root: Place<Root>,
 }
 
 /// A path that a flush could not protect.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SkippedPath {
     /// Its root.
     pub root: String,
@@ -59,7 +69,7 @@ pub struct SkippedPath {
 }
 
 /// A remote after a flush.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FlushedRemote {
     /// Its name.
     pub name: String,
@@ -72,7 +82,7 @@ pub struct FlushedRemote {
 }
 
 /// A repository after a flush.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FlushedRepository {
     /// Its name.
     pub name: String,
@@ -85,7 +95,7 @@ pub struct FlushedRepository {
 }
 
 /// The answer to a flush.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Flushed {
     /// By repository.
     pub repositories: Vec<FlushedRepository>,
@@ -111,8 +121,8 @@ impl From<Error> for ControlError {
 }
 
 impl Control {
-    pub(crate) fn new(common: Common, seats: Vec<Arc<RepositorySeat>>) -> Self {
-        Self { common, seats }
+    pub(crate) fn new(common: Common, seats: Seats, root: Place<Root>) -> Self {
+        Self { common, seats, root }
     }
 
     /// The state directory.
@@ -120,19 +130,25 @@ impl Control {
         &self.common.state_dir
     }
 
+    /// What was done by somebody's order is written there.
+    pub fn audit(&self) -> &Audit {
+        &self.common.audit
+    }
+
     /// What everybody published.
     pub fn board(&self) -> &Board {
         &self.common.board
     }
 
-    /// The repositories.
-    pub fn seats(&self) -> &[Arc<RepositorySeat>] {
-        &self.seats
+    /// The repositories, as they are configured now.
+    pub fn seats(&self) -> Vec<Arc<RepositorySeat>> {
+        self.seats.now()
     }
 
     fn chosen(&self, name: Option<&str>) -> Result<Vec<Arc<RepositorySeat>>, ControlError> {
-        let Some(name) = name else { return Ok(self.seats.clone()) };
-        let found = self.seats.iter().find(|seat| seat.settings.name.as_str() == name);
+        let Some(name) = name else { return Ok(self.seats()) };
+        let seats = self.seats();
+        let found = seats.iter().find(|seat| seat.settings.name.as_str() == name);
         found
             .map(|seat| vec![seat.clone()])
             .ok_or_else(|| ControlError::Unknown(format!("there is no repository {name:?}")))
@@ -182,7 +198,8 @@ impl Control {
             let why = child.last_exit.map_or_else(String::new, |exit| format!(": {}", exit.reason));
             remote.reason = Some(format!("its pusher is down{why}"));
         }
-        let Some(seat) = self.seats.iter().find(|seat| seat.settings.name == *repository) else {
+        let seats = self.seats();
+        let Some(seat) = seats.iter().find(|seat| seat.settings.name == *repository) else {
             return Ok(());
         };
         let record = self.common.store.reader().remote(repository, &remote.name)?.unwrap_or_default();
@@ -193,7 +210,8 @@ impl Control {
 
     fn count_states(&self, view: &RepositoryView) -> Result<StateCounts, Error> {
         let name = &view.repository.name;
-        let Some(seat) = self.seats.iter().find(|seat| seat.settings.name == *name) else {
+        let seats = self.seats();
+        let Some(seat) = seats.iter().find(|seat| seat.settings.name == *name) else {
             return Ok(StateCounts::default());
         };
         let reader = self.common.store.reader();
@@ -216,7 +234,7 @@ impl Control {
 
     /// Where a file stands on its way to the remotes, and why. `path` is absolute, or `<root>/rel`.
     pub fn why(&self, path: &[u8]) -> Result<PathReport, ControlError> {
-        for seat in &self.seats {
+        for seat in &self.seats() {
             let Some((root, rel)) = protection::locate(&seat.roots, path) else { continue };
             let root: &WatchedRoot = root;
             let remotes: Vec<RemoteName> =
@@ -242,6 +260,26 @@ impl Control {
         remote: Option<&str>,
         paused: bool,
     ) -> Result<Vec<RepositoryName>, ControlError> {
+        self.set_paused_until(repository, remote, paused, None).await
+    }
+
+    /// Pauses a repository, or all, for some time: it then goes on by itself, over restarts too.
+    pub async fn pause_for(
+        &self,
+        repository: Option<&str>,
+        lasting: Duration,
+    ) -> Result<Vec<RepositoryName>, ControlError> {
+        let until_ms = later_ms(crate::seat::now_ms(), lasting);
+        self.set_paused_until(repository, None, true, Some(until_ms)).await
+    }
+
+    async fn set_paused_until(
+        &self,
+        repository: Option<&str>,
+        remote: Option<&str>,
+        paused: bool,
+        until_ms: Option<i64>,
+    ) -> Result<Vec<RepositoryName>, ControlError> {
         let seats = self.chosen(repository)?;
         if let Some(remote) = remote {
             let known = |seat: &RepositorySeat| seat.pushers.keys().any(|name| name.as_str() == remote);
@@ -251,7 +289,7 @@ impl Control {
         }
         for seat in &seats {
             let queue = self.common.queue.address_of("queue").map_err(ControlError::Refused)?;
-            let message = SetPaused { repository: seat.settings.name.clone(), paused };
+            let message = SetPaused { repository: seat.settings.name.clone(), paused, until_ms };
             match queue.send(message).await {
                 Ok(answer) => answer?,
                 Err(_) => return Err(ControlError::Refused("the queue is not running".to_owned())),
@@ -451,7 +489,7 @@ fn explain(refusal: &Refusal) -> String {
 }
 
 /// An actor that is being restarted is waited for; whoever waits sets the deadline.
-async fn present<A: actix::Actor>(place: &crate::supervision::Place<A>) -> Addr<A> {
+async fn present<A: actix::Actor>(place: &Place<A>) -> Addr<A> {
     loop {
         if let Some(address) = place.address() {
             return address;

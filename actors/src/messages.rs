@@ -83,6 +83,8 @@ pub struct WaitingNow {
     pub waiting: Waiting,
     /// Since when the repository is paused, Unix milliseconds.
     pub paused_since_ms: Option<i64>,
+    /// When the pause ends by itself, Unix milliseconds.
+    pub paused_until_ms: Option<i64>,
     /// The latest change accepted so far, of any repository.
     pub highest_seq: u64,
 }
@@ -159,6 +161,8 @@ pub struct SetPaused {
     pub repository: RepositoryName,
     /// Paused or not.
     pub paused: bool,
+    /// When the pause ends by itself, Unix milliseconds.
+    pub until_ms: Option<i64>,
 }
 
 /// What the guard against mass changes must not forget.

@@ -10,20 +10,19 @@
 use actix::{Actor, ActorContext, Context, Handler};
 use backupbot_core::error::Error;
 use backupbot_core::fault;
-use backupbot_core::names::RepositoryName;
 use backupbot_core::path::RelPath;
 use backupbot_core::progress::Progress;
 use backupbot_core::snapshot::raw;
 use backupbot_core::store::changes::Reach;
+use backupbot_core::store::checkpoints::Pause;
 use backupbot_core::store::guard::Approval;
 use backupbot_core::store::{QueueStore, Store};
-use std::collections::BTreeMap;
 
 use crate::messages::{
     Answer, ClockWentBack, CountUnsettled, DistrustFiles, Enqueue, GuardNote, LookAtWaiting, NoteOfGuard,
     SetPaused, Settle, Stage, TakeBatch, Unstage, WaitingNow,
 };
-use crate::seat::now_ms;
+use crate::seat::{Seats, now_ms};
 use crate::supervision::ExitHandle;
 use backupbot_core::names::RootName;
 use backupbot_core::store::changes::TakenRow;
@@ -34,23 +33,19 @@ pub struct Queue {
     store: Store,
     /// Absent after a failed transaction.
     tables: Option<QueueStore>,
-    roots: BTreeMap<RepositoryName, Vec<RootName>>,
+    seats: Seats,
 }
 
 impl Queue {
     /// Loads the queue's tables; blocks, so it is called on the queue's own thread.
-    pub fn build(
-        exit: ExitHandle,
-        store: &Store,
-        roots: BTreeMap<RepositoryName, Vec<RootName>>,
-    ) -> Result<Self, Error> {
+    pub fn build(exit: ExitHandle, store: &Store, seats: Seats) -> Result<Self, Error> {
         fault::point("actor:queue:build");
         let tables = match store.queue() {
             Err(error) if store.is_damaged() => return Err(error),
             // A disk that is full or failing now is asked again with the first message.
             tables => tables.ok(),
         };
-        Ok(Self { exit, store: store.clone(), tables, roots })
+        Ok(Self { exit, store: store.clone(), tables, seats })
     }
 
     /// Blocks on the database where supervision can see it.
@@ -104,9 +99,11 @@ impl Handler<LookAtWaiting> for Queue {
 
     fn handle(&mut self, message: LookAtWaiting, ctx: &mut Self::Context) -> Self::Result {
         self.blocking(ctx, "look", |store| {
+            let pause = store.reader().pause(&message.repository, now_ms())?;
             Ok(WaitingNow {
                 waiting: store.waiting(&message.repository, now_ms(), message.up_to)?,
-                paused_since_ms: store.reader().paused_since(&message.repository)?,
+                paused_since_ms: pause.map(|pause| pause.since_ms),
+                paused_until_ms: pause.and_then(|pause| pause.until_ms),
                 highest_seq: store.highest_seq(),
             })
         })
@@ -159,7 +156,9 @@ impl Handler<DistrustFiles> for Queue {
     type Result = Answer<()>;
 
     fn handle(&mut self, message: DistrustFiles, ctx: &mut Self::Context) -> Self::Result {
-        let roots = self.roots.get(&message.0).cloned().unwrap_or_default();
+        let seat = self.seats.now().into_iter().find(|seat| seat.settings.name == message.0);
+        let roots: Vec<RootName> =
+            seat.iter().flat_map(|seat| seat.roots.iter().map(|root| root.name.clone())).collect();
         self.blocking(ctx, "distrust", |store| {
             store.distrust_files(&message.0)?;
             for root in &roots {
@@ -184,7 +183,8 @@ impl Handler<SetPaused> for Queue {
 
     fn handle(&mut self, message: SetPaused, ctx: &mut Self::Context) -> Self::Result {
         self.blocking(ctx, "pause", |store| {
-            store.set_paused(&message.repository, message.paused.then(now_ms))
+            let pause = message.paused.then(|| Pause { since_ms: now_ms(), until_ms: message.until_ms });
+            store.set_pause(&message.repository, pause)
         })
     }
 }

@@ -4,16 +4,19 @@
 //! The repositories run only while the queue does. When the queue, or a supervisor, fails more often than its
 //! policy allows, the root gives up and the process ends with an exit code of its own, so that whatever started
 //! it starts it afresh.
+//!
+//! A start is a reload from the empty configuration: [`seats_of`] and [`Root::add`] serve both.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, Context};
+use actix::{Actor, Context, Handler, Message};
 use backupbot_core::audit::Audit;
+use backupbot_core::config::diff::Diff;
 use backupbot_core::config::{Alerts, Config};
 use backupbot_core::ignore::IgnoreRules;
+use backupbot_core::names::RepositoryName;
 use backupbot_core::scan::{Bounds, WatchedRoot};
 use backupbot_core::store::Store;
 use slog::{Logger, warn};
@@ -25,7 +28,7 @@ use crate::inspector::Inspector;
 use crate::measure;
 use crate::queue::Queue;
 use crate::repository::{RepositorySupervisor, hang_after};
-use crate::seat::{Common, RepositorySeat};
+use crate::seat::{Common, RepositorySeat, Seats};
 use crate::supervision::{
     ChildSpec, Children, ExitHandle, Place, RestartPolicy, Spawned, Supervising, spawn, spawn_on_own_thread,
 };
@@ -36,7 +39,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(40);
 /// The actor.
 pub struct Root {
     common: Common,
-    seats: Vec<Arc<RepositorySeat>>,
+    seats: Seats,
     limits: Alerts,
     children: Children,
 }
@@ -51,44 +54,82 @@ impl Actor for Root {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let roots: BTreeMap<_, Vec<_>> = self
-            .seats
-            .iter()
-            .map(|seat| {
-                (seat.settings.name.clone(), seat.roots.iter().map(|root| root.name.clone()).collect())
-            })
-            .collect();
-        let common = self.common.clone();
+        let (common, seats) = (self.common.clone(), self.seats.clone());
         let queue = ChildSpec::new("queue", "queue", move |exit| {
-            let (store, roots) = (common.store.clone(), roots.clone());
-            let build = move |exit| Queue::build(exit, &store, roots).map_err(|error| error.to_string());
+            let (store, seats) = (common.store.clone(), seats.clone());
+            let build = move |exit| Queue::build(exit, &store, seats).map_err(|error| error.to_string());
             Ok::<_, String>(spawn_on_own_thread(exit, build)?.at(&common.queue))
         });
         self.children.add(queue.rank(1).rest_for_one().policy(RestartPolicy::escalating()));
-        for seat in &self.seats {
-            let seat = seat.clone();
-            let name = format!("repository {}", seat.settings.name);
-            let repository = ChildSpec::new("repository", name, move |exit| {
-                let seat = seat.clone();
-                Ok::<_, String>(spawn(exit, |exit| RepositorySupervisor::new(seat, &exit)))
-            });
-            self.children.add(repository.rank(2).stop_within(STOP_WITHIN).hang_after(None));
+        for seat in self.seats.now() {
+            self.add(seat);
         }
+        self.attend();
+        self.children.attach(ctx);
+    }
+}
+
+impl Root {
+    /// Starts a repository, in the place of one of the same name if there is one: that is stopped first.
+    fn add(&mut self, seat: Arc<RepositorySeat>) {
+        let repository = ChildSpec::new("repository", child_name(&seat.settings.name), move |exit| {
+            let seat = seat.clone();
+            Ok::<_, String>(spawn(exit, |exit| RepositorySupervisor::new(seat, &exit)))
+        });
+        self.children.add(repository.rank(2).stop_within(STOP_WITHIN).hang_after(None));
+    }
+}
+
+impl Root {
+    /// Starts those who look after all repositories, or stops and starts them: they know what was configured when they
+    /// began, and nothing waits for them.
+    fn attend(&mut self) {
         let (common, seats) = (self.common.clone(), self.seats.clone());
         let inspector = ChildSpec::new("inspector", "inspector", move |exit| {
-            let (common, seats) = (common.clone(), seats.clone());
+            let (common, seats) = (common.clone(), seats.now());
             Ok::<_, String>(spawn(exit, |exit| Inspector::new(common, seats, &exit)))
         });
         self.children.add(inspector.rank(3).policy(RestartPolicy::parking()).hang_after(Some(hang_after())));
         let (seats, limits) = (self.seats.clone(), self.limits.clone());
         let (board, log) = (self.common.board.clone(), self.common.log.clone());
         let health = ChildSpec::new("health", "health", move |exit| {
-            let (seats, limits, board, log) = (seats.clone(), limits.clone(), board.clone(), log.clone());
+            let (seats, limits, board, log) = (seats.now(), limits.clone(), board.clone(), log.clone());
             Ok::<_, String>(spawn(exit, |exit| HealthChecker::new(seats, limits, &board, &log, &exit)))
         });
         self.children.add(health.rank(3));
-        self.children.attach(ctx);
     }
+}
+
+impl Handler<Rearrange> for Root {
+    type Result = ();
+
+    fn handle(&mut self, message: Rearrange, _: &mut Self::Context) {
+        for name in &message.removed {
+            self.children.remove(&child_name(name));
+        }
+        for seat in message.anew {
+            self.add(seat);
+        }
+        self.limits = message.limits;
+        self.attend();
+    }
+}
+
+/// Makes the tree what another configuration asks for. Repositories that it does not name run on untouched.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Rearrange {
+    /// Repositories that are stopped and forgotten.
+    pub removed: Vec<RepositoryName>,
+    /// Repositories that are started, or stopped and started.
+    pub anew: Vec<Arc<RepositorySeat>>,
+    /// When to raise the alarm.
+    pub limits: Alerts,
+}
+
+/// The name of a repository's supervisor among the children of the root.
+pub(crate) fn child_name(repository: &RepositoryName) -> String {
+    format!("repository {repository}")
 }
 
 /// Starts the tree that `config` describes. Must be called within an actix system; the returned root must be
@@ -110,21 +151,36 @@ pub fn start(
         log: log.clone(),
         queue: Place::new(),
     };
-    let seats: Vec<Arc<RepositorySeat>> = config
-        .repositories
-        .iter()
-        .map(|settings| Arc::new(seat_of(&common, config.limits.repository_size, settings, log)))
-        .collect();
-    let control = Control::new(common.clone(), seats.clone());
-    for settings in &config.repositories {
-        measure::begin(settings);
-    }
+    let seats = Seats::default();
+    seats.put(seats_of(&common, config, &Diff::from_nothing(config), &[]));
+    let place = Place::new();
+    let control = Control::new(common.clone(), seats.clone(), place.clone());
     let limits = config.alerts.clone();
     let root = spawn(ExitHandle::topmost(), |exit| {
         let children = Children::new(&exit, board, log);
         Root { common, seats, limits, children }
     });
-    (root, control)
+    (root.at(&place), control)
+}
+
+/// The seats that `config` asks for: new ones for what `diff` names, those of `present` for the rest.
+pub(crate) fn seats_of(
+    common: &Common,
+    config: &Config,
+    diff: &Diff,
+    present: &[Arc<RepositorySeat>],
+) -> Vec<Arc<RepositorySeat>> {
+    let seats = config.repositories.iter().map(|settings| {
+        let kept = present.iter().find(|seat| seat.settings.name == settings.name);
+        match kept.filter(|_| !diff.concerns(&settings.name)) {
+            Some(seat) => seat.clone(),
+            None => {
+                measure::begin(settings);
+                Arc::new(seat_of(common, config.limits.repository_size, settings, &common.log))
+            }
+        }
+    });
+    seats.collect()
 }
 
 /// Where a repository's bare Git repository stands.

@@ -48,6 +48,21 @@ pub struct Common {
     pub queue: Place<Queue>,
 }
 
+/// The repositories of the configuration in force; clones are the same.
+#[derive(Clone, Default)]
+pub struct Seats(Arc<Mutex<Vec<Arc<RepositorySeat>>>>);
+
+impl Seats {
+    /// Those of now, in the order of the configuration.
+    pub fn now(&self) -> Vec<Arc<RepositorySeat>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn put(&self, seats: Vec<Arc<RepositorySeat>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = seats;
+    }
+}
+
 /// Work done since the start, for progress bars.
 #[derive(Debug, Default)]
 pub struct Activity {

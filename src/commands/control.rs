@@ -1,29 +1,52 @@
-//! `backupbot pause`, `resume`, `approve`, `reject` and `flush`: wishes to the running daemon, or to the next one.
+//! `backupbot pause`, `resume`, `reload`, `approve`, `reject` and `flush`: wishes to the running daemon, or to the next one.
 
 use std::time::Duration;
 
+use backupbot_actors::board::Moment;
 use backupbot_actors::control::{Decided, Flushed};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::cli::{Flush, Global, Scope};
+use crate::cli::{Flush, Global, Pause, Scope};
 use crate::client::{self, Reach};
 use crate::exit::{Exit, Failure};
 use crate::http::paused_answer;
 use crate::offline;
 use crate::output;
 use crate::settings::World;
+use crate::spans;
 
-pub fn set_paused(world: &World, global: &Global, scope: &Scope, paused: bool) -> Result<Exit, Failure> {
+/// A reload waits for what it replaces.
+const RELOAD_WITHIN: Duration = Duration::from_secs(60);
+
+pub fn pause(world: &World, global: &Global, pause: &Pause) -> Result<Exit, Failure> {
+    set_paused(world, global, &pause.scope, true, pause.lasting)
+}
+
+pub fn resume(world: &World, global: &Global, scope: &Scope) -> Result<Exit, Failure> {
+    set_paused(world, global, scope, false, None)
+}
+
+fn set_paused(
+    world: &World,
+    global: &Global,
+    scope: &Scope,
+    paused: bool,
+    lasting: Option<Duration>,
+) -> Result<Exit, Failure> {
     let (path, word) = if paused { ("/pause", "paused") } else { ("/resume", "resumed") };
     let (answer, runs) = match client::reach(world, global)? {
         Reach::Daemon(client) => {
-            let wish = json!({"repository": scope.repository});
+            let mut wish = json!({"repository": scope.repository});
+            if let Some(lasting) = lasting {
+                wish["for"] = json!(format!("{}ms", lasting.as_millis()));
+            }
             (client.post(path, &wish, Duration::ZERO)?.ok()?, true)
         }
         Reach::Nobody(asking) => {
             let offline = offline::open(world, *asking, if paused { "pause" } else { "resume" }, true)?;
-            let names = offline.set_paused(scope.repository.as_deref(), paused)?;
-            (paused_answer(names.iter().map(|name| name.as_str()), paused), false)
+            let names = offline.set_paused(scope.repository.as_deref(), paused, lasting)?;
+            let until = lasting.map(|lasting| Moment::now().later_by(lasting));
+            (paused_answer(names.iter().map(|name| name.as_str()), paused, until), false)
         }
     };
     if global.json {
@@ -34,12 +57,43 @@ pub fn set_paused(world: &World, global: &Global, scope: &Scope, paused: bool) -
         answer["repositories"].as_array().into_iter().flatten().filter_map(|row| row["name"].as_str());
     for name in names {
         let hint = match (paused, runs) {
+            (true, _) if lasting.is_some() => {
+                "changes are queued; it goes on by itself, or with `backupbot resume`"
+            }
             (true, true) => "changes are queued until `backupbot resume`",
             (true, false) => "no daemon is running; the next one starts paused",
             (false, true) => "what was queued is committed and pushed now",
             (false, false) => "no daemon is running; start it with `backupbot run`",
         };
-        output::answer(&format!("{name}: {word}; {hint}"))?;
+        let until = lasting.map_or_else(String::new, |lasting| {
+            format!(" for {}, until {}", spans::in_words(lasting.as_secs()), Moment::now().later_by(lasting))
+        });
+        output::answer(&format!("{name}: {word}{until}; {hint}"))?;
+    }
+    Ok(Exit::Done)
+}
+
+pub fn reload(world: &World, global: &Global) -> Result<Exit, Failure> {
+    let client = match client::reach(world, global)? {
+        Reach::Daemon(client) => client,
+        Reach::Nobody(asking) => {
+            let remedy = "`backupbot check` looks for mistakes; the next start obeys what is there then";
+            return Err(offline::no_daemon(&asking.state_dir, remedy));
+        }
+    };
+    let answer = client.post("/reload", &json!({}), RELOAD_WITHIN)?;
+    if global.json {
+        output::json(&answer.body)?;
+    }
+    if answer.status == 422 {
+        let mut lines =
+            vec!["the daemon keeps the configuration that it has; the new one cannot be obeyed:".to_owned()];
+        lines.extend(answer.body["problems"].as_array().into_iter().flatten().map(mistake));
+        return Err(Failure { exit: Exit::Usage, lines });
+    }
+    let body = answer.ok()?;
+    if !global.json {
+        output::answer(&reloaded(&body))?;
     }
     Ok(Exit::Done)
 }
@@ -98,6 +152,42 @@ pub fn decide(world: &World, global: &Global, scope: &Scope, decision: Decision)
         output::answer(&line)?;
     }
     Ok(Exit::Done)
+}
+
+fn mistake(problem: &Value) -> String {
+    let text = |member: &str| problem[member].as_str().unwrap_or_default().to_owned();
+    let parts = [text("place"), text("field"), text("message")];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
+}
+
+/// What changed, a line each.
+fn reloaded(body: &Value) -> String {
+    let names = |list: &Value| -> Vec<String> {
+        list.as_array().into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect()
+    };
+    let mut lines = Vec::new();
+    let repositories = &body["repositories"];
+    for (member, words) in
+        [("added", "is new and watched now"), ("removed", "is no longer watched; its history stays")]
+    {
+        lines.extend(names(&repositories[member]).iter().map(|name| format!("{name}: {words}")));
+    }
+    for changed in repositories["changed"].as_array().into_iter().flatten() {
+        let mut parts = Vec::new();
+        for (kind, word) in [("roots", "root"), ("remotes", "remote")] {
+            for what in ["added", "removed", "changed"] {
+                parts.extend(names(&changed[kind][what]).iter().map(|name| format!("{word} {name} {what}")));
+            }
+        }
+        parts.extend((changed["settings"] == true).then(|| "settings changed".to_owned()));
+        lines.push(format!("{}: {}", changed["name"].as_str().unwrap_or_default(), parts.join(", ")));
+    }
+    lines.extend(names(&body["fields"]).iter().map(|field| format!("{field}: changed")));
+    if lines.is_empty() {
+        lines.push("nothing has changed".to_owned());
+    }
+    lines.extend(names(&body["warnings"]).iter().map(|warning| format!("warning: {warning}")));
+    lines.join("\n")
 }
 
 pub fn flush(world: &World, global: &Global, flush: &Flush) -> Result<Exit, Failure> {

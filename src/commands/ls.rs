@@ -6,17 +6,14 @@ use backupbot_core::metadata::{EntryKind, Record};
 use backupbot_core::names::RootName;
 use backupbot_core::path::RelPath;
 use backupbot_core::tree::MODE_EXECUTABLE;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 
 use crate::cli::Global;
 use crate::cli::look::Ls;
 use crate::exit::{Exit, Failure};
-use crate::looking::{Looking, Remarks, shown};
+use crate::looking::{Looking, Remarks, entry, shown};
 use crate::output::{self, Lines};
 use crate::settings::World;
-
-/// No link that a system takes has a longer target.
-const LONGEST_TARGET: usize = 4096;
 
 pub fn ls(world: &World, global: &Global, arguments: &Ls) -> Result<Exit, Failure> {
     let path = arguments.path.as_deref();
@@ -149,10 +146,10 @@ impl Listing<'_, '_, '_> {
         node: &Node,
         record: Option<&Record>,
     ) -> Result<(), Failure> {
-        let target = (node.kind == EntryKind::Symlink).then(|| self.target(node)).flatten();
-        let size = self.size(node, record);
+        let target = entry::target(self.objects, node);
+        let size = entry::size(self.objects, node, record);
         if self.json {
-            return self.lines.json(&document(root, path, node, record, size, target.as_deref()));
+            return self.lines.json(&entry::document(root, path, node, record, size, target.as_deref()));
         }
         let owner = record.map_or_else(|| "-".to_owned(), owner);
         let zone = self.looking.now.time_zone();
@@ -181,20 +178,6 @@ impl Listing<'_, '_, '_> {
                 _ => "-".to_owned(),
             }
         ))
-    }
-
-    fn size(&self, node: &Node, record: Option<&Record>) -> Option<u64> {
-        let recorded = record.and_then(|record| record.size);
-        recorded.or_else(|| {
-            let entry = node.entry.filter(|_| node.kind.has_content())?;
-            self.objects.read_header(entry.oid).ok().map(|(size, _)| size as u64)
-        })
-    }
-
-    fn target(&self, node: &Node) -> Option<Vec<u8>> {
-        let oid = node.entry?.oid;
-        let (size, _) = self.objects.read_header(oid).ok()?;
-        (size <= LONGEST_TARGET).then(|| self.objects.read(oid).ok())?.map(|object| object.data().to_vec())
     }
 }
 
@@ -233,47 +216,6 @@ fn mode(node: &Node, record: Option<&Record>) -> String {
         });
     }
     text
-}
-
-fn document(
-    root: &RootName,
-    path: &RelPath,
-    node: &Node,
-    record: Option<&Record>,
-    size: Option<u64>,
-    target: Option<&[u8]>,
-) -> Map<String, Value> {
-    let mut document = Map::new();
-    shown::put_path(&mut document, "path", root, path);
-    let mut put = |key: &str, value: Value| drop(document.insert(key.to_owned(), value));
-    put("kind", json!(node.kind.as_str()));
-    put("size", json!(size));
-    put("object", json!(node.entry.filter(|_| node.kind.has_content()).map(|entry| entry.oid.to_string())));
-    if let Some(record) = record {
-        put("mode", json!(format!("{:04o}", record.mode)));
-        put("uid", json!(record.uid));
-        put("gid", json!(record.gid));
-        put("user", json!(record.user));
-        put("group", json!(record.group));
-        put("mtime", json!(shown::timestamp(record.mtime).map(|mtime| mtime.to_string())));
-        if let Some(blake3) = record.blake3 {
-            put("blake3", json!(blake3.iter().map(|byte| format!("{byte:02x}")).collect::<String>()));
-        }
-        if !record.xattrs.is_empty() {
-            let names: Vec<_> = record.xattrs.keys().map(|name| String::from_utf8_lossy(name)).collect();
-            put("xattrs", json!(names));
-        }
-        if let Some(link) = &record.hard_link {
-            put("hard_link", json!(link));
-        }
-        if let Some(device) = record.device {
-            put("device", json!(device));
-        }
-    }
-    if let Some(target) = target {
-        shown::put_bytes(&mut document, "target", target);
-    }
-    document
 }
 
 #[cfg(test)]

@@ -19,6 +19,11 @@ mod status;
 mod verify;
 mod why;
 
+/// What a restore over the API shares with the command.
+pub mod restoring {
+    pub use super::restore::{Source, follow, real_path, selection};
+}
+
 use crate::cli::{Command, Invocation};
 use crate::exit::{Exit, Failure};
 use crate::settings::World;
@@ -31,8 +36,9 @@ pub fn obey(world: &World, invocation: &Invocation) -> Result<Exit, Failure> {
         Command::Once(once) => once::once(world, invocation, once),
         Command::Check => check::check(world, global),
         Command::Status(scope) => status::status(world, global, scope),
-        Command::Pause(scope) => control::set_paused(world, global, scope, true),
-        Command::Resume(scope) => control::set_paused(world, global, scope, false),
+        Command::Pause(pause) => control::pause(world, global, pause),
+        Command::Resume(scope) => control::resume(world, global, scope),
+        Command::Reload => control::reload(world, global),
         Command::Approve(scope) => control::decide(world, global, scope, control::Decision::Approve),
         Command::Reject(scope) => control::decide(world, global, scope, control::Decision::Reject),
         Command::Flush(flush) => control::flush(world, global, flush),

@@ -149,8 +149,7 @@ async fn back_up(
         (repository.verify, repository.drill) = (None, None);
     }
     let config = &config;
-    let mut signals =
-        Signals::install(log).map_err(|error| Failure::io("cannot listen for signals", error))?;
+    let mut signals = Signals::install().map_err(|error| Failure::io("cannot listen for signals", error))?;
     let reader = store.reader();
     let started_ms = now_ms();
     let (mut tree, control) = root::start(config, &store, &Board::new(), audit, log);
@@ -170,7 +169,7 @@ async fn back_up(
     let reached = press::reached(&control, &reader, started_ms);
     let reached =
         reached.inspect_err(|error| warn!(log, "the result cannot be read"; "error" => %error)).ok();
-    let done = control.seats().iter().map(|seat| seat.activity.done());
+    let done = control.seats().into_iter().map(|seat| seat.activity.done());
     let done = done.fold((0, 0), |sum, done| (sum.0 + done.0, sum.1 + done.1));
     // Whatever it is busy with after a signal is not worth waiting for; nothing is lost.
     let stopping = shutdown::stop(tree, config.shutdown_grace, log);

@@ -134,7 +134,9 @@ impl Page {
         };
         self.line(0, format!("{name}: commit {}, {waits}", short(repository.status.commit.as_deref())));
         if repository.status.paused {
-            self.line(1, "PAUSED: changes are queued, nothing is committed or pushed");
+            let until =
+                repository.status.paused_until.map_or_else(String::new, |until| format!(" until {until}"));
+            self.line(1, format!("PAUSED{until}: changes are queued, nothing is committed or pushed"));
             self.advice(
                 1,
                 format!("`backupbot resume --repository {}` when you are ready", quoted(name.as_str())),

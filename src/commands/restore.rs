@@ -36,8 +36,11 @@ use crate::files::shown;
 use crate::output;
 use crate::settings::World;
 
-use place::Source;
 use tell::Teller;
+
+pub use interrupt::follow;
+pub use paths::selection;
+pub use place::{Source, real_path};
 
 /// How long an interrupted restore in place is gone on with by the same command.
 const GOES_ON_WITHIN_MS: i64 = 24 * 60 * 60 * 1000;
@@ -174,7 +177,7 @@ impl Run<'_> {
             Some(snapshot) => snapshot,
             None => self.snapshot()?,
         };
-        let selection = paths::selection(self.source, &snapshot, &self.arguments.paths)?;
+        let selection = selection(self.source, &snapshot, &self.arguments.paths)?;
         self.source.refuse_dangerous_target(directory, &snapshot)?;
         let mut policies = self.policies();
         if policies.delete {
@@ -215,7 +218,7 @@ impl Run<'_> {
             Some(snapshot) => snapshot,
             None => self.snapshot()?,
         };
-        let selection = paths::selection(self.source, &snapshot, &self.arguments.paths)?;
+        let selection = selection(self.source, &snapshot, &self.arguments.paths)?;
         let identity = self.identity(&snapshot);
         self.work_in_place(&snapshot, &selection, self.policies(), identity).map(|(exit, _)| exit)
     }
@@ -332,7 +335,7 @@ impl Run<'_> {
         mut journal: Option<&mut journal::Journal>,
     ) -> Result<Report, Failure> {
         let work = Progress::new();
-        let _following = interrupt::follow(self.progress, &work);
+        let _following = follow(self.progress, &work);
         let shown = tell::show_progress(&work, &plan.report.totals);
         let mut told = |step: &restore::Step| {
             if let Some(journal) = &mut journal {

@@ -1,6 +1,7 @@
 //! `backupbot run`: the daemon. Boots, serves the API, watches over the tree, stops in order.
 
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::web::Data;
@@ -10,6 +11,7 @@ use backupbot_actors::root;
 use backupbot_core::audit::{Audit, Event};
 use backupbot_core::store::Store;
 use slog::{Logger, info, warn};
+use tokio::signal::unix::Signal;
 
 use crate::boot;
 use crate::cli::{Adopt, Invocation, Target};
@@ -21,6 +23,8 @@ use crate::meter::{self, Meter};
 use crate::metrics::Exporter;
 use crate::press;
 use crate::race::{First, first};
+use crate::reload::{self, Reloader};
+use crate::restoring::Jobs;
 use crate::settings::{self, Settings, World};
 use crate::shutdown::{self, End, Signals};
 use crate::status::VERSION;
@@ -36,7 +40,8 @@ pub fn run(world: &World, invocation: &Invocation, target: &Target) -> Result<Ex
     let meter = Meter::default();
     let (log, guard) = logging::start(&settings.config.log, &meter)?;
     boot::log_panics(&log);
-    let outcome = daemon(world, &mut settings, target.adopt, &meter, &log);
+    let reloader = Reloader::new(world, &invocation.cli.global);
+    let outcome = daemon(world, &mut settings, reloader, target.adopt, &meter, &log);
     meter.hide();
     // What is still in the channel is written before the process ends.
     drop((log, guard));
@@ -46,6 +51,7 @@ pub fn run(world: &World, invocation: &Invocation, target: &Target) -> Result<Ex
 fn daemon(
     world: &World,
     settings: &mut Settings,
+    reloader: Reloader,
     adopt: Option<Adopt>,
     meter: &Meter,
     log: &Logger,
@@ -60,7 +66,8 @@ fn daemon(
     let end = boot::on_a_thread_that_stays(move || {
         let system = actix_rt::System::new();
         let listeners = (listener, metrics);
-        let end = system.block_on(serve(&settings, store, &audit, recovery, listeners, &meter, &log));
+        let end =
+            system.block_on(serve(settings, reloader, store, &audit, recovery, listeners, &meter, &log));
         std::mem::forget(system);
         end
     })?;
@@ -73,7 +80,8 @@ fn daemon(
 }
 
 async fn serve(
-    settings: &Settings,
+    settings: Settings,
+    reloader: Reloader,
     store: Store,
     audit: &Audit,
     recovery: Option<String>,
@@ -81,21 +89,14 @@ async fn serve(
     meter: &Meter,
     log: &Logger,
 ) -> Result<End, Failure> {
+    let settings = Arc::new(settings);
     let config = &settings.config;
-    let mut signals =
-        Signals::install(log).map_err(|error| Failure::io("cannot listen for signals", error))?;
+    let mut signals = Signals::install().map_err(|error| Failure::io("cannot listen for signals", error))?;
     let address_of =
         |listener: &TcpListener| listener.local_addr().map_err(|error| Failure::io("cannot listen", error));
     let address = address_of(&listener)?;
     let metrics_address = metrics.as_ref().map(address_of).transpose()?;
-    let door = Door::new(
-        config.instance.clone(),
-        config.alerts.clone(),
-        config.admin.allowed_hosts.clone(),
-        boot::token_file(config),
-        log.clone(),
-    );
-    let door = Data::new(door);
+    let door = Data::new(Door::new(settings.clone(), boot::token_file(config), reloader, log.clone()));
 
     let exporter = Exporter::install()?;
     door.export(exporter.clone(), metrics.is_some());
@@ -105,7 +106,8 @@ async fn serve(
     }
     let (tree, control) = root::start(config, &store, &board, audit, log);
     let reader = store.reader();
-    door.open(Inside { control: control.clone(), reader: reader.clone() });
+    let jobs = Jobs::open(&config.state_dir, log);
+    door.open(Inside { control: control.clone(), reader: reader.clone(), jobs: jobs.clone() });
     let server = http::serve(listener, door.clone())
         .map_err(|error| Failure::io("cannot start the admin interface", error))?;
     let metrics_server = metrics.map(|listener| http::serve_metrics(listener, door.clone())).transpose();
@@ -124,11 +126,23 @@ async fn serve(
     info!(log, "watching"; "admin" => %address, "metrics" => metrics_address.map(|address| address.to_string()));
     actix_rt::spawn(exporter.keep());
     actix_rt::spawn(beat(door.clone()));
+    let beside = [
+        actix_rt::spawn(http::tell_events(door.clone())),
+        actix_rt::spawn(reload_at_hang_up(
+            door.clone(),
+            signals.hang_ups().map_err(|error| Failure::io("cannot listen for signals", error))?,
+        )),
+    ];
     let first_backup = actix_rt::spawn(show_first_backup(control.clone(), meter.clone()));
 
     let end = shutdown::watch_over(tree, &control, &store, &mut signals, config.shutdown_grace, log).await;
     first_backup.abort();
     let _ = first_backup.await;
+    jobs.interrupt();
+    for task in beside {
+        task.abort();
+        let _ = task.await;
+    }
     meter.hide();
     if let Err(failure) = daemon::withdraw(&config.state_dir) {
         warn!(log, "{}", failure.lines.join("; "));
@@ -144,6 +158,15 @@ async fn serve(
         shutdown::mark_stopped(&store, log);
     }
     Ok(end)
+}
+
+/// Reloads the configuration at each SIGHUP, as daemons do.
+async fn reload_at_hang_up(door: Data<Door>, mut hang_ups: Signal) {
+    while hang_ups.recv().await.is_some() {
+        info!(door.log, "asked by SIGHUP"; "to" => "reload");
+        // What came of it is in the log already, and in the status.
+        let _ = reload::reload(&door).await;
+    }
 }
 
 /// Shows the probes, which are answered on another thread, that this one lives.
@@ -166,7 +189,7 @@ async fn show_first_backup(control: Control, meter: Meter) {
 /// Keeps the moving line up to date for as long as it is polled.
 pub async fn keep_showing(control: &Control, meter: &Meter) {
     loop {
-        let done = control.seats().iter().map(|seat| seat.activity.done());
+        let done = control.seats().into_iter().map(|seat| seat.activity.done());
         let (files, bytes) = done.fold((0, 0), |sum, done| (sum.0 + done.0, sum.1 + done.1));
         meter.say(meter::done_so_far(files, bytes));
         actix_rt::time::sleep(METER_PAUSE).await;

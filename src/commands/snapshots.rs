@@ -171,23 +171,10 @@ impl Listing<'_, '_> {
     }
 
     fn document(&self, snapshot: &Snapshot, holders: Option<&[String]>) -> Map<String, Value> {
-        let document = json!({
-            "id": snapshot.id.to_string(),
-            "time": snapshot.time.to_string(),
-            "added": snapshot.counts.map(|counts| counts.added),
-            "changed": snapshot.counts.map(|counts| counts.changed),
-            "deleted": snapshot.counts.map(|counts| counts.deleted),
-            "bytes": snapshot.bytes,
-            "instance": snapshot.instance,
-            "batch": snapshot.batch,
-            "roots": snapshot.watched.iter().map(|root| root.as_str()).collect::<Vec<_>>(),
-            "tags": self.tags.get(&snapshot.id).map(Vec::as_slice).unwrap_or_default(),
-            "remotes": holders,
-        });
-        match document {
-            Value::Object(document) => document,
-            _ => Map::new(),
-        }
+        let tags = self.tags.get(&snapshot.id).map(Vec::as_slice).unwrap_or_default();
+        let mut document = shown::snapshot(snapshot, tags);
+        document.insert("remotes".to_owned(), json!(holders));
+        document
     }
 }
 

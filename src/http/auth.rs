@@ -2,21 +2,25 @@
 //!
 //! The token protects against other users; `Host` and `Origin` protect against a page in the operator's own
 //! browser, which could otherwise reach a loopback address by DNS rebinding. A foreign host or origin is
-//! answered with 403, before the token is looked at; a missing or wrong token with 401. The token is read
-//! from its file at each use, so that it can be changed without a restart.
+//! answered with 403, before the token is looked at; a missing or wrong token with 401, and with 429 when that
+//! happens too often. Tokens are read from their files at each use, so that they can be changed without a restart.
+//! There are two: one that may do everything, and one that may only look (see [`access`]).
 
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Instant;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::{StatusCode, header};
+use actix_web::http::{Method, StatusCode, header};
 use actix_web::middleware::Next;
-use actix_web::{ResponseError, web};
+use actix_web::{HttpMessage, ResponseError, web};
+use backupbot_core::audit::Event;
 use subtle::ConstantTimeEq;
 
 use super::Door;
+use super::access::{self, Role};
 use super::problem::Problem;
 use crate::exit::Failure;
 use crate::files;
@@ -34,38 +38,82 @@ pub async fn gate(
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     // Answered, not failed: an error here would pass by whatever else is wrapped around the routes.
     match check(&door, &request).await {
-        Ok(()) => next.call(request).await.map(ServiceResponse::map_into_left_body),
+        Ok(role) => {
+            request.extensions_mut().insert(role);
+            let order = (*request.method() != Method::GET)
+                .then(|| (format!("{} {}", request.method(), request.path()), request.peer_addr()));
+            let answered = next.call(request).await?;
+            if let (Some((call, peer)), Ok(inside)) = (order, door.enter()) {
+                let who = peer.map_or_else(|| "HTTP".to_owned(), |peer| format!("HTTP from {}", peer.ip()));
+                let status = answered.status();
+                let result = if status.is_success() { "ok" } else { "refused" };
+                let event =
+                    Event::new("admin", result).by(&who).with("call", &call).with("status", status.as_u16());
+                inside.control.audit().record(event);
+            }
+            Ok(answered.map_into_left_body())
+        }
         Err(problem) => Ok(request.into_response(problem.error_response()).map_into_right_body()),
     }
 }
 
-async fn check(door: &web::Data<Door>, request: &ServiceRequest) -> Result<(), Problem> {
+async fn check(door: &web::Data<Door>, request: &ServiceRequest) -> Result<Role, Problem> {
+    check_origin(door, request)?;
+    let role = who_asks(door, request).await?;
+    let pattern = request.match_pattern().unwrap_or_default();
+    match access::needed(&pattern, request.method()) {
+        Some(needed) if role >= needed => Ok(role),
+        Some(_) => Err(Problem::not_allowed("this")),
+        None => match access::allowed(&pattern) {
+            methods if methods.is_empty() => Err(Problem::unknown_address()),
+            methods => Err(Problem::method(&methods)),
+        },
+    }
+}
+
+fn check_origin(door: &web::Data<Door>, request: &ServiceRequest) -> Result<(), Problem> {
+    let allowed_hosts = &door.settings().config.admin.allowed_hosts;
     let forbidden = |detail: &str| Err(Problem::new(StatusCode::FORBIDDEN, detail));
     let mut hosts = request.headers().get_all(header::HOST).filter_map(|value| value.to_str().ok());
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
         return forbidden("exactly one Host header is needed");
     };
     let addressed = request.uri().authority().map(|authority| authority.as_str());
-    if !is_own_host(host, &door.allowed_hosts)
-        || addressed.is_some_and(|name| !is_own_host(name, &door.allowed_hosts))
-    {
+    if !is_own_host(host, allowed_hosts) || addressed.is_some_and(|name| !is_own_host(name, allowed_hosts)) {
         return forbidden("this Host is neither loopback nor in admin.allowed_hosts");
     }
     for origin in request.headers().get_all(header::ORIGIN) {
-        if !origin.to_str().is_ok_and(|origin| is_own_origin(origin, host, &door.allowed_hosts)) {
+        if !origin.to_str().is_ok_and(|origin| is_own_origin(origin, host, allowed_hosts)) {
             return forbidden("requests from web pages of another origin are refused");
         }
     }
+    Ok(())
+}
+
+/// Both tokens are compared whatever comes out, and each in a time that does not depend on where they differ.
+async fn who_asks(door: &web::Data<Door>, request: &ServiceRequest) -> Result<Role, Problem> {
     let presented = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let Some(presented) = presented.and_then(bearer) else {
-        return Err(Problem::new(StatusCode::UNAUTHORIZED, "send the header `Authorization: Bearer TOKEN`"));
+        return Err(unknown(door, request, "send the header `Authorization: Bearer TOKEN`"));
     };
-    let path = door.token_file.clone();
-    let expected = web::block(move || read_token(&path)).await;
-    match expected {
-        Ok(Ok(expected)) if is_same(presented, &expected) => Ok(()),
-        Ok(Ok(_)) => Err(Problem::new(StatusCode::UNAUTHORIZED, "this is not the token")),
-        Ok(Err(error)) => {
+    let (operate, read) = (door.token_file.clone(), door.settings().config.admin.read_token_file.clone());
+    let expected =
+        web::block(move || (read_token(&operate), read.map(|path| (read_token(&path), path)))).await;
+    let Ok((operate, read)) = expected else { return Err(Problem::stopping()) };
+    let may_read = match read {
+        Some((Ok(expected), _)) => is_same(presented, &expected),
+        Some((Err(error), path)) => {
+            slog::error!(door.log, "the token for reading cannot be read, so it lets nobody in";
+                         "error" => %error, "file" => files::shown(&path));
+            false
+        }
+        None => false,
+    };
+    match operate {
+        Ok(expected) if is_same(presented, &expected) => Ok(Role::Operate),
+        _ if may_read => Ok(Role::Read),
+        Ok(_) => Err(unknown(door, request, "this is not a token that is known here")),
+        Err(error) => {
             slog::error!(door.log, "the token cannot be read, so nobody is let in"; "error" => %error,
                          "file" => files::shown(&door.token_file));
             Err(Problem::new(
@@ -73,7 +121,15 @@ async fn check(door: &web::Data<Door>, request: &ServiceRequest) -> Result<(), P
                 "the daemon cannot read its token; its log says why",
             ))
         }
-        Err(_) => Err(Problem::stopping()),
+    }
+}
+
+/// 401, or 429 for who was told so too often.
+fn unknown(door: &web::Data<Door>, request: &ServiceRequest, detail: &str) -> Problem {
+    let address = request.peer_addr().map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip());
+    match door.guesses.wrong(address, Instant::now()) {
+        Some(pause) => Problem::busy("too many requests without a known token", pause),
+        None => Problem::new(StatusCode::UNAUTHORIZED, detail),
     }
 }
 

@@ -70,6 +70,63 @@ fn is_json(content_type: &str) -> bool {
         .is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
 }
 
+/// The query of an address, decoded. Names that nobody asks for do not count.
+pub struct Query(Vec<(Vec<u8>, Vec<u8>)>);
+
+impl Query {
+    /// Reads it.
+    pub fn of(request: &HttpRequest) -> Result<Self, Problem> {
+        Self::read(request.query_string())
+    }
+
+    fn read(query: &str) -> Result<Self, Problem> {
+        let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Some((percent_decoded(name)?, percent_decoded(value)?))
+        });
+        let pairs: Option<Vec<_>> = pairs.collect();
+        pairs.map(Self).ok_or_else(|| Problem::bad("the query is not percent-encoded soundly"))
+    }
+
+    fn only(&self, name: &str) -> Result<Option<&[u8]>, Problem> {
+        let mut found = self.0.iter().filter(|(key, _)| key == name.as_bytes());
+        match (found.next(), found.next()) {
+            (_, Some(_)) => Err(Problem::bad(format!("{name} was given more than once"))),
+            (first, None) => Ok(first.map(|(_, value)| value.as_slice())),
+        }
+    }
+
+    /// A text.
+    pub fn text(&self, name: &str) -> Result<Option<String>, Problem> {
+        let text = self.only(name)?.map(|value| String::from_utf8(value.to_vec()));
+        text.transpose().map_err(|_| Problem::bad(format!("{name} is not UTF-8")))
+    }
+
+    /// A number within bounds.
+    pub fn number(&self, name: &str, default: usize, least: usize, most: usize) -> Result<usize, Problem> {
+        let Some(text) = self.text(name)? else { return Ok(default) };
+        let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+        number.ok_or_else(|| Problem::bad(format!("{name} must be a whole number from {least} to {most}")))
+    }
+
+    /// A path, as `path` or as `path_b64`.
+    pub fn path(&self) -> Result<Option<Vec<u8>>, Problem> {
+        match (self.only("path")?, self.only("path_b64")?) {
+            (Some(_), Some(_)) => Err(Problem::bad("give the path once, as path or as path_b64")),
+            (Some(path), None) => Ok(Some(path.to_vec())),
+            (None, Some(encoded)) => {
+                from_base64(encoded).map(Some).ok_or_else(|| Problem::bad("path_b64 is not base64"))
+            }
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+/// The bytes that base64 of either alphabet stands for.
+pub fn decoded(text: &str) -> Option<Vec<u8>> {
+    from_base64(text.as_bytes())
+}
+
 /// The path that `?path=` (percent-encoded bytes, `+` for a space) or `?path_b64=` (base64) means.
 pub fn path_of_query(query: &str) -> Result<Vec<u8>, Problem> {
     let wrong = |detail: &str| Err(Problem::new(StatusCode::BAD_REQUEST, detail));
@@ -148,6 +205,20 @@ mod tests {
     fn json_is_json_with_any_parameters() {
         assert!(is_json("application/json") && is_json("Application/JSON; charset=utf-8"));
         assert!(!is_json("text/plain") && !is_json("application/x-www-form-urlencoded") && !is_json(""));
+    }
+
+    #[test]
+    fn a_query_says_each_thing_once_and_within_its_bounds() {
+        let query = Query::read("limit=7&path=r%2Fa+b&x&before=%C3%BC").unwrap();
+        assert_eq!(query.number("limit", 1, 1, 10).unwrap(), 7);
+        assert_eq!(query.number("offset", 3, 1, 10).unwrap(), 3);
+        assert_eq!(query.path().unwrap().unwrap(), b"r/a b");
+        assert_eq!(query.text("before").unwrap().unwrap(), "ü");
+        assert!(query.number("limit", 1, 1, 6).is_err() && query.number("before", 1, 1, 6).is_err());
+        assert!(Query::read("a=%zz").is_err() && Query::read("path=%ff").unwrap().text("path").is_err());
+        assert!(Query::read("path=a&path_b64=YQ").unwrap().path().is_err());
+        assert!(Query::read("limit=1&limit=1").unwrap().number("limit", 1, 1, 6).is_err());
+        assert_eq!(Query::read("").unwrap().path().unwrap(), None);
     }
 
     #[test]

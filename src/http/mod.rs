@@ -1,22 +1,30 @@
 //! The HTTP interface: what is where, who may come in, and the server on a thread of its own.
 //!
-//! | address | method | needs |
-//! |---|---|---|
-//! | `/livez`, `/readyz`, `/metrics` (unless it has a listener of its own) | GET, HEAD | nothing |
-//! | `/api/v1/status`, `/api/v1/alerts`, `/api/v1/why`, `/api/v1/children` | GET | token, own host |
-//! | `/api/v1/pause`, `/api/v1/resume`, `/api/v1/approve`, `/api/v1/reject`, `/api/v1/flush` | POST | token, own host |
+//! | address | needs |
+//! |---|---|
+//! | `/livez`, `/readyz`, `/metrics` (unless it has a listener of its own): GET, HEAD | nothing |
+//! | below `/api/v1`: the table in [`access`] | own host, token of the role that is named there |
 //!
 //! Every error is a problem document. There are no CORS headers, so browsers keep other origins out, and an
 //! `Origin` that is not ours is refused besides. The tree is reached through a [`Door`] that is closed before
 //! the process ends, so that no request keeps the database open.
 
+mod access;
 mod admin;
 pub mod auth;
 mod body;
+mod browse;
+mod download;
+pub mod events;
+mod limits;
 mod metrics;
+mod openapi;
 mod probes;
 mod problem;
+mod restores;
+pub mod shapes;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -25,15 +33,20 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
+use actix_web::http::StatusCode;
 use actix_web::middleware::from_fn;
 use actix_web::web::{self, Data, ServiceConfig};
-use actix_web::{App, HttpServer};
-use backupbot_actors::control::Control;
-use backupbot_core::config::Alerts;
+use actix_web::{App, HttpRequest, HttpServer};
+use backupbot_actors::control::{Control, ControlError};
 use backupbot_core::store::StoreReader;
 use slog::{Logger, error};
 
+use crate::reload::Reloader;
+use crate::restoring::Jobs;
+use crate::settings::Settings;
 pub use admin::paused_answer;
+pub use body::decoded;
+use limits::{Guesses, Turns, Wire};
 pub use probes::Pulse;
 use problem::Problem;
 
@@ -43,8 +56,12 @@ use crate::metrics::Exporter;
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
 /// An idle connection is kept so long.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// Connections at once; more wait.
-const CONNECTIONS: usize = 128;
+/// Connections at once; more wait. Those that send nothing are closed soon, so many may come without keeping probes out.
+const CONNECTIONS: usize = 8192;
+/// Connections that are waiting to be accepted.
+const BACKLOG: u32 = 2048;
+/// How often alerts are looked at while somebody listens to events.
+const LOOK_AT_ALERTS: Duration = Duration::from_secs(15);
 
 /// What requests need of the running tree.
 #[derive(Clone)]
@@ -53,6 +70,8 @@ pub struct Inside {
     pub control: Control,
     /// The store.
     pub reader: StoreReader,
+    /// Restores that were asked for here.
+    pub jobs: Jobs,
 }
 
 /// What `/metrics` gives, and where.
@@ -64,18 +83,20 @@ struct Served {
 
 /// The way from a request to the tree, and what decides who goes it.
 pub struct Door {
-    /// Who backs up.
-    pub instance: String,
-    /// When to raise the alarm.
-    pub alerts: Alerts,
-    /// Hosts beside loopback.
-    pub allowed_hosts: Vec<String>,
     /// Where the token is read, at each use.
     pub token_file: PathBuf,
     /// Where to log.
     pub log: Logger,
+    /// Who hears what happens.
+    pub events: events::Hub,
+    /// Reads the configuration again.
+    pub reloader: Reloader,
+    turns: Turns,
+    guesses: Guesses,
     /// Whether every root has been looked at once.
     is_ready: AtomicBool,
+    /// The configuration in force.
+    settings: Mutex<Arc<Settings>>,
     /// By which the probes see that the main loop lives.
     pub pulse: Pulse,
     metrics: OnceLock<Served>,
@@ -84,24 +105,35 @@ pub struct Door {
 
 impl Door {
     /// A closed one, to be given a tree.
-    pub fn new(
-        instance: String,
-        alerts: Alerts,
-        allowed_hosts: Vec<String>,
-        token_file: PathBuf,
-        log: Logger,
-    ) -> Self {
+    pub fn new(settings: Arc<Settings>, token_file: PathBuf, reloader: Reloader, log: Logger) -> Self {
         Self {
-            instance,
-            alerts,
-            allowed_hosts,
             token_file,
             log,
+            events: events::Hub::default(),
+            reloader,
+            turns: Turns::default(),
+            guesses: Guesses::default(),
             is_ready: AtomicBool::new(false),
+            settings: Mutex::new(settings),
             pulse: Pulse::default(),
             metrics: OnceLock::new(),
             inside: Mutex::new(None),
         }
+    }
+
+    /// The configuration in force.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on this one is in force.
+    pub fn obey(&self, settings: Arc<Settings>) {
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
+    /// A wish that was not fulfilled.
+    fn refused(&self, error: ControlError, refused: StatusCode) -> Problem {
+        Problem::of_control(error, refused, &self.log).without(&self.settings().config.state_dir)
     }
 
     /// Has `/metrics` served, on the admin listener or `elsewhere`; the first word counts.
@@ -119,27 +151,40 @@ impl Door {
         *self.inside.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    fn enter(&self) -> Result<Inside, Problem> {
+    /// The tree, as long as the door is open.
+    pub(crate) fn enter(&self) -> Result<Inside, Problem> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(Problem::stopping)
     }
 }
 
 fn routes(config: &mut ServiceConfig) {
-    let get = || web::route().to(async || Err::<&str, _>(Problem::method("GET")));
     let probe = || web::route().to(async || Err::<&str, _>(Problem::method("GET, HEAD")));
-    let post = || web::route().to(async || Err::<&str, _>(Problem::method("POST")));
     let unknown = || web::route().to(async || Err::<&str, _>(Problem::unknown_address()));
-    let api = web::scope("/api/v1")
+    // Who asks in another way never comes here: the gate knows the ways. Still, a resource needs an answer of its own.
+    let other_way = async |request: HttpRequest| {
+        let allowed = access::allowed(&request.match_pattern().unwrap_or_default());
+        Err::<&str, _>(Problem::method(&allowed))
+    };
+    let at = |path: &str| web::resource(path.to_owned()).default_service(web::route().to(other_way));
+    let api = web::scope(access::BASE)
         .wrap(from_fn(auth::gate))
-        .service(web::resource("/status").get(admin::status).default_service(get()))
-        .service(web::resource("/why").get(admin::why).default_service(get()))
-        .service(web::resource("/alerts").get(admin::alerts).default_service(get()))
-        .service(web::resource("/children").get(admin::children).default_service(get()))
-        .service(web::resource("/pause").post(admin::pause).default_service(post()))
-        .service(web::resource("/resume").post(admin::resume).default_service(post()))
-        .service(web::resource("/approve").post(admin::approve).default_service(post()))
-        .service(web::resource("/reject").post(admin::reject).default_service(post()))
-        .service(web::resource("/flush").post(admin::flush).default_service(post()))
+        .service(at("/status").get(admin::status))
+        .service(at("/alerts").get(admin::alerts))
+        .service(at("/children").get(admin::children))
+        .service(at("/events").get(events::events))
+        .service(at("/openapi.json").get(openapi::document))
+        .service(at("/why").get(admin::why))
+        .service(at("/repositories/{repository}/snapshots").get(browse::snapshots))
+        .service(at("/repositories/{repository}/snapshots/{id}/files").get(browse::files))
+        .service(at("/pause").post(admin::pause))
+        .service(at("/resume").post(admin::resume))
+        .service(at("/approve").post(admin::approve))
+        .service(at("/reject").post(admin::reject))
+        .service(at("/flush").post(admin::flush))
+        .service(at("/reload").post(admin::reload))
+        .service(at("/restores").get(restores::list).post(restores::start))
+        .service(at("/restores/{id}").get(restores::show).delete(restores::remove))
+        .service(at("/restores/{id}/cancel").post(restores::cancel))
         .default_service(unknown());
     config
         .service(web::resource("/livez").get(probes::livez).head(probes::livez).default_service(probe()))
@@ -152,6 +197,25 @@ fn routes(config: &mut ServiceConfig) {
         )
         .service(api)
         .default_service(unknown());
+}
+
+/// Tells whoever listens what happens, until the door closes.
+pub async fn tell_events(door: Data<Door>) {
+    let Ok(inside) = door.enter() else { return };
+    let board = inside.control.board().clone();
+    drop(inside);
+    let alerts = async {
+        let mut before = BTreeMap::new();
+        loop {
+            if door.events.has_listeners()
+                && let Ok(status) = admin::status_now(&door).await
+            {
+                events::tell_alerts(&mut before, status.alerts, &door.events);
+            }
+            actix_rt::time::sleep(LOOK_AT_ALERTS).await;
+        }
+    };
+    crate::race::first(events::follow(board, door.events.clone()), alerts).await;
 }
 
 fn metrics_routes(config: &mut ServiceConfig) {
@@ -182,8 +246,11 @@ fn serve_routes(
     let log = door.log.clone();
     let server = HttpServer::new(move || App::new().app_data(door.clone()).configure(routes))
         .workers(1)
-        .worker_max_blocking_threads(4)
-        .max_connections(CONNECTIONS)
+        // More than the turns that heavy answers have: the rest is for tokens and status.
+        .worker_max_blocking_threads(6)
+        .max_connections(limits::connections(CONNECTIONS))
+        .backlog(BACKLOG)
+        .on_connect(Wire::take_hold)
         .client_request_timeout(HEAD_WITHIN)
         .keep_alive(KEEP_ALIVE)
         .disable_signals()

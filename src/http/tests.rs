@@ -18,9 +18,7 @@ async fn ask(request: TestRequest) -> Answered {
     let scratch = tempfile::tempdir().unwrap();
     let token_file = scratch.path().join("admin.token");
     std::fs::write(&token_file, format!("{TOKEN}\n")).unwrap();
-    let log = Logger::root(slog::Discard, slog::o!());
-    let door =
-        Door::new("laptop".into(), Alerts::default(), vec!["backup.example.org".into()], token_file, log);
+    let door = door(token_file, None);
     let app = init_service(App::new().app_data(Data::new(door)).configure(routes)).await;
     let response = call_service(&app, request.to_request()).await;
     let header = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
@@ -30,6 +28,22 @@ async fn ask(request: TestRequest) -> Answered {
     let body =
         serde_json::from_slice(&body).unwrap_or_else(|_| String::from_utf8_lossy(&body).into_owned().into());
     Answered { status, content_type, allow, body }
+}
+
+fn door(token_file: PathBuf, read_token_file: Option<PathBuf>) -> Door {
+    let context = backupbot_core::config::Context { default_state_dir: "/s".into(), ..Default::default() };
+    let text = "version: 1\ninstance: laptop\nadmin: {allowed_hosts: [backup.example.org]}\nrepositories: [{name: a, roots: [{path: /a}]}]";
+    let loaded = backupbot_core::config::parse(
+        text.as_bytes(),
+        backupbot_core::config::Format::Yaml,
+        "x.yaml",
+        &context,
+    );
+    let mut config = loaded.unwrap().config;
+    config.admin.read_token_file = read_token_file;
+    let origin = crate::settings::Origin::File("x.yaml".into());
+    let settings = Settings { config, warnings: Vec::new(), origin };
+    Door::new(Arc::new(settings), token_file, Reloader::default(), Logger::root(slog::Discard, slog::o!()))
 }
 
 fn get(path: &str) -> TestRequest {
@@ -70,7 +84,15 @@ async fn the_probes_ask_for_neither_token_nor_host() {
 
 #[actix_web::test]
 async fn a_known_token_passes_and_finds_the_door_closed() {
-    for path in ["/api/v1/status", "/api/v1/alerts", "/api/v1/children", "/api/v1/why?path=/a"] {
+    for path in [
+        "/api/v1/status",
+        "/api/v1/alerts",
+        "/api/v1/children",
+        "/api/v1/why?path=/a",
+        "/api/v1/events",
+        "/api/v1/restores",
+        "/api/v1/repositories/a/snapshots",
+    ] {
         assert_eq!(status_of(known(get(path))).await, 503, "{path}");
         assert_eq!(status_of(get(path)).await, 401, "{path}");
     }
@@ -130,8 +152,7 @@ async fn bodies_are_small_json_with_known_fields() {
 async fn a_changed_token_counts_at_once_and_a_missing_one_lets_nobody_in() {
     let scratch = tempfile::tempdir().unwrap();
     let token_file = scratch.path().join("admin.token");
-    let log = Logger::root(slog::Discard, slog::o!());
-    let door = Door::new("laptop".into(), Alerts::default(), Vec::new(), token_file.clone(), log);
+    let door = door(token_file.clone(), None);
     let app = init_service(App::new().app_data(Data::new(door)).configure(routes)).await;
     let ask = async || call_service(&app, known(get("/api/v1/unknown")).to_request()).await.status();
     assert_eq!(ask().await, StatusCode::SERVICE_UNAVAILABLE);
@@ -139,4 +160,46 @@ async fn a_changed_token_counts_at_once_and_a_missing_one_lets_nobody_in() {
     assert_eq!(ask().await, StatusCode::NOT_FOUND);
     std::fs::write(&token_file, "another").unwrap();
     assert_eq!(ask().await, StatusCode::UNAUTHORIZED);
+}
+
+#[actix_web::test]
+async fn the_token_for_reading_reads_and_nothing_else() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (operate, read) = (scratch.path().join("operate"), scratch.path().join("read"));
+    std::fs::write(&operate, TOKEN).unwrap();
+    std::fs::write(&read, "only-looks").unwrap();
+    let door = door(operate, Some(read.clone()));
+    let app = init_service(App::new().app_data(Data::new(door)).configure(routes)).await;
+    for (pattern, method, role) in access::OPERATIONS {
+        let path = pattern.replace("{repository}", "a").replace("{id}", "b");
+        let request = TestRequest::default().method(method.parse().unwrap()).uri(&format!("/api/v1{path}"));
+        let request = request
+            .insert_header(("Host", "localhost"))
+            .insert_header(("Authorization", "Bearer only-looks"));
+        let status = call_service(&app, request.to_request()).await.status().as_u16();
+        let is_refused = status == 403;
+        assert_eq!(is_refused, *role == access::Role::Operate, "{method} {path}: {status}");
+    }
+    std::fs::write(&read, "another").unwrap();
+    let request = get("/api/v1/status").insert_header(("Authorization", "Bearer only-looks"));
+    assert_eq!(call_service(&app, request.to_request()).await.status(), StatusCode::UNAUTHORIZED);
+}
+
+#[actix_web::test]
+async fn guesses_are_slowed_down_and_the_right_token_never_is() {
+    let scratch = tempfile::tempdir().unwrap();
+    let token_file = scratch.path().join("admin.token");
+    std::fs::write(&token_file, TOKEN).unwrap();
+    let app = init_service(App::new().app_data(Data::new(door(token_file, None))).configure(routes)).await;
+    let ask = async |token: &str| {
+        let request = get("/api/v1/openapi.json").insert_header(("Authorization", format!("Bearer {token}")));
+        call_service(&app, request.to_request()).await
+    };
+    let mut last = ask("wrong").await;
+    for _ in 0..200 {
+        last = ask("wrong").await;
+    }
+    assert_eq!(last.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert!(last.headers().contains_key("retry-after"));
+    assert_eq!(ask(TOKEN).await.status(), StatusCode::OK);
 }

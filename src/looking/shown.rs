@@ -1,5 +1,6 @@
 //! Names, times and sizes of what is looked at, for people and for programs.
 
+use backupbot_core::history::Snapshot;
 use backupbot_core::metadata::Mtime;
 use backupbot_core::names::RootName;
 use backupbot_core::path::RelPath;
@@ -81,6 +82,23 @@ pub fn put_bytes(document: &mut Map<String, Value>, key: &str, bytes: &[u8]) {
     if std::str::from_utf8(bytes).is_err() {
         document.insert(format!("{key}_b64"), json!(STANDARD.encode(bytes)));
     }
+}
+
+/// What is told to programs of a snapshot.
+pub fn snapshot(snapshot: &Snapshot, tags: &[String]) -> Map<String, Value> {
+    let mut document = Map::new();
+    let mut put = |key: &str, value: Value| drop(document.insert(key.to_owned(), value));
+    put("id", json!(snapshot.id.to_string()));
+    put("time", json!(snapshot.time.to_string()));
+    put("added", json!(snapshot.counts.map(|counts| counts.added)));
+    put("changed", json!(snapshot.counts.map(|counts| counts.changed)));
+    put("deleted", json!(snapshot.counts.map(|counts| counts.deleted)));
+    put("bytes", json!(snapshot.bytes));
+    put("instance", json!(snapshot.instance));
+    put("batch", json!(snapshot.batch));
+    put("roots", json!(snapshot.watched.iter().map(|root| root.as_str()).collect::<Vec<_>>()));
+    put("tags", json!(tags));
+    document
 }
 
 /// A time in a time zone, to the second.

@@ -96,7 +96,7 @@ pub(super) fn render(control: &Control, started: Moment) -> String {
         }
         process(started);
         let board = control.board();
-        for seat in control.seats() {
+        for seat in &control.seats() {
             repository(board, seat);
             proofs(board, seat);
         }

@@ -92,6 +92,30 @@ impl Api {
         self.raw("GET", path, &[("Host", &self.address), ("Authorization", &bearer)], b"")
     }
 
+    /// An authorised DELETE.
+    pub fn delete(&self, path: &str) -> Answer {
+        let bearer = self.bearer();
+        self.raw("DELETE", path, &[("Host", &self.address), ("Authorization", &bearer)], b"")
+    }
+
+    /// The same program, asked with another token.
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { token: token.to_owned(), ..self.clone() }
+    }
+
+    /// An authorised GET that was sent and of which nothing was read yet.
+    pub fn begin(&self, path: &str, headers: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: {}\r\n{headers}\r\n",
+            self.address,
+            self.bearer()
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream
+    }
+
     /// An authorised POST of JSON.
     pub fn post(&self, path: &str, body: &Value) -> Answer {
         let bearer = self.bearer();

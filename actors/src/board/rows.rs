@@ -7,6 +7,8 @@ use backupbot_core::names::{RemoteName, RepositoryName, RootName};
 use backupbot_core::protection::StateCounts;
 use serde::{Deserialize, Serialize};
 
+use utoipa::ToSchema;
+
 use super::GuardStatus;
 use crate::supervision::ChildId;
 
@@ -22,7 +24,7 @@ pub struct Recovered {
 }
 
 /// What a supervised child is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum ChildState {
     /// It is being started, or waits for a sibling that it needs.
@@ -34,11 +36,13 @@ pub enum ChildState {
     /// It failed and is started again at `until`.
     Backoff {
         /// When.
+        #[schema(value_type = String, format = DateTime)]
         until: Moment,
     },
     /// It failed too often and is left alone until `until`, while its siblings go on.
     Parked {
         /// When it is tried again.
+        #[schema(value_type = String, format = DateTime)]
         until: Moment,
     },
     /// It is down and stays so.
@@ -46,18 +50,20 @@ pub enum ChildState {
 }
 
 /// How and when a run ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LastExit {
     /// The reason in words.
     pub reason: String,
     /// When.
+    #[schema(value_type = String, format = DateTime)]
     pub at: Moment,
 }
 
 /// A supervised child as its supervisor sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChildStatus {
     /// Its full name.
+    #[schema(value_type = String)]
     pub id: ChildId,
     /// What kind of actor it is: the metrics' label.
     pub role: String,
@@ -65,6 +71,7 @@ pub struct ChildStatus {
     #[serde(flatten)]
     pub state: ChildState,
     /// Since when.
+    #[schema(value_type = String, format = DateTime)]
     pub since: Moment,
     /// Runs begun after the first.
     pub restarts: u64,
@@ -100,7 +107,7 @@ impl ChildStatus {
 }
 
 /// A file that is not protected in its present version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SkippedFile {
     /// Its path below the root, lossy.
     pub path: String,
@@ -161,7 +168,7 @@ pub struct RootStatus {
 }
 
 /// What a pusher is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RemoteState {
     /// Everything committed is there.
@@ -216,13 +223,15 @@ impl RemoteStatus {
 }
 
 /// A remote in an answer: the waiting time is as of the answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of RemoteStatus")]
 pub struct RemoteView {
+    #[schema(value_type = String)]
     pub name: RemoteName,
     pub state: RemoteState,
     pub reason: Option<String>,
     pub commit: Option<String>,
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub last_success: Option<Moment>,
     /// 0 if nothing waits.
     pub oldest_unprotected_seconds: u64,
@@ -231,16 +240,22 @@ pub struct RemoteView {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub token_expires: Option<Moment>,
 }
 
 /// A repository as its supervisor sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RepositoryStatus {
     /// Its name.
+    #[schema(value_type = String)]
     pub name: RepositoryName,
     /// Whether an operator paused it.
     pub paused: bool,
+    /// When the pause ends by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub paused_until: Option<Moment>,
     /// Paths waiting to be committed.
     pub pending: u64,
     /// The tip of its branch.
@@ -250,6 +265,7 @@ pub struct RepositoryStatus {
     pub trouble: Option<String>,
     /// How it stands with the guard against mass changes; filled in by whoever can look at the store.
     #[serde(flatten, default)]
+    #[schema(value_type = Object)]
     pub guard: GuardStatus,
 }
 

@@ -10,6 +10,7 @@ fn repository(pending: u64) -> RepositoryStatus {
     RepositoryStatus {
         name: documents(),
         paused: false,
+        paused_until: None,
         pending,
         commit: Some("c0ffee".into()),
         trouble: None,

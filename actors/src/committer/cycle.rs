@@ -123,6 +123,7 @@ impl Cycle {
             let quarantine = self.seat.quarantine()?;
             end.is_rejected = quarantine.is_some_and(|quarantine| quarantine.rejected_ms.is_some());
             if !end.is_rejected || !self.though_rejected {
+                end.look_again = end.now.paused_until_ms.map(until);
                 return Ok(end);
             }
         }
@@ -499,4 +500,9 @@ fn build(seat: &RepositorySeat, rows: Vec<TakenRow>, progress: &Progress) -> Res
         threads: std::thread::available_parallelism().map_or(2, usize::from).min(8),
     };
     snapshot::build(&batch, progress)
+}
+/// The time until a moment, and at least a little, so that a clock that is being set makes nobody spin.
+fn until(ms: i64) -> Duration {
+    let left = u64::try_from(ms.saturating_sub(now_ms())).unwrap_or(0);
+    Duration::from_millis(left.max(10))
 }

@@ -7,6 +7,7 @@
 
 mod branch;
 mod decode;
+pub mod diff;
 mod environment;
 mod flags;
 mod model;

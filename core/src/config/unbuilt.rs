@@ -16,8 +16,6 @@ enum Asks {
 
 /// Keys below `repositories[]` count below `defaults` too.
 const UNBUILT: &[(&str, Asks)] = &[
-    ("admin.read_token_file", Asks::Set),
-    ("admin.restore_dirs", Asks::Set),
     ("repositories[].lfs", Asks::NotNull),
     ("repositories[].encryption", Asks::NotNull),
     ("repositories[].remotes[].quota", Asks::Set),

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use self::rows::{RowMark, Tables};
 pub use self::take::Waiting;
 pub use self::view::Skipped;
+use super::checkpoints::{Pause, until_key};
 use super::checkpoints::{Settlement, StagedCommit};
 use super::{
     CHANGES, CHECKPOINTS, FILES, ORDER, PAUSED, STAGED, Store, StoreReader, decode, encode, files, guard,
@@ -365,12 +366,22 @@ impl QueueStore {
             .write(|transaction| files::forget_proofs(&mut transaction.open_table(FILES)?, repository, to_ns))
     }
 
-    /// Pauses or resumes; survives restarts.
+    /// Pauses without an end, or resumes; survives restarts.
     pub fn set_paused(&mut self, repository: &RepositoryName, since_ms: Option<i64>) -> Result<()> {
+        self.set_pause(repository, since_ms.map(|since_ms| Pause { since_ms, until_ms: None }))
+    }
+
+    /// Pauses, or resumes; survives restarts.
+    pub fn set_pause(&mut self, repository: &RepositoryName, pause: Option<Pause>) -> Result<()> {
         self.store.write(|transaction| {
             let mut paused = transaction.open_table(PAUSED)?;
-            match since_ms {
-                Some(since) => paused.insert(repository.as_str(), since)?,
+            let until = until_key(repository);
+            match pause.and_then(|pause| pause.until_ms) {
+                Some(until_ms) => paused.insert(until.as_str(), until_ms)?,
+                None => paused.remove(until.as_str())?,
+            };
+            match pause {
+                Some(pause) => paused.insert(repository.as_str(), pause.since_ms)?,
                 None => paused.remove(repository.as_str())?,
             };
             Ok(())

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::changes::RowVerdict;
 use super::files::FileDelta;
 use super::{CHECKPOINTS, META, Outcome, PAUSED, STAGED, Store, StoreReader, decode};
+use crate::clock;
 use crate::error::Result;
 use crate::names::{RepositoryName, RootName};
 use crate::path::RelPath;
@@ -65,6 +66,20 @@ pub struct StagedCommit {
     pub settlement: Settlement,
 }
 
+/// A repository that somebody paused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pause {
+    /// Since when, Unix milliseconds.
+    pub since_ms: i64,
+    /// When it ends by itself, Unix milliseconds; `None`: when somebody says so.
+    pub until_ms: Option<i64>,
+}
+
+/// Where the end of a pause is kept. No repository has a NUL in its name.
+pub(super) fn until_key(repository: &RepositoryName) -> String {
+    format!("{repository}\0until")
+}
+
 impl StoreReader {
     /// The repository's checkpoint.
     pub fn checkpoint(&self, repository: &RepositoryName) -> Result<Option<Checkpoint>> {
@@ -81,8 +96,18 @@ impl StoreReader {
 
     /// Since when the repository is paused, Unix milliseconds.
     pub fn paused_since(&self, repository: &RepositoryName) -> Result<Option<i64>> {
+        Ok(self.pause(repository, clock::now_ms())?.map(|pause| pause.since_ms))
+    }
+
+    /// The pause that is in force at `now_ms`. One whose end has come is none any more, whatever else happened
+    /// meanwhile, so that nobody has to be there to end it.
+    pub fn pause(&self, repository: &RepositoryName, now_ms: i64) -> Result<Option<Pause>> {
         self.store().read(|transaction| {
-            Ok(transaction.open_table(PAUSED)?.get(repository.as_str())?.map(|value| value.value()))
+            let paused = transaction.open_table(PAUSED)?;
+            let of = |key: &str| paused.get(key).map(|found| found.map(|value| value.value()));
+            let until_ms = of(&until_key(repository))?;
+            let is_over = until_ms.is_some_and(|until_ms| until_ms <= now_ms);
+            Ok(of(repository.as_str())?.filter(|_| !is_over).map(|since_ms| Pause { since_ms, until_ms }))
         })
     }
 

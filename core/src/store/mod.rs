@@ -6,7 +6,7 @@
 //! | `order` | repository, position | root, path of the row at that place in the queue | [`QueueStore`] |
 //! | `staged` | repository | [`checkpoints::StagedCommit`] | [`QueueStore`] |
 //! | `checkpoints` | repository | [`checkpoints::Checkpoint`] | [`QueueStore`] |
-//! | `paused` | repository | since, Unix milliseconds | [`QueueStore`] |
+//! | `paused` | repository, or repository NUL `until` | since or until when, Unix milliseconds | [`QueueStore`] |
 //! | `files` | repository NUL root NUL directory NUL name | [`files::FileRecord`] | [`QueueStore`] |
 //! | `guard` | repository | [`guard::GuardRecord`] | [`QueueStore`] |
 //! | `remotes` | repository, remote | [`remotes::RemoteRecord`] | that remote's [`RemoteStore`] |

@@ -37,6 +37,11 @@ impl<'w> Source<'w> {
         Looking::open(world, global, wanted, path).map(|looking| Self { looking, fetched: None })
     }
 
+    /// A repository that is open already.
+    pub fn of(looking: Looking<'w>) -> Self {
+        Self { looking, fetched: None }
+    }
+
     /// What a remote has.
     pub fn from(
         world: &'w World,
@@ -187,7 +192,7 @@ fn is_within(path: &Path, directory: &Path) -> bool {
 }
 
 /// The path without symbolic links, as far as it exists.
-fn real_path(path: &Path) -> PathBuf {
+pub fn real_path(path: &Path) -> PathBuf {
     for ancestor in path.ancestors() {
         if let Ok(real) = ancestor.canonicalize() {
             let rest = path.strip_prefix(ancestor).unwrap_or(Path::new(""));

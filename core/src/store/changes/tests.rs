@@ -206,6 +206,12 @@ fn everything_is_still_there_after_opening_again() {
     assert_eq!(queue.highest_seq(), highest);
     queue.set_paused(&repository, Some(77)).unwrap();
     assert_eq!(bench.store.reader().paused_since(&repository).unwrap(), Some(77));
+    let until = Pause { since_ms: 78, until_ms: Some(1_000) };
+    queue.set_pause(&repository, Some(until)).unwrap();
+    let at = |now_ms| bench.store.reader().pause(&repository, now_ms).unwrap();
+    assert_eq!((at(999), at(1_000)), (Some(until), None), "it ends by itself");
+    queue.set_paused(&repository, Some(77)).unwrap();
+    assert_eq!(at(i64::MAX), Some(Pause { since_ms: 77, until_ms: None }), "a later pause forgets the end");
 }
 
 #[test]
