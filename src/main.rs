@@ -23,6 +23,7 @@ mod logging;
 mod looking;
 mod meter;
 mod metrics;
+mod notify;
 mod offline;
 mod output;
 mod press;

@@ -31,7 +31,7 @@ use crate::board::{Board, ChildState, Moment, RemoteState, RemoteView, Repositor
 use crate::committer::Committer;
 use crate::lag;
 use crate::messages::{BarrierReached, CommitUpTo, PauseChanged, PushNow, Refusal, ResumeRemote, SetPaused};
-use crate::root::Root;
+use crate::root::{AreYouThere, Root};
 use crate::seat::{Common, RepositorySeat, Seats};
 use crate::supervision::{ChildId, Place};
 
@@ -123,6 +123,13 @@ impl From<Error> for ControlError {
 impl Control {
     pub(crate) fn new(common: Common, seats: Seats, root: Place<Root>) -> Self {
         Self { common, seats, root }
+    }
+
+    /// Completes when the root of the tree has come to a message; at once if it has ended, which others notice.
+    pub async fn root_comes_round(&self) {
+        if let Some(root) = self.root.address() {
+            let _ = root.send(AreYouThere).await;
+        }
     }
 
     /// The state directory.
