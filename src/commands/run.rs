@@ -71,7 +71,7 @@ fn daemon(
         let system = actix_rt::System::new();
         let listeners = (listener, metrics);
         let end =
-            system.block_on(serve(settings, reloader, store, &audit, recovery, listeners, &meter, &log));
+            system.block_on(serve((settings, reloader), store, &audit, recovery, listeners, &meter, &log));
         std::mem::forget(system);
         end
     })?;
@@ -84,8 +84,7 @@ fn daemon(
 }
 
 async fn serve(
-    settings: Settings,
-    reloader: Reloader,
+    (settings, reloader): (Settings, Reloader),
     store: Store,
     audit: &Audit,
     recovery: Option<String>,
