@@ -192,7 +192,7 @@ fn a_real_mail_server_takes_them() {
     let port: u16 = address.rsplit(':').next().unwrap().parse().unwrap();
     let log = fs::File::create(setup.path("mail.log")).unwrap();
     let _server = Running(
-        Command::new("python3")
+        Command::new("/usr/bin/python3")
             .args([
                 "-u",
                 "-m",
