@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 use slog::{info, warn};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::alerts::{Alert, Severity};
 use crate::cli::Global;
 use crate::exit::Failure;
 use crate::http::Door;
 use crate::settings::{self, Settings, World};
-use crate::status::{Alert, Severity};
 
 /// What is needed to read the configuration again.
 #[derive(Default)]
@@ -99,11 +99,9 @@ impl Reloader {
     /// What somebody should look at.
     pub fn alert(&self) -> Option<Alert> {
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        refused.map(|(at, why)| Alert {
-            name: "config_invalid".to_owned(),
-            severity: Severity::Warning,
-            since: Some(at),
-            message: format!("the configuration was not reloaded, the former one stays in force: {why}"),
+        refused.map(|(at, why)| {
+            let text = format!("the configuration was not reloaded, the former one stays in force: {why}");
+            Alert::new("config_invalid", Severity::Warning, text).since(Some(at))
         })
     }
 }

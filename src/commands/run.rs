@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::web::Data;
+use backupbot_actors::alarm::{self, Watchman};
 use backupbot_actors::board::{Board, Moment};
 use backupbot_actors::control::Control;
 use backupbot_actors::root;
+use backupbot_core::alert::ledger::Delays;
 use backupbot_core::audit::{Audit, Event};
 use backupbot_core::store::Store;
 use slog::{Logger, info, warn};
@@ -30,6 +32,8 @@ use crate::settings::{self, Settings, World};
 use crate::shutdown::{self, End, Signals};
 use crate::status::VERSION;
 
+/// Where alerts and messages that wait are kept.
+const ALERTS_FILE: &str = "alerts.json";
 /// How often the moving line moves.
 const METER_PAUSE: Duration = Duration::from_millis(250);
 /// How often the service manager is told how things stand, if that has changed.
@@ -81,7 +85,7 @@ fn daemon(
     let end = boot::on_a_thread_that_stays(move || {
         let system = actix_rt::System::new();
         let listeners = (listener, metrics);
-        let end = system.block_on(serve(settings, reloader, store, &audit, recovery, listeners, &audience));
+        let end = system.block_on(serve((settings, reloader), store, &audit, recovery, listeners, &audience));
         std::mem::forget(system);
         end
     })?;
@@ -94,8 +98,7 @@ fn daemon(
 }
 
 async fn serve(
-    settings: Settings,
-    reloader: Reloader,
+    (settings, reloader): (Settings, Reloader),
     store: Store,
     audit: &Audit,
     recovery: Option<String>,
@@ -124,7 +127,8 @@ async fn serve(
     if let Some(words) = recovery {
         board.recovered("database", "", &words);
     }
-    let (tree, control) = root::start(config, &store, &board, audit, log);
+    let watchman = watchman(&door, &settings);
+    let (tree, control) = root::start(config, &store, &board, audit, Some(watchman), log);
     let reader = store.reader();
     let jobs = Jobs::open(&config.state_dir, log);
     door.open(Inside { control: control.clone(), reader: reader.clone(), jobs: jobs.clone() });
@@ -181,6 +185,30 @@ async fn serve(
         shutdown::mark_stopped(&store, log);
     }
     Ok(end)
+}
+
+/// What the alarm goes by: it asks as whoever asks for the status does.
+fn watchman(door: &Data<Door>, settings: &Settings) -> Watchman {
+    let (config, asked) = (&settings.config, door.clone());
+    Watchman {
+        instance: config.instance.clone(),
+        receivers: Vec::new(),
+        file: config.state_dir.join(ALERTS_FILE),
+        conditions: Arc::new(move || asked.conditions()),
+        known: door.known.clone(),
+        delays: hurry().map_or_else(Delays::default, |delay| Delays { warning: delay, clear: delay }),
+        calm: hurry().unwrap_or(alarm::CALM),
+        pause: hurry().unwrap_or(alarm::PAUSE),
+    }
+}
+
+/// A test build's delays of alerts, all of them.
+fn hurry() -> Option<Duration> {
+    if !cfg!(feature = "fault-points") {
+        return None;
+    }
+    let text = std::env::var("BACKUPBOT_FAULT_ALERTS_AFTER_MS").ok()?;
+    text.parse().ok().map(Duration::from_millis)
 }
 
 /// Reloads the configuration at each SIGHUP, as daemons do.
