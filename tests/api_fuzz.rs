@@ -18,7 +18,7 @@ const CHECKS: &str = "status_code_conformance,content_type_conformance,response_
 /// Seconds for the whole of it.
 const TIME: &str = "40";
 /// The same in the long tier, and as many cases as that may make of one operation.
-const LONG: (&str, &str) = ("900", "3000");
+const LONG: (&str, &str) = ("300", "3000");
 /// Requests that the long tier makes at least.
 const MANY: usize = 10_000;
 /// Seconds for flush alone.

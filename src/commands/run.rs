@@ -40,6 +40,8 @@ const METER_PAUSE: Duration = Duration::from_millis(250);
 const SAY_STATUS_EVERY: Duration = Duration::from_secs(10);
 /// How often the main loop gives a sign of life.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// However often the service manager wants one.
+const SHORTEST_BEAT: Duration = Duration::from_millis(20);
 
 /// Whom the daemon tells what happens.
 #[derive(Clone)]
@@ -224,7 +226,8 @@ async fn reload_at_hang_up(door: Data<Door>, mut hang_ups: Signal, manager: Arc<
 
 /// Shows the probes, which are answered on another thread, and the service manager that this one and the root live.
 async fn beat(door: Data<Door>, control: Control, manager: Arc<Manager>) {
-    let pause = manager.watchdog().map_or(HEARTBEAT, |watchdog| HEARTBEAT.min(watchdog / 4));
+    let pause =
+        manager.watchdog().map_or(HEARTBEAT, |watchdog| HEARTBEAT.min(watchdog / 4).max(SHORTEST_BEAT));
     loop {
         control.root_comes_round().await;
         door.pulse.beat();
