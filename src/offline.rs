@@ -216,6 +216,7 @@ impl Offline {
             daemon: false,
             repositories,
             alerts,
+            configuration: None,
             health: Vec::new(),
         })
     }

@@ -6,8 +6,8 @@
 use std::path::Path;
 
 use backupbot_actors::board::{
-    GuardStatus, HealthRow, InspectionStatus, Moment, Recovered, RemoteState, RemoteStatus, RemoteView,
-    RepositoryStatus, RepositoryView, RootState, RootStatus, SkippedFile,
+    ConfigurationStatus, GuardStatus, HealthRow, InspectionStatus, Moment, Recovered, RemoteState,
+    RemoteStatus, RemoteView, RepositoryStatus, RepositoryView, RootState, RootStatus, SkippedFile,
 };
 use backupbot_actors::control::Control;
 use backupbot_actors::seat::RepositorySeat;
@@ -44,6 +44,9 @@ pub struct StatusAnswer {
     pub repositories: Vec<RepositoryAnswer>,
     /// What somebody should look at, critical first.
     pub alerts: Vec<Alert>,
+    /// The configuration in force and the one on the disk; known to the daemon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<ConfigurationStatus>,
     /// What was checked, how it was found, and since when; without a daemon nobody checks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<Object>)]
@@ -252,6 +255,17 @@ impl Alert {
             ByteSize(free)
         );
         Some(Self::new("disk_low", Severity::Warning, text))
+    }
+
+    /// What the configuration's file says was not obeyed.
+    pub fn config_invalid(status: &ConfigurationStatus) -> Option<Self> {
+        let refused = status.refused.as_ref()?;
+        let text = format!(
+            "the configuration was not reloaded, the former one stays in force: {}; `backupbot check` looks at it again, and \
+             it is tried when it changes",
+            refused.reason
+        );
+        Some(Self::new("config_invalid", Severity::Warning, text).since(Some(refused.since)))
     }
 
     /// The state database or a repository was damaged and made anew.
@@ -590,6 +604,7 @@ pub mod tests {
             daemon: true,
             repositories: vec![healthy()],
             alerts: Vec::new(),
+            configuration: None,
             health: Vec::new(),
         };
         let json = serde_json::to_value(&answer).unwrap();

@@ -1,5 +1,5 @@
 //! The root of the tree: the queue, after it one supervisor for each repository, the inspector of all of them, the
-//! health checker and the alarm.
+//! health checker and the config watcher.
 //!
 //! The repositories run only while the queue does. When the queue, or a supervisor, fails more often than its
 //! policy allows, the root gives up and the process ends with an exit code of its own, so that whatever started
@@ -22,6 +22,7 @@ use backupbot_core::store::Store;
 use slog::{Logger, warn};
 
 use crate::board::Board;
+use crate::config_watcher::ConfigWatcher;
 use crate::control::Control;
 use crate::health::HealthChecker;
 use crate::inspector::Inspector;
@@ -114,6 +115,24 @@ impl Handler<Rearrange> for Root {
         self.attend();
     }
 }
+
+impl Handler<WatchConfiguration> for Root {
+    type Result = ();
+
+    fn handle(&mut self, message: WatchConfiguration, _: &mut Self::Context) {
+        let (board, log) = (self.common.board.clone(), self.common.log.clone());
+        let watcher = ChildSpec::new("config_watcher", "config watcher", move |exit| {
+            let (file, board, log) = (message.0.clone(), board.clone(), log.clone());
+            Ok::<_, String>(spawn(exit, |exit| ConfigWatcher::new(file, &board, &log, &exit)))
+        });
+        self.children.add(watcher.rank(3).policy(RestartPolicy::parking()).hang_after(Some(hang_after())));
+    }
+}
+
+/// Watches the configuration's file from now on.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct WatchConfiguration(pub PathBuf);
 
 /// Makes the tree what another configuration asks for. Repositories that it does not name run on untouched.
 #[derive(Message)]

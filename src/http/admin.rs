@@ -63,7 +63,6 @@ pub async fn alerts(door: Data<Door>) -> Answer {
 pub async fn status_now(door: &Data<Door>) -> Result<StatusAnswer, Problem> {
     let inside = door.enter()?;
     let settings = door.settings();
-    let refused_reload = door.reloader.alert();
     blocking(door, move || {
         let limits = &settings.config.alerts;
         let repositories = status::of_daemon(&inside.control);
@@ -73,7 +72,8 @@ pub async fn status_now(door: &Data<Door>) -> Result<StatusAnswer, Problem> {
         let mut alerts = status::alerts(&repositories, limits, Moment::now(), halted_since);
         alerts.extend(status::Alert::disk_low(inside.control.state_dir(), limits));
         alerts.extend(inside.control.board().latest_recoveries().iter().map(status::Alert::state_recovered));
-        alerts.extend(refused_reload);
+        let configuration = inside.control.board().configuration();
+        alerts.extend(status::Alert::config_invalid(&configuration));
         let health = inside.control.board().health();
         alerts.extend(health::alerts(&health, &repositories, Moment::now()));
         alerts.sort_by_key(|alert| alert.severity);
@@ -83,6 +83,7 @@ pub async fn status_now(door: &Data<Door>) -> Result<StatusAnswer, Problem> {
             daemon: true,
             repositories,
             alerts,
+            configuration: Some(configuration),
             health,
         })
     })
@@ -313,7 +314,7 @@ pub async fn reload(door: Data<Door>, request: HttpRequest, payload: Payload) ->
     let Nothing {} = body::json(&request, payload).await?;
     door.enter()?;
     info!(door.log, "asked over HTTP"; "to" => "reload", "by" => peer(&request));
-    match reload::reload(&door).await {
+    match reload::reload(&door, &format!("HTTP from {}", address(&request))).await {
         Ok(applied) => Ok(answer(&applied.document())),
         Err(Refusal::Stopping) => Err(Problem::stopping()),
         Err(Refusal::Mistakes(problems)) => {
@@ -339,6 +340,11 @@ pub async fn reload(door: Data<Door>, request: HttpRequest, payload: Payload) ->
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Nothing {}
+
+/// Without its port: the words of the audit log.
+fn address(request: &HttpRequest) -> String {
+    request.peer_addr().map_or_else(|| "nowhere".to_owned(), |peer| peer.ip().to_string())
+}
 
 fn peer(request: &HttpRequest) -> Option<String> {
     request.peer_addr().map(|address| address.to_string())

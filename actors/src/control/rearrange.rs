@@ -1,6 +1,7 @@
 //! A changed configuration becomes a changed tree: what is gone stops, what is new starts, the rest runs on untouched.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use backupbot_core::config::Config;
@@ -10,7 +11,7 @@ use backupbot_core::names::RepositoryName;
 
 use super::{Control, ControlError};
 use crate::board::Board;
-use crate::root::{self, Rearrange};
+use crate::root::{self, Rearrange, WatchConfiguration};
 use crate::supervision::ChildId;
 
 /// Parts that are replaced have this long to stop; then they are left to themselves.
@@ -61,6 +62,13 @@ impl Control {
         }
         let late = "something of the former configuration has not stopped yet; the children tell what";
         Ok(in_time.is_err().then(|| late.to_owned()))
+    }
+
+    /// Has the configuration's file watched; what stands there is on the board from then on.
+    pub fn watch_configuration(&self, file: PathBuf) {
+        if let Some(root) = self.root.address() {
+            root.do_send(WatchConfiguration(file));
+        }
     }
 
     /// Notes which configuration is in force; the checksum of the one before.
