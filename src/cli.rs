@@ -20,6 +20,7 @@ use clap::{
 use crate::spans;
 
 pub mod access;
+pub mod alerts;
 pub mod audit;
 pub mod drill;
 pub mod look;
@@ -73,6 +74,7 @@ pub const TWINS: &[&str] = &[
     "BACKUPBOT_WHOLE",
     "BACKUPBOT_SINCE",
     "BACKUPBOT_HEAD",
+    "BACKUPBOT_RECEIVER",
     #[cfg(feature = "fault-points")]
     "BACKUPBOT_FAULT",
     #[cfg(feature = "fault-points")]
@@ -80,7 +82,7 @@ pub const TWINS: &[&str] = &[
 ];
 
 /// Commands of the contract that this version does not have yet.
-const UNBUILT: &[&str] = &["alerts", "roots", "lfs", "keys", "report"];
+const UNBUILT: &[&str] = &["roots", "lfs", "keys", "report"];
 
 /// Watches directories and, within a minute of a change, has it in a Git commit on remotes that you own.
 ///
@@ -213,6 +215,8 @@ pub enum Command {
     /// It is a commented shell script for git and python3, with your remotes in it and no secret. Keep a copy of it where it
     /// does not burn with this machine: backupbot recipe > recipe.sh. With --json it is a list of the commands.
     Recipe(Recipe),
+    /// Show what somebody should look at, or try whether messages about it arrive
+    Alerts(alerts::Alerts),
     /// Show what was done: commits, pushes, orders, changed configurations
     ///
     /// Every line is numbered and holds the hash of the line before. With --json the lines are printed as they stand in the

@@ -5,8 +5,9 @@
 
 use backupbot_actors::board::{Check, Condition, HealthRow, Moment, RemoteState, Subject};
 
+use crate::alerts::{Alert, Severity};
 use crate::spans;
-use crate::status::{Alert, RepositoryAnswer, Severity};
+use crate::status::RepositoryAnswer;
 
 /// A remote that does not answer for so long is worth a warning: reboots and reconnections are over by then.
 const UNREACHABLE_AFTER_SECONDS: u64 = 15 * 60;
@@ -31,7 +32,7 @@ fn alert(row: &HealthRow, repositories: &[RepositoryAnswer], now: Moment) -> Opt
     };
     let remedy = row.finding.remedy.as_deref().map_or_else(String::new, |remedy| format!("; {remedy}"));
     let text = format!("{}: {}{remedy}", place(&row.finding.subject), row.finding.message);
-    Some(Alert::new(name, severity, text).since(Some(row.since)))
+    Some(Alert::new(name, severity, text).of(of(&row.finding.subject)).since(Some(row.since)))
 }
 
 /// A halt is an alert already.
@@ -42,6 +43,16 @@ fn is_halted(subject: &Subject, repositories: &[RepositoryAnswer]) -> bool {
         .filter(of_it)
         .flat_map(|repository| &repository.remotes)
         .any(|remote| Some(&remote.name) == subject.remote.as_ref() && remote.state == RemoteState::Halted)
+}
+
+/// The same in one word.
+fn of(subject: &Subject) -> String {
+    let parts = [
+        subject.repository.as_ref().map(ToString::to_string),
+        subject.remote.as_ref().map(ToString::to_string),
+        subject.root.as_ref().map(ToString::to_string),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("/")
 }
 
 fn place(subject: &Subject) -> String {

@@ -63,7 +63,9 @@ impl<'w> Looking<'w> {
         let state_dir = asking.state_dir.clone();
         let settings = asking.configuration()?;
         let name = choose(world, &state_dir, settings.as_ref(), wanted, path)?;
-        Self::at(world, settings, state_dir, name)
+        let looking = Self::at(world, settings, state_dir, name)?;
+        tell_quarantine(&looking.repository, &looking.name, looking.tip);
+        Ok(looking)
     }
 
     /// Opens the repository `name` of a configuration that is in force.
@@ -97,7 +99,6 @@ impl<'w> Looking<'w> {
         };
         let tip = tip.ok_or_else(|| nothing_yet(&name, &state_dir))?;
         let now = clock::now().to_zoned(TimeZone::system());
-        tell_quarantine(&repository, &name, tip);
         Ok(Self { world, settings, state_dir, name, repository, tip, now })
     }
 

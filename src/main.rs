@@ -9,6 +9,7 @@
 
 mod adoption;
 mod afar;
+mod alerts;
 mod boot;
 mod cli;
 mod client;

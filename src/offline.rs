@@ -30,6 +30,7 @@ use backupbot_core::store::checkpoints::Pause;
 use backupbot_core::store::guard::{Approval, Quarantine};
 use backupbot_core::store::{FILE_NAME, Store, StoreReader};
 
+use crate::alerts;
 use crate::boot;
 use crate::exit::{Exit, Failure};
 use crate::files::shown;
@@ -205,7 +206,7 @@ impl Offline {
             self.settings.as_ref().map_or_else(Alerts::default, |settings| settings.config.alerts.clone());
         let halted_since =
             |repository: &_, remote: &_| status::halted_since(&reader, repository, remote).ok().flatten();
-        let mut alerts = status::alerts(&repositories, &limits, now, halted_since);
+        let mut alerts = alerts::of_repositories(&repositories, &limits, now, halted_since);
         if self.settings.is_none() {
             // What is not known cannot be missing.
             alerts.retain(|alert| alert.name != "no_remote");

@@ -3,30 +3,23 @@
 //! It is put together from what the actors published on the board, or, when no daemon runs, from the store.
 //! Every configured repository, root and remote is in it, also one that has not said anything yet.
 
-use std::path::Path;
-
 use backupbot_actors::board::{
-    ConfigurationStatus, GuardStatus, HealthRow, InspectionStatus, Moment, Recovered, RemoteState,
-    RemoteStatus, RemoteView, RepositoryStatus, RepositoryView, RootState, RootStatus, SkippedFile,
+    ConfigurationStatus, GuardStatus, HealthRow, InspectionStatus, Moment, RemoteState, RemoteStatus,
+    RemoteView, RepositoryStatus, RepositoryView, RootState, RootStatus, SkippedFile,
 };
 use backupbot_actors::control::Control;
 use backupbot_actors::seat::RepositorySeat;
-use backupbot_core::config::Alerts;
-use backupbot_core::disk::Room;
 use backupbot_core::error::Result;
 use backupbot_core::inspect::drills::{self, Drilled};
 use backupbot_core::inspect::verified::{self, Verified};
 use backupbot_core::names::{RemoteName, RepositoryName};
 use backupbot_core::protection::StateCounts;
 use backupbot_core::store::StoreReader;
-use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::files::shown;
+use crate::alerts::Alert;
 use crate::http::shapes;
-use crate::output::quoted;
-use crate::spans;
 
 /// This program's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -113,36 +106,6 @@ pub fn place(verified: &Verified) -> String {
     verified.remote.as_ref().map_or_else(|| "what is here".to_owned(), |remote| format!("remote {remote}"))
 }
 
-/// How much was wrong, in words.
-fn things(problems: u64) -> String {
-    let things = if problems == 1 { "thing was" } else { "things were" };
-    format!("{problems} {things} wrong")
-}
-
-/// What was wrong, and how to see it.
-fn finding(verified: &Verified) -> String {
-    let remote =
-        verified.remote.as_ref().map(|remote| format!(" --remote {}", quoted(remote))).unwrap_or_default();
-    format!(
-        "{} when {} was verified: `backupbot verify --repository {}{remote}` names what",
-        things(verified.problems),
-        place(verified),
-        quoted(&verified.repository)
-    )
-}
-
-fn drill_finding(drilled: &Drilled) -> String {
-    let first = drilled.named.first().map(|first| format!(" ({first})")).unwrap_or_default();
-    format!(
-        "{}{first} when a restore from remote {} was rehearsed: `backupbot drill --repository {} --remote {} --whole` \
-         names what",
-        things(drilled.problems),
-        drilled.remote,
-        quoted(&drilled.repository),
-        quoted(&drilled.remote)
-    )
-}
-
 /// What a root is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -209,68 +172,6 @@ impl From<RootStatus> for RootAnswer {
             skipped: root.skipped,
             skipped_files: root.skipped_files,
         }
-    }
-}
-
-/// How urgent an alert is; the order is that of the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Severity {
-    /// Something is not protected, or will not be.
-    Critical,
-    /// It may become so.
-    Warning,
-}
-
-/// Something to look at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Alert {
-    /// The kind, the same word each time.
-    pub name: String,
-    /// How urgent.
-    pub severity: Severity,
-    /// Since when, where that is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub since: Option<Moment>,
-    /// What is wrong and what to do.
-    pub message: String,
-}
-
-impl Alert {
-    pub(crate) fn new(name: &str, severity: Severity, message: String) -> Self {
-        Self { name: name.to_owned(), severity, since: None, message }
-    }
-
-    pub(crate) fn since(self, since: Option<Moment>) -> Self {
-        Self { since, ..self }
-    }
-
-    /// Little is free where the state is; `None` while there is enough, or where the file system does not say.
-    pub fn disk_low(state_dir: &Path, limits: &Alerts) -> Option<Self> {
-        let free = Room::of(state_dir).ok()?.bytes.filter(|free| *free < limits.disk_free)?;
-        let text = format!(
-            "the file system of {} has {} free; commits stop when the next one does not fit: make room there",
-            shown(state_dir),
-            ByteSize(free)
-        );
-        Some(Self::new("disk_low", Severity::Warning, text))
-    }
-
-    /// What the configuration's file says was not obeyed.
-    pub fn config_invalid(status: &ConfigurationStatus) -> Option<Self> {
-        let refused = status.refused.as_ref()?;
-        let text = format!(
-            "the configuration was not reloaded, the former one stays in force: {}; `backupbot check` looks at it again, and \
-             it is tried when it changes",
-            refused.reason
-        );
-        Some(Self::new("config_invalid", Severity::Warning, text).since(Some(refused.since)))
-    }
-
-    /// The state database or a repository was damaged and made anew.
-    pub fn state_recovered(recovered: &Recovered) -> Self {
-        Self::new("state_recovered", Severity::Warning, recovered.words.clone()).since(Some(recovered.at))
     }
 }
 
@@ -377,79 +278,6 @@ pub fn halted_since(
     Ok(halt.and_then(|halt| Moment::from_unix_seconds(halt.since_ms / 1000)))
 }
 
-/// What somebody should look at. `halted_since` is asked for halted remotes only.
-pub fn alerts(
-    repositories: &[RepositoryAnswer],
-    limits: &Alerts,
-    now: Moment,
-    halted_since: impl Fn(&RepositoryName, &RemoteName) -> Option<Moment>,
-) -> Vec<Alert> {
-    let mut alerts = Vec::new();
-    for repository in repositories {
-        let name = &repository.status.name;
-        for root in repository.roots.iter().filter(|root| root.state == RootStanding::Unavailable) {
-            let reason = root.reason.as_deref().unwrap_or("it cannot be looked at");
-            let text = format!("{name}: root {} is unavailable: {reason}", root.name);
-            alerts.push(Alert::new("root_unavailable", Severity::Critical, text));
-        }
-        for remote in &repository.remotes {
-            if remote.state == RemoteState::Halted {
-                let reason = remote.reason.as_deref().unwrap_or("it waits for somebody");
-                let text = format!("{name}: remote {} is halted: {reason}", remote.name);
-                let since = halted_since(name, &remote.name);
-                alerts.push(Alert::new("remote_halted", Severity::Critical, text).since(since));
-            }
-            let waits = remote.oldest_unprotected_seconds;
-            if waits > limits.stale_after.as_secs() {
-                let text = format!(
-                    "{name}: remote {} lacks changes that are {} old",
-                    remote.name,
-                    spans::in_words(waits)
-                );
-                let since = i64::try_from(waits)
-                    .ok()
-                    .and_then(|waits| Moment::from_unix_seconds(now.unix_seconds() - waits));
-                alerts.push(Alert::new("remote_stale", Severity::Critical, text).since(since));
-            }
-        }
-        if let Some(quarantine) = &repository.status.guard.quarantine {
-            let text = format!("{name}: {}", quarantine.message);
-            let since = quarantine.found.since;
-            alerts.push(Alert::new("mass_change", Severity::Critical, text).since(since));
-        }
-        if let Some(found) = &repository.status.guard.mass_change {
-            let text = format!(
-                "{name}: in root {} {} of {} files ({} %) were deleted or rewritten; every version before is kept; if \
-                 that was not meant: `backupbot pause`, and `backupbot restore`",
-                found.root, found.lost, found.of, found.percent
-            );
-            alerts.push(Alert::new("mass_change", Severity::Warning, text).since(found.since));
-        }
-        if let Some(trouble) = &repository.status.trouble {
-            let text = format!("{name}: no commit can be made: {trouble}");
-            alerts.push(Alert::new("commit_failed", Severity::Critical, text));
-        }
-        for verified in repository.verified.iter().filter(|verified| verified.problems > 0) {
-            let text = format!("{name}: {}", finding(verified));
-            alerts.push(Alert::new("verify_failed", Severity::Critical, text).since(Some(verified.at)));
-        }
-        for drilled in repository.bad_drills() {
-            let text = format!("{name}: {}", drill_finding(drilled));
-            alerts.push(Alert::new("verify_failed", Severity::Critical, text).since(Some(drilled.at)));
-        }
-        if repository.remotes.is_empty() {
-            let text = format!("{name}: no remote is configured, so nothing leaves this machine");
-            alerts.push(Alert::new("no_remote", Severity::Warning, text));
-        }
-        if repository.status.pending > limits.backlog {
-            let text = format!("{name}: {} paths wait to be committed", repository.status.pending);
-            alerts.push(Alert::new("backlog", Severity::Warning, text));
-        }
-    }
-    alerts.sort_by_key(|alert| alert.severity);
-    alerts
-}
-
 #[cfg(test)]
 pub mod tests {
     use super::*;
@@ -526,74 +354,6 @@ pub mod tests {
             bytes: 3456,
             problems,
         }
-    }
-
-    fn names(repository: RepositoryAnswer) -> Vec<String> {
-        let now = Moment::from_unix_seconds(1_100_000).unwrap();
-        let halted = |_: &RepositoryName, _: &RemoteName| Moment::from_unix_seconds(7);
-        let found = alerts(&[repository], &Alerts::default(), now, halted);
-        found.into_iter().map(|alert| alert.name).collect()
-    }
-
-    #[test]
-    fn what_is_well_raises_nothing() {
-        assert!(names(healthy()).is_empty());
-    }
-
-    #[test]
-    fn what_a_verification_found_is_critical_and_what_speaks_of_others_is_left_out() {
-        let mut repository = healthy();
-        let elsewhere = Verified { remote: Some("sold".to_owned()), ..verified(1) };
-        let of_another = Verified { repository: "photos".to_owned(), ..verified(1) };
-        repository.take_verified(&[elsewhere, of_another, verified(0)]);
-        assert_eq!(repository.verified, [verified(0)]);
-        assert!(names(repository.clone()).is_empty());
-        repository.take_verified(&[verified(2)]);
-        assert_eq!(names(repository), ["verify_failed"]);
-    }
-
-    #[test]
-    fn what_a_drill_found_is_critical_until_it_is_known_to_be_well() {
-        let mut repository = healthy();
-        repository.take_drills(&[drilled(1, 0), Drilled { remote: "sold".to_owned(), ..drilled(2, 1) }]);
-        assert_eq!(repository.drills, [drilled(1, 0)]);
-        assert!(names(repository.clone()).is_empty());
-        repository.take_drills(&[drilled(1, 2), drilled(2, 0)]);
-        assert_eq!(repository.drills, [drilled(2, 0), drilled(1, 2)], "another lot was lucky");
-        assert_eq!(names(repository.clone()), ["verify_failed"]);
-        let well = Drilled { seed: Some(1), ..drilled(3, 0) };
-        repository.take_drills(&[drilled(1, 2), well]);
-        assert!(names(repository).is_empty());
-    }
-
-    #[test]
-    fn what_is_wrong_is_named_critical_things_first() {
-        let mut repository = healthy();
-        repository.status.pending = 10_001;
-        repository.roots[0].state = RootStanding::Unavailable;
-        repository.remotes[0].state = RemoteState::Halted;
-        repository.remotes[0].oldest_unprotected_seconds = 6 * 3600 + 1;
-        assert_eq!(names(repository), ["root_unavailable", "remote_halted", "remote_stale", "backlog"]);
-        assert_eq!(names(RepositoryAnswer { remotes: Vec::new(), ..healthy() }), ["no_remote"]);
-    }
-
-    #[test]
-    fn little_room_is_a_warning_and_enough_is_none() {
-        let limits = |disk_free| Alerts { disk_free, ..Alerts::default() };
-        let scratch = tempfile::tempdir().unwrap();
-        let alert = Alert::disk_low(scratch.path(), &limits(u64::MAX)).unwrap();
-        assert_eq!(alert.severity, Severity::Warning);
-        assert!(alert.message.contains("make room"), "{}", alert.message);
-        assert_eq!(Alert::disk_low(scratch.path(), &limits(0)), None);
-        assert_eq!(Alert::disk_low(Path::new("/no/such/place"), &limits(u64::MAX)), None);
-    }
-
-    #[test]
-    fn a_remote_is_stale_only_after_the_time_given() {
-        let mut repository = healthy();
-        repository.remotes[0].state = RemoteState::Backoff;
-        repository.remotes[0].oldest_unprotected_seconds = 6 * 3600;
-        assert!(names(repository).is_empty());
     }
 
     #[test]

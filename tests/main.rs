@@ -17,6 +17,7 @@
 mod support;
 
 mod adoption;
+mod alerts;
 mod api;
 mod api_fuzz;
 mod api_history;

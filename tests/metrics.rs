@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::support::api::Api;
 use crate::support::daemon::{Daemon, Setup};
 use crate::support::git::git;
+use crate::support::running::{Running, free_address};
 use crate::support::scrape::{Scrape, ask, scrape_at, scrape_when};
 use crate::support::{SOON, eventually};
 
@@ -190,20 +191,6 @@ fn promtool_finds_nothing_to_complain_about() {
     let said = String::from_utf8_lossy(&checked.stderr).into_owned();
     assert!(checked.status.success() && said.is_empty(), "{said}\n{}", scrape.text);
     daemon.stop();
-}
-
-/// A process that ends with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
 #[test]

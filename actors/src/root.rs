@@ -21,6 +21,7 @@ use backupbot_core::scan::{Bounds, WatchedRoot};
 use backupbot_core::store::Store;
 use slog::{Logger, warn};
 
+use crate::alarm::{Alarm, Watchman};
 use crate::board::Board;
 use crate::config_watcher::ConfigWatcher;
 use crate::control::Control;
@@ -42,6 +43,7 @@ pub struct Root {
     common: Common,
     seats: Seats,
     limits: Alerts,
+    watchman: Option<Watchman>,
     children: Children,
 }
 
@@ -98,6 +100,14 @@ impl Root {
             Ok::<_, String>(spawn(exit, |exit| HealthChecker::new(seats, limits, &board, &log, &exit)))
         });
         self.children.add(health.rank(3));
+        let Some(watchman) = self.watchman.clone() else { return };
+        let watchman = Watchman { receivers: self.limits.notify.clone(), ..watchman };
+        let log = self.common.log.clone();
+        let alarm = ChildSpec::new("alarm", "alarm", move |exit| {
+            let (watchman, log) = (watchman.clone(), log.clone());
+            Ok::<_, String>(spawn(exit, |exit| Alarm::new(watchman, &exit, &log)))
+        });
+        self.children.add(alarm.rank(3).policy(RestartPolicy::parking()));
     }
 }
 
@@ -158,6 +168,7 @@ pub fn start(
     store: &Store,
     board: &Board,
     audit: &Audit,
+    watchman: Option<Watchman>,
     log: &Logger,
 ) -> (Spawned<Root>, Control) {
     let common = Common {
@@ -177,7 +188,7 @@ pub fn start(
     let limits = config.alerts.clone();
     let root = spawn(ExitHandle::topmost(), |exit| {
         let children = Children::new(&exit, board, log);
-        Root { common, seats, limits, children }
+        Root { common, seats, limits, watchman, children }
     });
     (root.at(&place), control)
 }

@@ -9,13 +9,13 @@ use backupbot_core::progress::Progress;
 use serde_json::json;
 
 use super::status;
+use crate::alerts::{Alert, Severity as Urgency};
 use crate::cli::Global;
 use crate::cli::alerts::{Alerts, AlertsCommand, AlertsTest};
 use crate::exit::{Exit, Failure};
 use crate::output;
 use crate::settings::{self, World};
 use crate::spans;
-use crate::status::{Alert, Severity as Urgency};
 
 pub fn alerts(world: &World, global: &Global, arguments: &Alerts) -> Result<Exit, Failure> {
     match &arguments.command {
@@ -45,9 +45,9 @@ fn line(alert: &Alert, now: Moment) -> String {
         Urgency::Critical => "CRITICAL",
         Urgency::Warning => "warning",
     };
-    let since = alert.since.map_or_else(String::new, |since| {
-        format!(", for {}", spans::in_words(now.seconds_since(since)))
-    });
+    let since = alert
+        .since
+        .map_or_else(String::new, |since| format!(", for {}", spans::in_words(now.seconds_since(since))));
     format!("{urgency}  {}{since}\n    {}", alert.name, alert.message)
 }
 

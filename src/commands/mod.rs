@@ -1,5 +1,6 @@
 //! The commands, one a file; this only leads the way to them.
 
+mod alerts;
 mod audit;
 mod cat;
 mod check;
@@ -52,6 +53,7 @@ pub fn obey(world: &World, invocation: &Invocation) -> Result<Exit, Failure> {
         Command::Diff(diff) => diff::diff(world, global, diff),
         Command::Remote(remote) => remote::remote(world, global, remote),
         Command::Recipe(arguments) => recipe::recipe(world, invocation, arguments),
+        Command::Alerts(arguments) => alerts::alerts(world, global, arguments),
         Command::Audit(arguments) => audit::audit(world, global, arguments),
         Command::Completions(completions) => completions::completions(completions),
     }

@@ -152,7 +152,7 @@ async fn back_up(
     let mut signals = Signals::install().map_err(|error| Failure::io("cannot listen for signals", error))?;
     let reader = store.reader();
     let started_ms = now_ms();
-    let (mut tree, control) = root::start(config, &store, &Board::new(), audit, log);
+    let (mut tree, control) = root::start(config, &store, &Board::new(), audit, None, log);
 
     let effort = beside_meter(&control, meter, run_errand(&control, &reader, errand));
     let (exit, why) = match first(first(signals.stop_asked(), &mut tree.ended), effort).await {

@@ -8,10 +8,11 @@ use backupbot_actors::board::{
 };
 use backupbot_core::inspect::drills::Drilled;
 
+use crate::alerts::Severity;
 use crate::health;
 use crate::output::quoted;
 use crate::spans;
-use crate::status::{RepositoryAnswer, RootAnswer, RootStanding, Severity, StatusAnswer, place};
+use crate::status::{RepositoryAnswer, RootAnswer, RootStanding, StatusAnswer, place};
 
 /// Skipped files that the page names of each root; `--json` has more.
 const NAMED_SKIPS: usize = 20;
@@ -379,7 +380,7 @@ fn left_out(root: &RootAnswer) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::Alert;
+    use crate::alerts::Alert;
     use crate::status::tests::{drilled, healthy, verified};
     use backupbot_actors::board::SkippedFile;
     use backupbot_core::config::on_disk::OnDisk;

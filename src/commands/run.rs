@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::web::Data;
+use backupbot_actors::alarm::{self, Watchman};
 use backupbot_actors::board::{Board, Moment};
 use backupbot_actors::control::Control;
 use backupbot_actors::{measure, root};
+use backupbot_core::alert::ledger::Delays;
 use backupbot_core::audit::{Audit, Event};
 use backupbot_core::store::Store;
 use slog::{Logger, info, warn};
@@ -29,6 +31,8 @@ use crate::settings::{self, Origin, Settings, World};
 use crate::shutdown::{self, End, Signals};
 use crate::status::VERSION;
 
+/// Where alerts and messages that wait are kept.
+const ALERTS_FILE: &str = "alerts.json";
 /// How often the moving line moves.
 const METER_PAUSE: Duration = Duration::from_millis(250);
 /// How often the main loop gives a sign of life.
@@ -67,7 +71,7 @@ fn daemon(
         let system = actix_rt::System::new();
         let listeners = (listener, metrics);
         let end =
-            system.block_on(serve(settings, reloader, store, &audit, recovery, listeners, &meter, &log));
+            system.block_on(serve((settings, reloader), store, &audit, recovery, listeners, &meter, &log));
         std::mem::forget(system);
         end
     })?;
@@ -80,8 +84,7 @@ fn daemon(
 }
 
 async fn serve(
-    settings: Settings,
-    reloader: Reloader,
+    (settings, reloader): (Settings, Reloader),
     store: Store,
     audit: &Audit,
     recovery: Option<String>,
@@ -104,9 +107,10 @@ async fn serve(
     if let Some(words) = recovery {
         board.recovered("database", "", &words);
     }
-    let (tree, control) = root::start(config, &store, &board, audit, log);
-    measure::begin_reloads();
     board.change_configuration(|status| *status = reload::begun(&settings));
+    let watchman = watchman(&door, &settings);
+    let (tree, control) = root::start(config, &store, &board, audit, Some(watchman), log);
+    measure::begin_reloads();
     if let Origin::File(file) = &settings.origin {
         control.watch_configuration(file.clone());
     }
@@ -164,6 +168,30 @@ async fn serve(
         shutdown::mark_stopped(&store, log);
     }
     Ok(end)
+}
+
+/// What the alarm goes by: it asks as whoever asks for the status does.
+fn watchman(door: &Data<Door>, settings: &Settings) -> Watchman {
+    let (config, asked) = (&settings.config, door.clone());
+    Watchman {
+        instance: config.instance.clone(),
+        receivers: Vec::new(),
+        file: config.state_dir.join(ALERTS_FILE),
+        conditions: Arc::new(move || asked.conditions()),
+        known: door.known.clone(),
+        delays: hurry().map_or_else(Delays::default, |delay| Delays { warning: delay, clear: delay }),
+        calm: hurry().unwrap_or(alarm::CALM),
+        pause: hurry().unwrap_or(alarm::PAUSE),
+    }
+}
+
+/// A test build's delays of alerts, all of them.
+fn hurry() -> Option<Duration> {
+    if !cfg!(feature = "fault-points") {
+        return None;
+    }
+    let text = std::env::var("BACKUPBOT_FAULT_ALERTS_AFTER_MS").ok()?;
+    text.parse().ok().map(Duration::from_millis)
 }
 
 /// Reloads the configuration at each SIGHUP, as daemons do.

@@ -18,10 +18,10 @@ use utoipa::ToSchema;
 use super::body;
 use super::problem::Problem;
 use super::{Door, shapes};
-use crate::health;
+use crate::alerts::{self, Looked};
 use crate::reload::{self, Refusal};
 use crate::spans;
-use crate::status::{self, StatusAnswer, VERSION};
+use crate::status::{StatusAnswer, VERSION};
 
 /// How long a flush waits if the client does not say.
 const FLUSH_WITHIN: Duration = Duration::from_secs(60);
@@ -63,27 +63,17 @@ pub async fn alerts(door: Data<Door>) -> Answer {
 pub async fn status_now(door: &Data<Door>) -> Result<StatusAnswer, Problem> {
     let inside = door.enter()?;
     let settings = door.settings();
+    let known = door.known.clone();
     blocking(door, move || {
-        let limits = &settings.config.alerts;
-        let repositories = status::of_daemon(&inside.control);
-        let halted_since = |repository: &_, remote: &_| {
-            status::halted_since(&inside.reader, repository, remote).ok().flatten()
-        };
-        let mut alerts = status::alerts(&repositories, limits, Moment::now(), halted_since);
-        alerts.extend(status::Alert::disk_low(inside.control.state_dir(), limits));
-        alerts.extend(inside.control.board().latest_recoveries().iter().map(status::Alert::state_recovered));
-        let configuration = inside.control.board().configuration();
-        alerts.extend(status::Alert::config_invalid(&configuration));
-        let health = inside.control.board().health();
-        alerts.extend(health::alerts(&health, &repositories, Moment::now()));
-        alerts.sort_by_key(|alert| alert.severity);
+        let (control, reader) = (&inside.control, &inside.reader);
+        let Looked { repositories, health, alerts } = alerts::look(control, reader, &settings.config, &known);
         Ok(StatusAnswer {
             instance: settings.config.instance.clone(),
             version: VERSION.to_owned(),
             daemon: true,
             repositories,
             alerts,
-            configuration: Some(configuration),
+            configuration: Some(control.board().configuration()),
             health,
         })
     })

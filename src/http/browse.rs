@@ -69,7 +69,7 @@ impl Inspected {
         }
         let internal = |error: Error| Problem::internal(log, &error);
         let repository = Repository::open(&seat.path).map_err(internal)?;
-        let branch = seat.branch().map_err(internal)?;
+        let branch = seat.protected_branch().map_err(internal)?;
         // A branch that is named after the month may not have begun yet; HEAD is where the last one was.
         let tip = match repository.reference(&branch).map_err(internal)? {
             Some(tip) => Some(tip),
@@ -275,7 +275,7 @@ impl Page<'_> {
                 entries.push(self.entry(&objects, &root.name, &top, &node, node.record.as_ref()));
             }
         }
-        Ok(self.document(name, b"", entries, Vec::new(), count))
+        Ok(self.document(name, b"", &entries, &[], count))
     }
 
     fn directory(&self, name: &str, root: &RootName, path: &RelPath, node: &Node) -> Result<Value, Problem> {
@@ -293,15 +293,15 @@ impl Page<'_> {
             };
             self.entry(&objects, root, &at, node, own.as_ref().or(node.record.as_ref()))
         });
-        let entries = page.collect();
-        let remarks =
+        let entries: Vec<_> = page.collect();
+        let remarks: Vec<_> =
             directory.remarks.iter().take(self.limit).map(|remark| json!(remark.to_string())).collect();
         let mut full = root.as_str().as_bytes().to_vec();
         if !path.is_root() {
             full.push(b'/');
             full.extend_from_slice(path.as_bytes());
         }
-        Ok(self.document(name, &full, entries, remarks, count))
+        Ok(self.document(name, &full, &entries, &remarks, count))
     }
 
     fn entry(
@@ -323,8 +323,8 @@ impl Page<'_> {
         &self,
         name: &str,
         path: &[u8],
-        entries: Vec<Map<String, Value>>,
-        remarks: Vec<Value>,
+        entries: &[Map<String, Value>],
+        remarks: &[Value],
         count: usize,
     ) -> Value {
         let end = self.offset.saturating_add(self.limit);

@@ -35,7 +35,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use super::Door;
 use super::admin::Answer;
 use super::limits::{Turn, Wire};
-use crate::status::Alert;
+use crate::alerts::Alert;
 
 /// Events that are kept for those who come back, and that a client may be behind.
 const RING: usize = 256;
@@ -132,11 +132,8 @@ pub async fn follow(board: Board, hub: Hub) {
 
 /// Tells which alerts began and ended.
 pub fn tell_alerts(before: &mut BTreeMap<String, Alert>, now: Vec<Alert>, hub: &Hub) {
-    // Texts tell ages, which is no news; who and what stands at their beginning.
-    let subject = |alert: &Alert| {
-        let words: Vec<&str> = alert.message.split_whitespace().take(3).collect();
-        format!("{} {}", alert.name, words.join(" "))
-    };
+    // Texts tell ages, which is no news.
+    let subject = |alert: &Alert| format!("{} {}", alert.name, alert.subject);
     let now: BTreeMap<String, Alert> = now.into_iter().map(|alert| (subject(&alert), alert)).collect();
     for (_, alert) in now.iter().filter(|(key, _)| !before.contains_key(*key)) {
         hub.tell("alert", &json!({"raised": alert}));
@@ -287,7 +284,7 @@ impl MessageBody for Texts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::Severity;
+    use crate::alerts::Severity;
 
     fn said(texts: &[Bytes]) -> String {
         texts.iter().map(|text| String::from_utf8_lossy(text).into_owned()).collect()
@@ -340,7 +337,7 @@ mod tests {
         let hub = Hub::default();
         let alert = |age: &str| {
             let message = format!("documents: remote usb lacks changes that are {age} old");
-            Alert { name: "remote_stale".to_owned(), severity: Severity::Critical, since: None, message }
+            Alert::new("remote_stale", Severity::Critical, message)
         };
         let mut before = BTreeMap::new();
         tell_alerts(&mut before, vec![alert("7 h")], &hub);

@@ -37,10 +37,13 @@ use actix_web::http::StatusCode;
 use actix_web::middleware::from_fn;
 use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{App, HttpRequest, HttpServer};
+use backupbot_actors::alarm::Known;
 use backupbot_actors::control::{Control, ControlError};
+use backupbot_core::alert::Condition;
 use backupbot_core::store::StoreReader;
 use slog::{Logger, error};
 
+use crate::alerts::{self, Alert};
 use crate::reload::Reloader;
 use crate::restoring::Jobs;
 use crate::settings::Settings;
@@ -91,6 +94,8 @@ pub struct Door {
     pub events: events::Hub,
     /// Reads the configuration again.
     pub reloader: Reloader,
+    /// What the alarm knows.
+    pub known: Known,
     turns: Turns,
     guesses: Guesses,
     /// Whether every root has been looked at once.
@@ -111,6 +116,7 @@ impl Door {
             log,
             events: events::Hub::default(),
             reloader,
+            known: Known::default(),
             turns: Turns::default(),
             guesses: Guesses::default(),
             is_ready: AtomicBool::new(false),
@@ -149,6 +155,14 @@ impl Door {
     /// From now on requests are answered with 503.
     pub fn close(&self) {
         *self.inside.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// What is wrong now, for the alarm. Nothing is known to be wrong before the door opens and after it was closed.
+    pub fn conditions(&self) -> Vec<Condition> {
+        let Ok(inside) = self.enter() else { return Vec::new() };
+        let settings = self.settings();
+        let looked = alerts::look(&inside.control, &inside.reader, &settings.config, &self.known);
+        looked.alerts.iter().map(Alert::condition).collect()
     }
 
     /// The tree, as long as the door is open.

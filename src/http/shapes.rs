@@ -5,8 +5,8 @@ use backupbot_actors::board::{ChildStatus, Moment};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::alerts::Alert;
 use crate::restoring::Job;
-use crate::status::Alert;
 
 /// An error, as RFC 9457 has it.
 #[derive(ToSchema)]

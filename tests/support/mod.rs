@@ -6,6 +6,8 @@ pub mod fault_proxy;
 pub mod git;
 pub mod metadata;
 pub mod mount;
+pub mod receiver;
+pub mod running;
 pub mod scrape;
 pub mod sshd;
 pub mod strace;

@@ -66,7 +66,7 @@ fn the_status_answer_has_the_form_of_the_contract() {
 
     let answer = serde_json::to_value(board.status(at(1_700_000_090))).unwrap();
     let expected = serde_json::json!([{
-        "name": "documents", "paused": false, "pending": 3, "commit": "c0ffee",
+        "name": "documents", "paused": false, "pending": 3, "commit": "c0ffee", "state": "running",
         "states": {
             "watched": 0, "detected": 0, "queued": 0, "staged": 0, "committed": 0, "lfs_processed": 0, "pushed": 0,
             "failed": 0,
