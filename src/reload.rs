@@ -118,7 +118,7 @@ pub async fn follow_file(door: Data<Door>, board: Board) {
         board.wait_for(|board| board.configuration().is_news().then_some(())).await;
         info!(door.log, "the file of the configuration has changed"; "to" => "reload");
         // Its mistakes stay until it changes again. Trouble of ours may be over sooner.
-        while let Err(Refusal::NotNow(_)) = reload(&door, "change of the file").await {
+        while let Err(Refusal::NotNow(_) | Refusal::Stopping) = reload(&door, "change of the file").await {
             actix_rt::time::sleep(TRY_AGAIN).await;
         }
     }

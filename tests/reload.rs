@@ -194,7 +194,7 @@ fn a_storm_of_changes_is_few_reloads_and_the_last_one_counts() {
     setup.assert_all_is_well();
 }
 
-/// Another root or none, and another way to name the same remote, one after the other.
+/// Another root or none, and sometimes something that concerns the whole repository.
 fn shake(setup: &mut Setup, number: u64) {
     let other = setup.path("folder2");
     fs::create_dir_all(&other).unwrap();
@@ -204,7 +204,7 @@ fn shake(setup: &mut Setup, number: u64) {
     if number % 2 == 1 {
         roots.push(json!({"name": "folder2", "path": other.to_str().unwrap()}));
     }
-    repository["retry"]["max"] = json!(format!("{}ms", 500 + number));
+    repository["retry"]["max"] = json!(format!("{}ms", 500 + number / 3));
 }
 
 fn reload(daemon: &Daemon) {
@@ -320,6 +320,67 @@ fn a_restore_goes_on_through_reloads() {
     api.flush();
     daemon.stop();
     setup.assert_clone_equals_root();
+}
+
+fn child(daemon: &Daemon, id: &str) -> Value {
+    let children = daemon.api().get("/api/v1/children").json()["children"].as_array().unwrap().clone();
+    children.into_iter().find(|child| child["id"] == id).unwrap_or(Value::Null)
+}
+
+#[test]
+fn what_did_not_change_in_a_changed_repository_runs_on() {
+    let mut setup = Setup::new();
+    write(&setup.root(), "file", "1");
+    let unreachable = setup.path("nowhere");
+    write(&setup.scratch.path().to_owned(), "nowhere", "a file where a directory should be");
+    let broken = json!({"name": "broken", "url": unreachable.join("x.git").to_str().unwrap()});
+    setup.repository()["remotes"].as_array_mut().unwrap().push(broken);
+    setup.repository()["retry"] = json!({"first": "100ms", "max": "300s", "factor": 8.0});
+    setup.config["shutdown_grace"] = json!("1s");
+    let daemon = setup.start();
+    let parts = ["watcher folder1", "pusher usb", "pusher broken"];
+    let look = || parts.map(|part| child(&daemon, &format!("repository documents/{part}")));
+    let is_at_rest = |status: &Value| {
+        let remotes = status["repositories"][0]["remotes"].as_array().unwrap();
+        remotes
+            .iter()
+            .all(|remote| remote["state"] == if remote["name"] == "usb" { "idle" } else { "backoff" })
+            && remotes[0]["commit"].is_string()
+    };
+    daemon.status_when("one has it and one is waited for", is_at_rest);
+    let before = look();
+    let committer = child(&daemon, "repository documents/committer");
+    shake(&mut setup, 1);
+    setup.repository()["retry"] = json!({"first": "100ms", "max": "300s", "factor": 8.0});
+    write(&setup.path("folder2"), "late", "x");
+    let copy = json!({"name": "copy", "url": setup.path("remote/copy.git").to_str().unwrap()});
+    setup.repository()["remotes"].as_array_mut().unwrap().push(copy);
+    replace_config(&setup);
+    reload(&daemon);
+    assert_eq!(look(), before, "neither its watches nor its backoff were touched");
+    assert_ne!(child(&daemon, "repository documents/committer"), committer, "it knows every root and remote");
+    let rescans = "repository=\"documents\",root=\"folder1\",reason=\"start\"";
+    assert_eq!(Scrape::of(&daemon).value("rescans_total", rescans), 1.0);
+    write(&setup.root(), "file", "2");
+    let judge = crate::support::git::Judge::new(setup.path("remote/copy.git"));
+    let has = |path: &str, content: &[u8]| judge.blob("main", path).is_some_and(|blob| blob == content);
+    eventually("all of it is at the new remote", SOON, || {
+        (has("folder2/late", b"x") && has("folder1/file", b"2")).then_some(())
+    });
+    // What the untouched watcher notices reaches the new committer, and its commits the untouched pusher.
+    eventually("and at the old one", SOON, || {
+        (setup.remote().blob("main", "folder1/file")? == b"2").then_some(())
+    });
+
+    shake(&mut setup, 0);
+    setup.repository()["retry"] = json!({"first": "100ms", "max": "300s", "factor": 8.0});
+    setup.repository()["remotes"].as_array_mut().unwrap().truncate(2);
+    replace_config(&setup);
+    reload(&daemon);
+    assert_eq!(look()[..2], before[..2]);
+    assert!(child(&daemon, "repository documents/watcher folder2").is_null());
+    assert!(child(&daemon, "repository documents/pusher copy").is_null());
+    daemon.stop_or_fail();
 }
 
 #[test]
