@@ -8,106 +8,119 @@ use serde_json::{Value, json};
 
 use crate::support::api::Api;
 use crate::support::daemon::Setup;
-use crate::support::git::git;
 use crate::support::receiver::Receiver;
 use crate::support::running::{Running, free_address};
 use crate::support::tree::write;
 use crate::support::{SOON, eventually};
 
-/// A test build waits only so long before it tells.
+/// Being told takes minutes, but for a test build.
 #[cfg(feature = "fault-points")]
-const SOONER: [(&str, &str); 1] = [("BACKUPBOT_FAULT_ALERTS_AFTER_MS", "50")];
+mod told {
+    use std::fs;
 
-/// What a webhook was told of one kind of alert, in order.
-#[cfg(feature = "fault-points")]
-fn told(receiver: &Receiver, name: &str) -> Vec<String> {
-    let bodies =
-        receiver.taken().into_iter().filter_map(|(_, body)| serde_json::from_str::<Value>(&body).ok());
-    bodies
-        .filter(|body| body["alert"]["name"] == name)
-        .map(|body| body["event"].as_str().unwrap().to_owned())
-        .collect()
-}
+    use serde_json::{Value, json};
 
-/// Somebody else writes to the remote's branch.
-fn diverge(setup: &Setup) {
-    let clone = setup.path("intruder");
-    git(&setup.path("."), &["clone", "-q", setup.remote().path.to_str().unwrap(), clone.to_str().unwrap()]);
-    let identity = ["-c", "user.name=x", "-c", "user.email=x@y"];
-    git(&clone, &[&identity[..], &["commit", "-q", "--allow-empty", "-m", "not ours"]].concat());
-    git(&clone, &["push", "-q"]);
-    fs::remove_dir_all(clone).unwrap();
-}
+    use crate::support::daemon::Setup;
+    use crate::support::git::git;
+    use crate::support::receiver::Receiver;
+    use crate::support::tree::write;
+    use crate::support::{SOON, eventually};
 
-#[cfg(feature = "fault-points")]
-#[test]
-fn a_webhook_hears_of_a_halted_remote_once_and_of_its_end_once_over_a_kill() {
-    let receiver = Receiver::start();
-    let mut setup = Setup::new();
-    fs::write(setup.path("token"), "the-receivers-token\n").unwrap();
-    setup.config["alerts"] = json!({"notify": [
-        {"webhook": {"url": receiver.url("hook"), "token_file": setup.path("token")}},
-        {"healthchecks": {"url": receiver.url("ping")}},
-    ]});
-    write(&setup.root(), "a", "one");
-    let daemon = setup.launch(&SOONER);
-    daemon.serving().flush();
-    eventually("a sign of life", SOON, || {
-        receiver.taken().iter().any(|(path, _)| path == "/ping").then_some(())
-    });
-    diverge(&setup);
-    write(&setup.root(), "a", "two");
-    eventually("it is told", SOON, || (told(&receiver, "remote_halted") == ["fired"]).then_some(()));
-    daemon.kill();
+    /// A test build waits only so long before it tells.
+    const SOONER: [(&str, &str); 1] = [("BACKUPBOT_FAULT_ALERTS_AFTER_MS", "50")];
 
-    let daemon = setup.launch(&SOONER);
-    let api = daemon.serving();
-    eventually("a new process says at once that not all is well", SOON, || {
-        receiver
-            .taken()
-            .iter()
-            .any(|(path, body)| path == "/ping/fail" && body.contains("halted"))
-            .then_some(())
-    });
-    assert_eq!(told(&receiver, "remote_halted"), ["fired"], "the new process repeats nothing");
-    let local = setup.local().path;
-    let theirs = setup.remote().tip("main").unwrap();
-    git(&setup.remote().path, &["update-ref", "refs/heads/main", &format!("{theirs}~1")]);
-    assert_eq!(api.post("/api/v1/resume", &json!({"repository": "documents"})).status, 200);
-    api.flush();
-    eventually("its end is told", SOON, || {
-        (told(&receiver, "remote_halted") == ["fired", "cleared"]).then_some(())
-    });
-    daemon.stop();
-    assert!(local.exists());
-    let kept = fs::read_to_string(setup.state().join("alerts.json")).unwrap();
-    assert!(!kept.contains("the-receivers-token") && !kept.contains(&receiver.url("")), "{kept}");
-}
+    /// What a webhook was told of one kind of alert, in order.
+    fn told(receiver: &Receiver, name: &str) -> Vec<String> {
+        let bodies =
+            receiver.taken().into_iter().filter_map(|(_, body)| serde_json::from_str::<Value>(&body).ok());
+        bodies
+            .filter(|body| body["alert"]["name"] == name)
+            .map(|body| body["event"].as_str().unwrap().to_owned())
+            .collect()
+    }
 
-#[cfg(feature = "fault-points")]
-#[test]
-fn a_receiver_that_refuses_is_an_alert_itself_and_hears_everything_later() {
-    let receiver = Receiver::start();
-    receiver.answer(503);
-    let mut setup = Setup::new();
-    setup.config["alerts"] = json!({"backlog": 1, "notify": [{"webhook": {"url": receiver.url("s3cret")}}]});
-    write(&setup.root(), "a", "one");
-    let daemon = setup.launch(&SOONER);
-    daemon.serving().flush();
-    diverge(&setup);
-    write(&setup.root(), "a", "two");
-    let status = daemon.status_when("it is told that nobody hears it", |status| {
-        status["alerts"].as_array().unwrap().iter().any(|alert| alert["name"] == "notify_failed")
-    });
-    assert!(!status.to_string().contains("s3cret"), "{status}");
-    receiver.answer(200);
-    eventually("it hears", SOON, || {
-        told(&receiver, "remote_halted").first().is_some_and(|event| event == "fired").then_some(())
-    });
-    daemon.status_when("it is well again", |status| {
-        status["alerts"].as_array().unwrap().iter().all(|alert| alert["name"] != "notify_failed")
-    });
-    daemon.stop();
+    /// Somebody else writes to the remote's branch.
+    fn diverge(setup: &Setup) {
+        let clone = setup.path("intruder");
+        git(
+            &setup.path("."),
+            &["clone", "-q", setup.remote().path.to_str().unwrap(), clone.to_str().unwrap()],
+        );
+        let identity = ["-c", "user.name=x", "-c", "user.email=x@y"];
+        git(&clone, &[&identity[..], &["commit", "-q", "--allow-empty", "-m", "not ours"]].concat());
+        git(&clone, &["push", "-q"]);
+        fs::remove_dir_all(clone).unwrap();
+    }
+
+    #[test]
+    fn a_webhook_hears_of_a_halted_remote_once_and_of_its_end_once_over_a_kill() {
+        let receiver = Receiver::start();
+        let mut setup = Setup::new();
+        fs::write(setup.path("token"), "the-receivers-token\n").unwrap();
+        setup.config["alerts"] = json!({"notify": [
+            {"webhook": {"url": receiver.url("hook"), "token_file": setup.path("token")}},
+            {"healthchecks": {"url": receiver.url("ping")}},
+        ]});
+        write(&setup.root(), "a", "one");
+        let daemon = setup.launch(&SOONER);
+        daemon.serving().flush();
+        eventually("a sign of life", SOON, || {
+            receiver.taken().iter().any(|(path, _)| path == "/ping").then_some(())
+        });
+        diverge(&setup);
+        write(&setup.root(), "a", "two");
+        eventually("it is told", SOON, || (told(&receiver, "remote_halted") == ["fired"]).then_some(()));
+        daemon.kill();
+
+        let daemon = setup.launch(&SOONER);
+        let api = daemon.serving();
+        eventually("a new process says at once that not all is well", SOON, || {
+            receiver
+                .taken()
+                .iter()
+                .any(|(path, body)| path == "/ping/fail" && body.contains("halted"))
+                .then_some(())
+        });
+        assert_eq!(told(&receiver, "remote_halted"), ["fired"], "the new process repeats nothing");
+        let local = setup.local().path;
+        let theirs = setup.remote().tip("main").unwrap();
+        git(&setup.remote().path, &["update-ref", "refs/heads/main", &format!("{theirs}~1")]);
+        assert_eq!(api.post("/api/v1/resume", &json!({"repository": "documents"})).status, 200);
+        api.flush();
+        eventually("its end is told", SOON, || {
+            (told(&receiver, "remote_halted") == ["fired", "cleared"]).then_some(())
+        });
+        daemon.stop();
+        assert!(local.exists());
+        let kept = fs::read_to_string(setup.state().join("alerts.json")).unwrap();
+        assert!(!kept.contains("the-receivers-token") && !kept.contains(&receiver.url("")), "{kept}");
+    }
+
+    #[test]
+    fn a_receiver_that_refuses_is_an_alert_itself_and_hears_everything_later() {
+        let receiver = Receiver::start();
+        receiver.answer(503);
+        let mut setup = Setup::new();
+        setup.config["alerts"] =
+            json!({"backlog": 1, "notify": [{"webhook": {"url": receiver.url("s3cret")}}]});
+        write(&setup.root(), "a", "one");
+        let daemon = setup.launch(&SOONER);
+        daemon.serving().flush();
+        diverge(&setup);
+        write(&setup.root(), "a", "two");
+        let status = daemon.status_when("it is told that nobody hears it", |status| {
+            status["alerts"].as_array().unwrap().iter().any(|alert| alert["name"] == "notify_failed")
+        });
+        assert!(!status.to_string().contains("s3cret"), "{status}");
+        receiver.answer(200);
+        eventually("it hears", SOON, || {
+            told(&receiver, "remote_halted").first().is_some_and(|event| event == "fired").then_some(())
+        });
+        daemon.status_when("it is well again", |status| {
+            status["alerts"].as_array().unwrap().iter().all(|alert| alert["name"] != "notify_failed")
+        });
+        daemon.stop();
+    }
 }
 
 #[test]

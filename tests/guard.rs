@@ -2,7 +2,6 @@
 //! whole at every remote until somebody decides.
 
 use std::fs;
-use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -511,6 +510,6 @@ fn death_at_every_step_of_an_approval() {
 }
 
 #[cfg(feature = "fault-points")]
-fn quarantines(repository: &Path) -> usize {
+fn quarantines(repository: &std::path::Path) -> usize {
     git(repository, &["for-each-ref", "refs/heads/backupbot/quarantine"]).lines().count()
 }

@@ -5,7 +5,7 @@
 //! policy allows, the root gives up and the process ends with an exit code of its own, so that whatever started
 //! it starts it afresh.
 //!
-//! A start is a reload from the empty configuration: [`seats_of`] and [`Root::add`] serve both.
+//! A start is a reload from the empty configuration: `seats_of` and `Root::add` serve both.
 
 use std::path::PathBuf;
 use std::sync::Arc;

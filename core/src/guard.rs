@@ -3,7 +3,7 @@
 //! In: what a batch takes away from a root and what it puts there ([`Tally`]), and what the commits before it did within
 //! the window ([`Window`]). Out: a [`Loss`], if a large share of the files that the root held at the window's start
 //! is gone by now, under whatever name. Batches are small, so the counts of many commits add up; they are kept in
-//! memory and read from the commits themselves after a restart ([`past`]), so what counts is as durable as these are.
+//! memory and read from the commits themselves after a restart (`past`), so what counts is as durable as these are.
 //!
 //! What follows from a loss is the caller's: with the policy `quarantine` the batch, and all after it, go to a branch
 //! of their own ([`branch`]) until somebody approves ([`approve`]).

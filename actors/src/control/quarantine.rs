@@ -7,7 +7,8 @@ use backupbot_core::snapshot;
 use backupbot_core::store::guard::Quarantine;
 use serde::{Deserialize, Serialize};
 
-use super::{Control, ControlError, explain, present};
+use super::flush::{explain, present};
+use super::{Control, ControlError};
 use crate::committer::Committer;
 use crate::messages::{Approve, GuardNote, NoteOfGuard, PauseChanged, Refusal};
 use crate::seat::RepositorySeat;
