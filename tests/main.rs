@@ -47,6 +47,7 @@ mod names;
 mod polling;
 mod power;
 mod recipe;
+mod reload;
 mod remote_faults;
 mod remote_test;
 mod remotes;
