@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use backupbot_actors::alarm::Known;
-use backupbot_actors::board::{HealthRow, Moment, Recovered, RemoteState};
+use backupbot_actors::board::{ConfigurationStatus, HealthRow, Moment, Recovered, RemoteState};
 use backupbot_actors::control::Control;
 use backupbot_core::alert::{self, Condition};
 use backupbot_core::config::{Alerts, Config};
@@ -100,6 +100,16 @@ impl Alert {
         }
     }
 
+    /// What the configuration's file says was not obeyed.
+    pub fn config_invalid(status: &ConfigurationStatus) -> Option<Self> {
+        let refused = status.refused.as_ref()?;
+        let text = format!(
+            "the configuration was not reloaded, the former one stays in force: {}; it is tried again when it changes",
+            refused.reason
+        );
+        Some(Self::new("config_invalid", Severity::Warning, text).since(Some(refused.since)))
+    }
+
     /// The state database or a repository was damaged and made anew.
     pub fn state_recovered(recovered: &Recovered) -> Self {
         Self::new("state_recovered", Severity::Warning, recovered.words.clone())
@@ -148,14 +158,8 @@ pub struct Looked {
     pub alerts: Vec<Alert>,
 }
 
-/// Looks at everything; `others` are alerts of whoever calls. This blocks on the store and the disk.
-pub fn look(
-    control: &Control,
-    reader: &StoreReader,
-    config: &Config,
-    known: &Known,
-    others: impl IntoIterator<Item = Alert>,
-) -> Looked {
+/// Looks at everything. This blocks on the store and the disk.
+pub fn look(control: &Control, reader: &StoreReader, config: &Config, known: &Known) -> Looked {
     let (limits, now) = (&config.alerts, Moment::now());
     let repositories = status::of_daemon(control);
     let halted = |repository: &_, remote: &_| status::halted_since(reader, repository, remote).ok().flatten();
@@ -182,7 +186,7 @@ pub fn look(
         let text = format!("{receiver} is not told of alerts: {why}; try it with `backupbot alerts test`");
         Alert::new("notify_failed", Severity::Warning, text).of(receiver)
     }));
-    alerts.extend(others);
+    alerts.extend(Alert::config_invalid(&control.board().configuration()));
     alerts.sort_by_key(|alert| alert.severity);
     Looked { repositories, health, alerts }
 }

@@ -217,6 +217,7 @@ impl Offline {
             daemon: false,
             repositories,
             alerts,
+            configuration: None,
             health: Vec::new(),
         })
     }

@@ -1,23 +1,29 @@
 //! Obeying a changed configuration without a restart: read whole, refused whole, or applied as a diff.
 //!
-//! In: a wish, by the API or a signal. Out: what changed, or every reason why nothing did; then what was in force stays
-//! in force. One at a time; a wish goes on even if nobody waits for it any more.
+//! In: a wish, by the API, a signal, or the file that says something else. Out: what changed, or every reason why nothing did;
+//! then what was in force stays in force. One at a time; a wish goes on even if nobody waits for it any more. What came of
+//! it is on the board, in the metrics, in the log and in the audit log.
 
 use actix_web::web::{self, Data};
-use backupbot_actors::board::Moment;
+use backupbot_actors::board::{Board, ConfigurationStatus, Moment};
 use backupbot_actors::control::ControlError;
+use backupbot_actors::measure::{self, Reload};
 use backupbot_core::audit::Event;
 use backupbot_core::config::Problem;
 use backupbot_core::config::diff::{Diff, Parts};
 use serde_json::{Value, json};
 use slog::{info, warn};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::alerts::{Alert, Severity};
 use crate::cli::Global;
 use crate::exit::Failure;
-use crate::http::Door;
-use crate::settings::{self, Settings, World};
+use crate::files::shown;
+use crate::http::{Door, Inside};
+use crate::settings::{self, Origin, Settings, World};
+
+/// After trouble that is not the file's, what it says is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(30);
 
 /// What is needed to read the configuration again.
 #[derive(Default)]
@@ -25,8 +31,6 @@ pub struct Reloader {
     world: World,
     global: Global,
     turn: tokio::sync::Mutex<()>,
-    /// When the last wish was refused, and why.
-    refused: Mutex<Option<(Moment, String)>>,
 }
 
 /// Why nothing changed.
@@ -61,6 +65,8 @@ impl Refusal {
 pub struct Applied {
     diff: Diff,
     checksum: String,
+    /// That of the one before.
+    former: Option<String>,
     warnings: Vec<String>,
 }
 
@@ -95,48 +101,86 @@ impl Reloader {
     pub fn new(world: &World, global: &Global) -> Self {
         Self { world: world.clone(), global: global.clone(), ..Self::default() }
     }
+}
 
-    /// What somebody should look at.
-    pub fn alert(&self) -> Option<Alert> {
-        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        refused.map(|(at, why)| {
-            let text = format!("the configuration was not reloaded, the former one stays in force: {why}");
-            Alert::new("config_invalid", Severity::Warning, text).since(Some(at))
-        })
+/// What is said of the configuration of a process that begins.
+pub fn begun(settings: &Settings) -> ConfigurationStatus {
+    let file = match &settings.origin {
+        Origin::File(path) => Some(shown(path)),
+        Origin::Flags(_) => None,
+    };
+    ConfigurationStatus::obeyed(file, &settings.config.checksum)
+}
+
+/// Reloads whenever the file says what was not tried yet, for ever.
+pub async fn follow_file(door: Data<Door>, board: Board) {
+    loop {
+        board.wait_for(|board| board.configuration().is_news().then_some(())).await;
+        info!(door.log, "the file of the configuration has changed"; "to" => "reload");
+        // Its mistakes stay until it changes again. Trouble of ours may be over sooner.
+        while let Err(Refusal::NotNow(_) | Refusal::Stopping) = reload(&door, "change of the file").await {
+            actix_rt::time::sleep(TRY_AGAIN).await;
+        }
     }
 }
 
-/// Reads the configuration again and obeys it.
-pub async fn reload(door: &Data<Door>) -> Result<Applied, Refusal> {
-    let inner = door.clone();
+/// Reads the configuration again and obeys it, because of `who`.
+pub async fn reload(door: &Data<Door>, who: &str) -> Result<Applied, Refusal> {
+    let (inner, who) = (door.clone(), who.to_owned());
     let done = actix_rt::spawn(async move {
-        let outcome = obey(&inner).await;
-        let refused = match &outcome {
-            Ok(applied) => {
-                info!(inner.log, "the configuration was reloaded"; "changes" => applied.document().to_string());
-                None
-            }
-            Err(refusal) => {
-                let why = refusal.words();
-                warn!(inner.log, "the configuration was not reloaded; the former one stays in force"; "reason" => &why);
-                Some((Moment::now(), why))
-            }
-        };
-        *inner.reloader.refused.lock().unwrap_or_else(PoisonError::into_inner) = refused;
+        let _turn = inner.reloader.turn.lock().await;
+        let inside = inner.enter().map_err(|_| Refusal::Stopping)?;
+        let outcome = obey(&inner, &inside).await;
+        tell(&inner, &inside, &outcome, &who);
         outcome
     });
     done.await.unwrap_or(Err(Refusal::Stopping))
 }
 
-async fn obey(door: &Data<Door>) -> Result<Applied, Refusal> {
-    let _turn = door.reloader.turn.lock().await;
-    let inside = door.enter().map_err(|_| Refusal::Stopping)?;
+/// Says everywhere what came of it.
+fn tell(door: &Door, inside: &Inside, outcome: &Result<Applied, Refusal>, who: &str) {
+    let board = inside.control.board();
+    let in_force = door.settings().config.checksum.clone();
+    let (refusal, result) = match outcome {
+        Ok(applied) => {
+            let result = if applied.diff.is_empty() { Reload::Unchanged } else { Reload::Applied };
+            measure::reloaded(result);
+            info!(door.log, "the configuration was reloaded"; "changes" => applied.document().to_string());
+            board.change_configuration(|status| {
+                status.in_force.clone_from(&in_force);
+                status.refused = None;
+            });
+            if applied.former.as_ref() != Some(&in_force) {
+                let former = applied.former.as_deref().unwrap_or("none");
+                let change = Event::new("configuration", "ok").by(who).with("from", former);
+                inside.control.audit().record(change.with("to", &in_force));
+            }
+            return;
+        }
+        Err(Refusal::Stopping) => return,
+        Err(refusal @ Refusal::NotNow(_)) => (refusal, Reload::Failed),
+        Err(refusal) => (refusal, Reload::Refused),
+    };
+    let reason = refusal.words();
+    measure::reloaded(result);
+    warn!(door.log, "the configuration was not reloaded; the former one stays in force"; "reason" => &reason);
+    let change = Event::new("configuration", result.as_str()).by(who).with("from", &in_force);
+    let on_disk = board.configuration().on_disk.unwrap_or_else(|| "unreadable".to_owned());
+    inside.control.audit().record(change.with("to", on_disk).with("reason", &reason));
+    board.change_configuration(|status| status.was_refused(reason, Moment::now()));
+}
+
+async fn obey(door: &Data<Door>, inside: &Inside) -> Result<Applied, Refusal> {
     let (present, reader) = (door.settings(), door.clone());
     let read = web::block(move || {
         let reloader = &reader.reloader;
         settings::again(&reloader.world, &reloader.global, &present.origin)
     });
-    let new = match read.await.map_err(|_| Refusal::Stopping)? {
+    let (on_disk, read) = read.await.map_err(|_| Refusal::Stopping)?;
+    if let Some(on_disk) = on_disk {
+        inside.control.board().change_configuration(|status| status.was_tried(on_disk));
+    }
+    let new = match read {
         Ok(new) => new,
         Err(settings::Again::Mistakes(problems)) => return Err(Refusal::Mistakes(problems)),
         Err(settings::Again::Failed(Failure { lines, .. })) => return Err(Refusal::NotNow(lines.join("; "))),
@@ -157,11 +201,6 @@ async fn obey(door: &Data<Door>) -> Result<Applied, Refusal> {
         warnings.push(format!("which configuration is in force could not be noted: {error}"));
         None
     });
-    if !diff.is_empty() {
-        let change =
-            Event::new("configuration", "ok").by("reload").with("from", former.as_deref().unwrap_or("none"));
-        inside.control.audit().record(change.with("to", &checksum));
-    }
     door.obey(Arc::new(Settings { warnings: Vec::new(), ..new }));
-    Ok(Applied { diff, checksum, warnings })
+    Ok(Applied { diff, checksum, former, warnings })
 }

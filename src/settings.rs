@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use backupbot_core::config::on_disk::OnDisk;
 use backupbot_core::config::{self, Config, Context, Loaded, Problem};
 use serde::{Deserialize, Serialize};
 
@@ -262,13 +263,21 @@ pub enum Again {
     Failed(Failure),
 }
 
-/// Reads the configuration again from where it came from.
-pub fn again(world: &World, global: &Global, origin: &Origin) -> Result<Settings, Again> {
-    let loaded = match origin {
-        Origin::File(path) => config::load(path, &world.context(global)),
-        Origin::Flags(flags) => config::from_flags(&flags.watch, &flags.remotes, &world.context(global)),
+/// Reads the configuration again from where it came from; with it what the file said, if there is one.
+pub fn again(world: &World, global: &Global, origin: &Origin) -> (Option<OnDisk>, Result<Settings, Again>) {
+    let context = world.context(global);
+    let (on_disk, loaded) = match origin {
+        Origin::File(path) => {
+            let (on_disk, loaded) = config::load_and_mark(path, &context);
+            (Some(on_disk), loaded)
+        }
+        Origin::Flags(flags) => (None, config::from_flags(&flags.watch, &flags.remotes, &context)),
     };
-    checked(loaded.map_err(Again::Mistakes)?, origin.clone()).map_err(Again::Failed)
+    let settings = match loaded {
+        Ok(loaded) => checked(loaded, origin.clone()).map_err(Again::Failed),
+        Err(problems) => Err(Again::Mistakes(problems)),
+    };
+    (on_disk, settings)
 }
 
 fn from_flags(world: &World, global: &Global, flags: Flags) -> Result<Settings, Failure> {

@@ -4,8 +4,8 @@
 //! Every configured repository, root and remote is in it, also one that has not said anything yet.
 
 use backupbot_actors::board::{
-    GuardStatus, HealthRow, InspectionStatus, Moment, RemoteState, RemoteStatus, RemoteView,
-    RepositoryStatus, RepositoryView, RootState, RootStatus, SkippedFile,
+    ConfigurationStatus, GuardStatus, HealthRow, InspectionStatus, Moment, RemoteState, RemoteStatus,
+    RemoteView, RepositoryStatus, RepositoryView, RootState, RootStatus, SkippedFile,
 };
 use backupbot_actors::control::Control;
 use backupbot_actors::seat::RepositorySeat;
@@ -37,6 +37,9 @@ pub struct StatusAnswer {
     pub repositories: Vec<RepositoryAnswer>,
     /// What somebody should look at, critical first.
     pub alerts: Vec<Alert>,
+    /// The configuration in force and the one on the disk; known to the daemon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<ConfigurationStatus>,
     /// What was checked, how it was found, and since when; without a daemon nobody checks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<Object>)]
@@ -361,6 +364,7 @@ pub mod tests {
             daemon: true,
             repositories: vec![healthy()],
             alerts: Vec::new(),
+            configuration: None,
             health: Vec::new(),
         };
         let json = serde_json::to_value(&answer).unwrap();

@@ -49,6 +49,7 @@ mod notify;
 mod polling;
 mod power;
 mod recipe;
+mod reload;
 mod remote_faults;
 mod remote_test;
 mod remotes;

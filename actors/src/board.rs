@@ -5,6 +5,7 @@
 //! alerts read, and a waiter awaits the next change instead of asking again and again. A published value says
 //! *since when*, never *for how long*: durations are worked out when somebody looks.
 
+mod configuration;
 mod guard;
 mod health;
 mod inspections;
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 
 use crate::supervision::{ChildId, ExitReason, lock};
 
+pub use configuration::{ConfigurationStatus, RefusedConfiguration};
 pub use guard::{GuardStatus, MassChangeStatus, QuarantineStatus, RepositoryState};
 pub use health::{Check, Condition, Finding, HealthRow, Subject};
 pub use inspections::InspectionStatus;
@@ -42,6 +44,7 @@ struct Rows {
     recovered: BTreeMap<(&'static str, String), Recovered>,
     health: BTreeMap<(Check, Subject), HealthRow>,
     state: StateSizes,
+    configuration: ConfigurationStatus,
 }
 
 /// How much room the state takes and has; what was not looked at yet is absent.

@@ -5,11 +5,12 @@
 //! [`inspector`] verifies and rehearses restoring on schedule,
 //! `housekeeping` merges packs beside whatever else its actor does,
 //! [`board`] holds what every part published last, so that a dead child still has an answer, [`measure`] counts what
-//! happens, [`health`] looks whether all is well, and [`control`] is what an operator can ask. [`root`] starts the tree; [`messages`] has everything that actors say.
+//! happens, [`health`] looks whether all is well, [`config_watcher`] what the configuration's file says, and [`control`] is what an operator can ask. [`root`] starts the tree; [`messages`] has everything that actors say.
 
 pub mod alarm;
 pub mod board;
 pub mod committer;
+pub mod config_watcher;
 pub mod control;
 pub mod health;
 mod housekeeping;

@@ -43,6 +43,7 @@ const DETECTION_SECONDS: &str = "backupbot_detection_seconds";
 const OVERFLOWS: &str = "backupbot_watch_overflows_total";
 const RESCANS: &str = "backupbot_rescans_total";
 const TORN: &str = "backupbot_torn_reads_total";
+const RELOADS: &str = "backupbot_config_reloads_total";
 
 /// A commit is a matter of moments, of minutes where files are large.
 const COMMIT_BUCKETS: &[f64] = &[0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
@@ -54,7 +55,7 @@ const DETECTION_BUCKETS: &[f64] =
     &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 120.0, 300.0];
 
 /// All of them.
-pub const EVENTS: [Described; 11] = [
+pub const EVENTS: [Described; 12] = [
     of(FILES, Shape::Counter, "Files and links, new or changed, that went into commits."),
     of(COMMITS, Shape::Counter, "Commits made."),
     of(
@@ -82,6 +83,7 @@ pub const EVENTS: [Described; 11] = [
     ),
     of(RESCANS, Shape::Counter, "Comparisons of a whole root that were begun, by reason."),
     of(TORN, Shape::Counter, "Files that changed while they were read, and were read again later."),
+    of(RELOADS, Shape::Counter, "Attempts to obey a changed configuration without a restart, by result."),
 ];
 
 const fn of(name: &'static str, shape: Shape, help: &'static str) -> Described {
@@ -130,6 +132,47 @@ impl Rescan {
             Self::Recovery => "recovery",
         }
     }
+}
+
+/// What an attempt to obey a changed configuration came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reload {
+    /// It is in force.
+    Applied,
+    /// It says the same as the one in force.
+    Unchanged,
+    /// It has mistakes, cannot be read, or changes what only a restart can.
+    Refused,
+    /// Nothing is wrong with it, and it could not be obeyed.
+    Failed,
+}
+
+impl Reload {
+    const ALL: [Self; 4] = [Self::Applied, Self::Unchanged, Self::Refused, Self::Failed];
+
+    /// The label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Unchanged => "unchanged",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Makes the series of reloads, at zero.
+pub fn begin_reloads() {
+    Reload::ALL.into_iter().for_each(|result| reloads(result, 0));
+}
+
+/// An attempt to obey a changed configuration is over.
+pub fn reloaded(result: Reload) {
+    reloads(result, 1);
+}
+
+fn reloads(result: Reload, times: u64) {
+    counter!(RELOADS, "result" => result.as_str()).increment(times);
 }
 
 /// Makes every series of a repository, at zero.

@@ -7,7 +7,7 @@
 //! | queue | [`TakeBatch`] rows for a commit | rows, still queued |
 //! | queue | [`Stage`] a commit that is about to happen | durable |
 //! | queue | [`Settle`] what follows from a batch | durable |
-//! | queue | [`Unstage`], [`DistrustFiles`], [`ClockWentBack`], [`SetPaused`] | durable |
+//! | queue | [`Unstage`], [`DistrustFiles`], [`ClockWentBack`], [`KeepOnly`], [`SetPaused`] | durable |
 //! | queue | [`NoteOfGuard`]: what the guard against mass changes must not forget | durable |
 //! | queue | [`CountUnsettled`] changes up to a number | rows |
 //! | watcher | [`BarrierReached`]: hint everything that happened before now, and queue it | sequence number |
@@ -142,6 +142,16 @@ pub struct Unstage(pub RepositoryName);
 #[derive(Debug, Message)]
 #[rtype(result = "Answer<()>")]
 pub struct DistrustFiles(pub RepositoryName);
+
+/// Drops what is queued of other roots: those are no longer configured.
+#[derive(Debug, Message)]
+#[rtype(result = "Answer<usize>")]
+pub struct KeepOnly {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The roots that are.
+    pub roots: Vec<RootName>,
+}
 
 /// The wall clock was set back: looks at files with times from then on prove nothing.
 #[derive(Debug, Message)]

@@ -19,8 +19,8 @@ use backupbot_core::store::guard::Approval;
 use backupbot_core::store::{QueueStore, Store};
 
 use crate::messages::{
-    Answer, ClockWentBack, CountUnsettled, DistrustFiles, Enqueue, GuardNote, LookAtWaiting, NoteOfGuard,
-    SetPaused, Settle, Stage, TakeBatch, Unstage, WaitingNow,
+    Answer, ClockWentBack, CountUnsettled, DistrustFiles, Enqueue, GuardNote, KeepOnly, LookAtWaiting,
+    NoteOfGuard, SetPaused, Settle, Stage, TakeBatch, Unstage, WaitingNow,
 };
 use crate::seat::{Seats, now_ms};
 use crate::supervision::ExitHandle;
@@ -166,6 +166,14 @@ impl Handler<DistrustFiles> for Queue {
             }
             Ok(())
         })
+    }
+}
+
+impl Handler<KeepOnly> for Queue {
+    type Result = Answer<usize>;
+
+    fn handle(&mut self, message: KeepOnly, ctx: &mut Self::Context) -> Self::Result {
+        self.blocking(ctx, "drop", |store| store.keep_only(&message.repository, &message.roots))
     }
 }
 

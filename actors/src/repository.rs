@@ -6,7 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, Context};
+use actix::{Actor, Context, Handler, Message};
+use backupbot_core::config as model;
+use backupbot_core::config::diff::RepositoryDiff;
+use backupbot_core::names::{RemoteName, RootName};
 
 use crate::committer::Committer;
 use crate::pusher::Pusher;
@@ -41,36 +44,90 @@ impl Actor for RepositorySupervisor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        for remote in &self.seat.settings.remotes {
-            let (seat, remote) = (self.seat.clone(), remote.clone());
-            let name = format!("pusher {}", remote.name);
-            let spec = ChildSpec::new("pusher", name, move |exit| {
-                let place = seat.pushers.get(&remote.name).cloned().unwrap_or_default();
-                let (seat, remote) = (seat.clone(), remote.clone());
-                Ok::<_, String>(spawn(exit, |exit| Pusher::new(seat, remote, exit)).at(&place))
-            });
-            self.children.add(spec.rank(1).policy(policy()).hang_after(Some(hang_after())));
-        }
         let seat = self.seat.clone();
-        let spec = ChildSpec::new("committer", "committer", move |exit| {
+        seat.settings.remotes.iter().for_each(|remote| self.add_pusher(remote));
+        self.add_committer();
+        seat.settings.roots.iter().for_each(|root| self.add_watcher(root));
+        self.children.attach(ctx);
+    }
+}
+
+/// Each is started in the place of one of the same name, if there is one: that is stopped first.
+impl RepositorySupervisor {
+    fn add_pusher(&mut self, remote: &model::Remote) {
+        let (seat, remote) = (self.seat.clone(), remote.clone());
+        let spec = ChildSpec::new("pusher", pusher_name(&remote.name), move |exit| {
+            let place = seat.pushers.get(&remote.name).cloned().unwrap_or_default();
+            let (seat, remote) = (seat.clone(), remote.clone());
+            Ok::<_, String>(spawn(exit, |exit| Pusher::new(seat, remote, exit)).at(&place))
+        });
+        self.children.add(spec.rank(1).policy(policy()).hang_after(Some(hang_after())));
+    }
+
+    fn add_committer(&mut self) {
+        let seat = self.seat.clone();
+        let spec = ChildSpec::new("committer", COMMITTER, move |exit| {
             let queue = seat.common.queue.address_of("queue")?;
             let run = seat.clone();
             Ok::<_, String>(spawn(exit, |exit| Committer::new(run, exit, queue)).at(&seat.committer))
         });
         self.children.add(spec.rank(2).policy(policy()).hang_after(Some(hang_after())));
-        for root in &self.seat.settings.roots {
-            let (seat, root) = (self.seat.clone(), root.clone());
-            let name = format!("watcher {}", root.name);
-            let spec = ChildSpec::new("watcher", name, move |exit| {
-                let queue = seat.common.queue.address_of("queue")?;
-                let place = seat.watchers.get(&root.name).cloned().unwrap_or_default();
-                let (seat, root) = (seat.clone(), root.clone());
-                Ok::<_, String>(spawn(exit, |exit| Watcher::new(seat, root, exit, queue)).at(&place))
-            });
-            self.children.add(spec.rank(3).policy(policy()).hang_after(Some(hang_after())));
-        }
-        self.children.attach(ctx);
     }
+
+    fn add_watcher(&mut self, root: &model::Root) {
+        let (seat, root) = (self.seat.clone(), root.clone());
+        let spec = ChildSpec::new("watcher", watcher_name(&root.name), move |exit| {
+            let queue = seat.common.queue.address_of("queue")?;
+            let place = seat.watchers.get(&root.name).cloned().unwrap_or_default();
+            let (seat, root) = (seat.clone(), root.clone());
+            Ok::<_, String>(spawn(exit, |exit| Watcher::new(seat, root, exit, queue)).at(&place))
+        });
+        self.children.add(spec.rank(3).policy(policy()).hang_after(Some(hang_after())));
+    }
+}
+
+/// Another configuration has other roots or remotes; what of them did not change runs on.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Alter {
+    /// What is in force from now on.
+    pub seat: Arc<RepositorySeat>,
+    /// What differs.
+    pub diff: RepositoryDiff,
+}
+
+impl Handler<Alter> for RepositorySupervisor {
+    type Result = ();
+
+    fn handle(&mut self, Alter { seat, diff }: Alter, _: &mut Self::Context) {
+        self.seat = seat.clone();
+        diff.roots.removed.iter().for_each(|root| self.children.remove(&watcher_name(root)));
+        diff.remotes.removed.iter().for_each(|remote| self.children.remove(&pusher_name(remote)));
+        let is_meant =
+            |name: &RemoteName| diff.remotes.added.contains(name) || diff.remotes.changed.contains(name);
+        for remote in seat.settings.remotes.iter().filter(|remote| is_meant(&remote.name)) {
+            self.add_pusher(remote);
+        }
+        // It goes through every root, and knows every remote.
+        self.add_committer();
+        let is_meant = |name: &RootName| diff.roots.added.contains(name) || diff.roots.changed.contains(name);
+        for root in seat.settings.roots.iter().filter(|root| is_meant(&root.name)) {
+            self.add_watcher(root);
+        }
+    }
+}
+
+/// The committer's name among the children.
+pub(crate) const COMMITTER: &str = "committer";
+
+/// A pusher's name among the children.
+pub(crate) fn pusher_name(remote: &RemoteName) -> String {
+    format!("pusher {remote}")
+}
+
+/// A watcher's name among the children.
+pub(crate) fn watcher_name(root: &RootName) -> String {
+    format!("watcher {root}")
 }
 
 /// A parked child is tried again after a minute: what broke it may be a disk that is back by then.

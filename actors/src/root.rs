@@ -1,5 +1,5 @@
 //! The root of the tree: the queue, after it one supervisor for each repository, the inspector of all of them, the
-//! health checker and the alarm.
+//! health checker and the config watcher.
 //!
 //! The repositories run only while the queue does. When the queue, or a supervisor, fails more often than its
 //! policy allows, the root gives up and the process ends with an exit code of its own, so that whatever started
@@ -13,23 +13,24 @@ use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message};
 use backupbot_core::audit::Audit;
-use backupbot_core::config::diff::Diff;
+use backupbot_core::config::diff::{Diff, RepositoryDiff};
 use backupbot_core::config::{Alerts, Config};
 use backupbot_core::fault;
 use backupbot_core::ignore::IgnoreRules;
-use backupbot_core::names::RepositoryName;
+use backupbot_core::names::{RepositoryName, RootName};
 use backupbot_core::scan::{Bounds, WatchedRoot};
 use backupbot_core::store::Store;
 use slog::{Logger, warn};
 
 use crate::alarm::{Alarm, Watchman};
 use crate::board::Board;
+use crate::config_watcher::ConfigWatcher;
 use crate::control::Control;
 use crate::health::HealthChecker;
 use crate::inspector::Inspector;
 use crate::measure;
 use crate::queue::Queue;
-use crate::repository::{RepositorySupervisor, hang_after};
+use crate::repository::{Alter, RepositorySupervisor, hang_after};
 use crate::seat::{Common, RepositorySeat, Seats};
 use crate::supervision::{
     ChildSpec, Children, ExitHandle, Place, RestartPolicy, Spawned, Supervising, spawn, spawn_on_own_thread,
@@ -75,9 +76,12 @@ impl Actor for Root {
 impl Root {
     /// Starts a repository, in the place of one of the same name if there is one: that is stopped first.
     fn add(&mut self, seat: Arc<RepositorySeat>) {
+        let seats = self.seats.clone();
         let repository = ChildSpec::new("repository", child_name(&seat.settings.name), move |exit| {
-            let seat = seat.clone();
-            Ok::<_, String>(spawn(exit, |exit| RepositorySupervisor::new(seat, &exit)))
+            // A run after others begins with what is configured by then.
+            let seat = seats.of(&seat.settings.name).unwrap_or_else(|| seat.clone());
+            let place = seat.supervisor.clone();
+            Ok::<_, String>(spawn(exit, |exit| RepositorySupervisor::new(seat, &exit)).at(&place))
         });
         self.children.add(repository.rank(2).stop_within(STOP_WITHIN).hang_after(None));
     }
@@ -121,6 +125,12 @@ impl Handler<Rearrange> for Root {
         for seat in message.anew {
             self.add(seat);
         }
+        for alter in message.altered {
+            // One that is not running begins with the new seat by itself.
+            if let Some(supervisor) = alter.seat.supervisor.address() {
+                supervisor.do_send(alter);
+            }
+        }
         self.limits = message.limits;
         self.attend();
     }
@@ -139,6 +149,24 @@ impl Handler<AreYouThere> for Root {
 #[rtype(result = "()")]
 pub(crate) struct AreYouThere;
 
+impl Handler<WatchConfiguration> for Root {
+    type Result = ();
+
+    fn handle(&mut self, message: WatchConfiguration, _: &mut Self::Context) {
+        let (board, log) = (self.common.board.clone(), self.common.log.clone());
+        let watcher = ChildSpec::new("config_watcher", "config watcher", move |exit| {
+            let (file, board, log) = (message.0.clone(), board.clone(), log.clone());
+            Ok::<_, String>(spawn(exit, |exit| ConfigWatcher::new(file, &board, &log, &exit)))
+        });
+        self.children.add(watcher.rank(3).policy(RestartPolicy::parking()).hang_after(Some(hang_after())));
+    }
+}
+
+/// Watches the configuration's file from now on.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct WatchConfiguration(pub PathBuf);
+
 /// Makes the tree what another configuration asks for. Repositories that it does not name run on untouched.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -147,6 +175,8 @@ pub struct Rearrange {
     pub removed: Vec<RepositoryName>,
     /// Repositories that are started, or stopped and started.
     pub anew: Vec<Arc<RepositorySeat>>,
+    /// Repositories of which roots or remotes are started or stopped, and nothing else.
+    pub altered: Vec<Alter>,
     /// When to raise the alarm.
     pub limits: Alerts,
 }
@@ -196,14 +226,14 @@ pub(crate) fn seats_of(
     present: &[Arc<RepositorySeat>],
 ) -> Vec<Arc<RepositorySeat>> {
     let seats = config.repositories.iter().map(|settings| {
-        let kept = present.iter().find(|seat| seat.settings.name == settings.name);
-        match kept.filter(|_| !diff.concerns(&settings.name)) {
-            Some(seat) => seat.clone(),
-            None => {
-                measure::begin(settings);
-                Arc::new(seat_of(common, config.limits.repository_size, settings, &common.log))
-            }
+        let former = present.iter().find(|seat| seat.settings.name == settings.name);
+        let change = diff.of(&settings.name);
+        if let (Some(former), None) = (former, change) {
+            return former.clone();
         }
+        measure::begin(settings);
+        let shared = former.zip(change).filter(|(_, change)| !change.is_whole());
+        Arc::new(seat_of(common, config.limits.repository_size, settings, shared))
     });
     seats.collect()
 }
@@ -213,35 +243,59 @@ pub fn repository_path(state_dir: &std::path::Path, name: &str) -> PathBuf {
     state_dir.join("repos").join(format!("{name}.git"))
 }
 
+/// A seat, which shares with the former one what `shared` says that did not change.
 fn seat_of(
     common: &Common,
     largest_file: u64,
     settings: &backupbot_core::config::Repository,
-    log: &Logger,
+    shared: Option<(&Arc<RepositorySeat>, &RepositoryDiff)>,
 ) -> RepositorySeat {
+    let former = shared.map(|(former, _)| former);
+    let is_same = |root: &RootName| shared.is_some_and(|(_, change)| !change.roots.changed.contains(root));
     let roots = settings.roots.iter().map(|root| {
+        if let Some(same) = former.and_then(|former| former.root(&root.name)).filter(|_| is_same(&root.name)) {
+            return same.clone();
+        }
         let (rules, problems) =
             IgnoreRules::new(&root.path, &root.ignore, &root.ignore_files, root.system_excludes);
         for problem in problems {
-            warn!(log, "an ignore rule is not obeyed, so nothing is left out by it"; "root" => %root.name,
+            warn!(common.log, "an ignore rule is not obeyed, so nothing is left out by it"; "root" => %root.name,
                   "reason" => &problem.reason);
         }
         let bounds = Bounds { one_file_system: root.one_file_system, largest_file };
         WatchedRoot::new(root.name.clone(), root.path.clone(), Arc::new(rules), bounds)
     });
+    // The actors of what changed take their places over, so whoever waits for one waits for the new one.
+    let pushers = settings.remotes.iter().map(|remote| {
+        let place = former.and_then(|former| former.pushers.get(&remote.name).cloned());
+        (remote.name.clone(), place.unwrap_or_default())
+    });
+    let committed = settings.remotes.iter().map(|remote| {
+        let nudge = former.and_then(|former| former.committed.get(&remote.name).cloned());
+        (remote.name.clone(), nudge.unwrap_or_default())
+    });
+    let watchers = settings.roots.iter().map(|root| {
+        let place = former.and_then(|former| former.watchers.get(&root.name).cloned());
+        (root.name.clone(), place.unwrap_or_default())
+    });
+    let detected = settings.roots.iter().map(|root| {
+        let count = former.and_then(|former| former.detected.get(&root.name).cloned());
+        (root.name.clone(), count.unwrap_or_default())
+    });
     RepositorySeat {
         path: repository_path(&common.state_dir, settings.name.as_str()),
         roots: Arc::new(roots.collect()),
-        committer: Place::new(),
-        pushers: settings.remotes.iter().map(|remote| (remote.name.clone(), Place::new())).collect(),
-        watchers: settings.roots.iter().map(|root| (root.name.clone(), Place::new())).collect(),
-        queued: Default::default(),
-        committed: settings.remotes.iter().map(|remote| (remote.name.clone(), Default::default())).collect(),
-        activity: Default::default(),
-        detected: settings.roots.iter().map(|root| (root.name.clone(), Default::default())).collect(),
-        suspicion: Default::default(),
-        settled: Default::default(),
-        guard: Default::default(),
+        supervisor: former.map(|former| former.supervisor.clone()).unwrap_or_default(),
+        committer: former.map(|former| former.committer.clone()).unwrap_or_default(),
+        pushers: pushers.collect(),
+        watchers: watchers.collect(),
+        queued: former.map(|former| former.queued.clone()).unwrap_or_default(),
+        committed: committed.collect(),
+        activity: former.map(|former| former.activity.clone()).unwrap_or_default(),
+        detected: detected.collect(),
+        suspicion: former.map(|former| former.suspicion.clone()).unwrap_or_default(),
+        settled: former.map(|former| former.settled.clone()).unwrap_or_default(),
+        guard: former.map(|former| former.guard.clone()).unwrap_or_default(),
         settings: settings.clone(),
         common: common.clone(),
     }

@@ -10,7 +10,7 @@ use backupbot_core::audit::Audit;
 use backupbot_core::config as model;
 use backupbot_core::error::Result;
 use backupbot_core::guard;
-use backupbot_core::names::{RemoteName, RootName};
+use backupbot_core::names::{RemoteName, RepositoryName, RootName};
 use backupbot_core::scan::WatchedRoot;
 use backupbot_core::store::Store;
 use backupbot_core::store::guard::Quarantine;
@@ -21,6 +21,7 @@ use crate::committer::Committer;
 use crate::messages::Nudge;
 use crate::pusher::Pusher;
 use crate::queue::Queue;
+use crate::repository::RepositorySupervisor;
 use crate::supervision::Place;
 use crate::watcher::Watcher;
 
@@ -58,6 +59,11 @@ impl Seats {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// One of them.
+    pub(crate) fn of(&self, name: &RepositoryName) -> Option<Arc<RepositorySeat>> {
+        self.now().into_iter().find(|seat| seat.settings.name == *name)
+    }
+
     pub(crate) fn put(&self, seats: Vec<Arc<RepositorySeat>>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = seats;
     }
@@ -82,7 +88,8 @@ impl Activity {
     }
 }
 
-/// A repository as long as a configuration is in force.
+/// A repository as long as a configuration is in force. When a root or a remote comes, changes or goes, the next seat shares all
+/// that lives with the former one: whoever is not concerned keeps that one and is still reached.
 pub struct RepositorySeat {
     /// What the whole tree shares.
     pub common: Common,
@@ -92,6 +99,8 @@ pub struct RepositorySeat {
     pub path: PathBuf,
     /// Its roots, in the order of the settings.
     pub roots: Arc<Vec<WatchedRoot>>,
+    /// Their supervisor.
+    pub supervisor: Place<RepositorySupervisor>,
     /// The committer.
     pub committer: Place<Committer>,
     /// One pusher a remote.
@@ -103,15 +112,15 @@ pub struct RepositorySeat {
     /// Nudges each pusher: something was committed.
     pub committed: BTreeMap<RemoteName, Nudge>,
     /// Work done since the start.
-    pub activity: Activity,
+    pub activity: Arc<Activity>,
     /// By root: paths that events named and that are not quiet yet.
-    pub detected: BTreeMap<RootName, AtomicU64>,
+    pub detected: BTreeMap<RootName, Arc<AtomicU64>>,
     /// What somebody met in the repository that should not be there; the committer looks into it.
-    pub suspicion: Suspicion,
+    pub suspicion: Arc<Suspicion>,
     /// Whether the committer has taken its first steps.
-    pub settled: Settled,
+    pub settled: Arc<Settled>,
     /// What the guard against mass changes remembers of the latest commits.
-    pub guard: guard::Memory,
+    pub guard: Arc<guard::Memory>,
 }
 
 /// Since when the committer has been busy with its first steps: until it is done, a branch may stand at what a crash

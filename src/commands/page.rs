@@ -3,7 +3,9 @@
 //! One line says whether everything is protected. Then each repository with its roots and remotes; wherever
 //! something is not as it should be, a line says what to do about it.
 
-use backupbot_actors::board::{InspectionStatus, Moment, QuarantineStatus, RemoteState, RemoteView};
+use backupbot_actors::board::{
+    ConfigurationStatus, InspectionStatus, Moment, QuarantineStatus, RemoteState, RemoteView,
+};
 use backupbot_core::inspect::drills::Drilled;
 
 use crate::alerts::Severity;
@@ -44,6 +46,9 @@ pub fn render(answer: &StatusAnswer, now: Moment) -> String {
             page.advice(0, remedy);
         }
     }
+    if let Some(configuration) = &answer.configuration {
+        page.line(0, checksums(configuration));
+    }
     if answer.repositories.is_empty() {
         page.line(0, "There is no repository yet.");
     }
@@ -51,6 +56,28 @@ pub fn render(answer: &StatusAnswer, now: Moment) -> String {
         page.repository(repository, now);
     }
     page.0
+}
+
+/// Which configuration is in force, and whether it is the one on the disk.
+fn checksums(status: &ConfigurationStatus) -> String {
+    let in_force = short(Some(&status.in_force));
+    let Some(file) = &status.file else {
+        return format!("configuration: {in_force}, of the command line");
+    };
+    match (&status.on_disk, &status.unreadable) {
+        (Some(on_disk), _) if *on_disk == status.in_force => {
+            format!("configuration: {in_force}, as in {file}")
+        }
+        (Some(on_disk), _) => {
+            let standing =
+                if status.refused.is_some() { "which is refused" } else { "which is about to be tried" };
+            format!("configuration: {in_force} is in force; {file} has {}, {standing}", short(Some(on_disk)))
+        }
+        (None, reason) => {
+            let reason = reason.as_deref().unwrap_or("nobody has looked yet");
+            format!("configuration: {in_force} is in force; {file} cannot be read: {reason}")
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -356,6 +383,7 @@ mod tests {
     use crate::alerts::Alert;
     use crate::status::tests::{drilled, healthy, verified};
     use backupbot_actors::board::SkippedFile;
+    use backupbot_core::config::on_disk::OnDisk;
 
     fn page_of(repository: RepositoryAnswer) -> String {
         let answer = StatusAnswer {
@@ -364,6 +392,7 @@ mod tests {
             daemon: true,
             repositories: vec![repository],
             alerts: Vec::new(),
+            configuration: None,
             health: Vec::new(),
         };
         render(&answer, Moment::from_unix_seconds(1_000_300).unwrap())
@@ -519,12 +548,31 @@ documents: commit c0ffee00c0, nothing waits to be committed
     }
 
     #[test]
+    fn both_configurations_are_named_where_they_differ() {
+        let file = Some("/etc/backupbot/config.yaml".to_owned());
+        let mut status = ConfigurationStatus::obeyed(file, &"a".repeat(64));
+        assert_eq!(checksums(&status), "configuration: aaaaaaaaaa, as in /etc/backupbot/config.yaml");
+        status.was_tried(OnDisk::Text("b".repeat(64)));
+        status.was_refused("line 3".to_owned(), Moment::from_unix_seconds(7).unwrap());
+        let line = checksums(&status);
+        assert!(
+            line.contains("aaaaaaaaaa is in force") && line.contains("bbbbbbbbbb, which is refused"),
+            "{line}"
+        );
+        status.says(OnDisk::Unreadable("it is gone".to_owned()));
+        assert!(checksums(&status).ends_with("cannot be read: it is gone"));
+        let flags = ConfigurationStatus::obeyed(None, &"a".repeat(64));
+        assert_eq!(checksums(&flags), "configuration: aaaaaaaaaa, of the command line");
+    }
+
+    #[test]
     fn without_a_daemon_nothing_is_called_protected() {
         let answer = StatusAnswer {
             instance: "laptop".to_owned(),
             version: "0.1.0".to_owned(),
             daemon: false,
             repositories: vec![healthy()],
+            configuration: None,
             health: Vec::new(),
             alerts: vec![Alert::state_recovered(&backupbot_actors::board::Recovered {
                 kind: "database",

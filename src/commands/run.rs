@@ -8,7 +8,7 @@ use actix_web::web::Data;
 use backupbot_actors::alarm::{self, Watchman};
 use backupbot_actors::board::{Board, Moment};
 use backupbot_actors::control::Control;
-use backupbot_actors::root;
+use backupbot_actors::{measure, root};
 use backupbot_core::alert::ledger::Delays;
 use backupbot_core::audit::{Audit, Event};
 use backupbot_core::store::Store;
@@ -28,7 +28,7 @@ use crate::press;
 use crate::race::{First, first};
 use crate::reload::{self, Reloader};
 use crate::restoring::Jobs;
-use crate::settings::{self, Settings, World};
+use crate::settings::{self, Origin, Settings, World};
 use crate::shutdown::{self, End, Signals};
 use crate::status::VERSION;
 
@@ -129,8 +129,13 @@ async fn serve(
     if let Some(words) = recovery {
         board.recovered("database", "", &words);
     }
+    board.change_configuration(|status| *status = reload::begun(&settings));
     let watchman = watchman(&door, &settings);
     let (tree, control) = root::start(config, &store, &board, audit, Some(watchman), log);
+    measure::begin_reloads();
+    if let Origin::File(file) = &settings.origin {
+        control.watch_configuration(file.clone());
+    }
     let reader = store.reader();
     let jobs = Jobs::open(&config.state_dir, log);
     door.open(Inside { control: control.clone(), reader: reader.clone(), jobs: jobs.clone() });
@@ -155,6 +160,7 @@ async fn serve(
     let beside = [
         actix_rt::spawn(http::tell_events(door.clone())),
         actix_rt::spawn(keep_told(door.clone(), manager.clone())),
+        actix_rt::spawn(reload::follow_file(door.clone(), board.clone())),
         actix_rt::spawn(reload_at_hang_up(
             door.clone(),
             signals.hang_ups().map_err(|error| Failure::io("cannot listen for signals", error))?,
@@ -219,7 +225,7 @@ async fn reload_at_hang_up(door: Data<Door>, mut hang_ups: Signal, manager: Arc<
         info!(door.log, "asked by SIGHUP"; "to" => "reload");
         // What came of it is in the log already, and in the status.
         manager.reloading();
-        let _ = reload::reload(&door).await;
+        let _ = reload::reload(&door, "SIGHUP").await;
         manager.reloaded();
     }
 }

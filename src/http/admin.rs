@@ -67,17 +67,17 @@ pub async fn alerts(door: Data<Door>) -> Answer {
 pub async fn status_now(door: &Data<Door>) -> Result<StatusAnswer, Problem> {
     let inside = door.enter()?;
     let settings = door.settings();
-    let (refused_reload, known) = (door.reloader.alert(), door.known.clone());
+    let known = door.known.clone();
     blocking(door, move || {
         let (control, reader) = (&inside.control, &inside.reader);
-        let Looked { repositories, health, alerts } =
-            alerts::look(control, reader, &settings.config, &known, refused_reload);
+        let Looked { repositories, health, alerts } = alerts::look(control, reader, &settings.config, &known);
         Ok(StatusAnswer {
             instance: settings.config.instance.clone(),
             version: VERSION.to_owned(),
             daemon: true,
             repositories,
             alerts,
+            configuration: Some(control.board().configuration()),
             health,
         })
     })
@@ -308,7 +308,7 @@ pub async fn reload(door: Data<Door>, request: HttpRequest, payload: Payload) ->
     let Nothing {} = body::json(&request, payload).await?;
     door.enter()?;
     info!(door.log, "asked over HTTP"; "to" => "reload", "by" => peer(&request));
-    match reload::reload(&door).await {
+    match reload::reload(&door, &format!("HTTP from {}", address(&request))).await {
         Ok(applied) => Ok(answer(&applied.document())),
         Err(Refusal::Stopping) => Err(Problem::stopping()),
         Err(Refusal::Mistakes(problems)) => {
@@ -334,6 +334,11 @@ pub async fn reload(door: Data<Door>, request: HttpRequest, payload: Payload) ->
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Nothing {}
+
+/// Without its port: the words of the audit log.
+fn address(request: &HttpRequest) -> String {
+    request.peer_addr().map_or_else(|| "nowhere".to_owned(), |peer| peer.ip().to_string())
+}
 
 /// Who asks.
 pub fn peer(request: &HttpRequest) -> Option<String> {

@@ -176,8 +176,7 @@ impl Door {
     pub fn conditions(&self) -> Vec<Condition> {
         let Ok(inside) = self.enter() else { return Vec::new() };
         let settings = self.settings();
-        let others = self.reloader.alert();
-        let looked = alerts::look(&inside.control, &inside.reader, &settings.config, &self.known, others);
+        let looked = alerts::look(&inside.control, &inside.reader, &settings.config, &self.known);
         looked.alerts.iter().map(Alert::condition).collect()
     }
 

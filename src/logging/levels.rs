@@ -22,6 +22,7 @@ pub const MODULES: &[(&str, &str)] = &[
     ("boot", "the start"),
     ("commands", "the main loop of run and once"),
     ("committer", "batches and commits"),
+    ("config_watcher", "the file of the configuration"),
     ("health", "the checks"),
     ("housekeeping", "packing repositories"),
     ("http", "the API: who asked what"),

@@ -1,8 +1,7 @@
 //! What is, at the moment of a scrape: from the board, the store and what the health checker published.
 //!
 //! What is not known has no series: a nought that nobody measured would hide trouble. What is not built has none either;
-//! whoever builds it adds it here: `config_reloads_total`, `config_valid` (reloading), `restore_total` (restoring by the
-//! daemon), and the `lfs_*` family.
+//! whoever builds it adds it here: `restore_total` (restoring by the daemon), and the `lfs_*` family.
 //! This blocks on the store.
 
 use std::collections::BTreeMap;
@@ -24,7 +23,7 @@ const RECOVERIES: [&str; 2] = ["database", "repository"];
 /// Name without prefix, unit, help.
 type Gauge = (&'static str, Unit, &'static str);
 
-const GAUGES: [Gauge; 17] = [
+const GAUGES: [Gauge; 18] = [
     ("build_info", Unit::Count, "1, with the version as a label."),
     ("process_start_time_seconds", Unit::Seconds, "When the process began, Unix time."),
     ("queue_depth", Unit::Count, "Paths that wait to be committed, those that cannot be read among them."),
@@ -71,6 +70,11 @@ const GAUGES: [Gauge; 17] = [
         Unit::Count,
         "Files of the root that are not protected in their present version, by reason.",
     ),
+    (
+        "config_valid",
+        Unit::Count,
+        "1 if what the configuration says was obeyed when it was last tried, else 0.",
+    ),
     ("disk_free_bytes", Unit::Bytes, "Free bytes on the file system of the state directory."),
     ("actor_up", Unit::Count, "1 if every actor of the kind runs."),
     (
@@ -99,6 +103,7 @@ pub(super) fn render(control: &Control, started: Moment) -> String {
         process(started);
         log();
         let board = control.board();
+        set("config_valid", &[], board.configuration().refused.is_none().into());
         for seat in &control.seats() {
             repository(board, seat);
             proofs(board, seat);

@@ -106,7 +106,10 @@ impl Setup {
         let mut command = if self.as_nobody {
             let copy = self.path("backupbot");
             if !copy.exists() {
-                fs::copy(env!("CARGO_BIN_EXE_backupbot"), &copy).unwrap();
+                // By another process: what this one has open for writing, a process forked by another test holds too,
+                // and then it cannot be run.
+                let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_backupbot")).arg(&copy).status();
+                assert!(copied.unwrap().success());
             }
             hand_over(self.scratch.path());
             let mut command = Command::new(copy);
@@ -286,6 +289,15 @@ impl Daemon {
     /// The API of the running program.
     pub fn api(&self) -> Api {
         self.serving()
+    }
+
+    /// The status of an answer to a bare order; none if the program is gone.
+    #[cfg(feature = "fault-points")]
+    pub fn try_post(&self, path: &str) -> Option<u16> {
+        let api = self.address()?;
+        let bearer = format!("Bearer {}", api.token);
+        let headers = [("Host", api.address.as_str()), ("Authorization", &bearer)];
+        Some(api.try_raw("POST", path, &headers, b"").ok()?.status)
     }
 
     /// Waits until something in its status holds, and returns that status.

@@ -33,7 +33,7 @@ use backupbot_core::git::repository::OWN_ORIGIN as ORIGIN;
 use super::cycle::clock_went_back;
 use super::{Trouble, run_job};
 use crate::measure::{self, Rescan};
-use crate::messages::{DistrustFiles, GuardNote, NoteOfGuard, Settle, Unstage};
+use crate::messages::{DistrustFiles, GuardNote, KeepOnly, NoteOfGuard, Settle, Unstage};
 use crate::queue::Queue;
 use crate::seat::{RepositorySeat, now_ms};
 use crate::supervision::ExitHandle;
@@ -75,7 +75,12 @@ impl Start {
             None => {}
         }
         self.finish_approval().await?;
-        let roots = self.seat.roots.iter().map(|root| root.name.clone()).collect();
+        let roots: Vec<RootName> = self.seat.roots.iter().map(|root| root.name.clone()).collect();
+        let keep = KeepOnly { repository: name.clone(), roots: roots.clone() };
+        let dropped = self.queue.send(keep).await??;
+        if dropped > 0 {
+            info!(self.log, "what was queued of roots that are no longer configured is dropped"; "rows" => dropped);
+        }
         let note = GuardNote::CountOnly(roots);
         self.queue.send(NoteOfGuard { repository: name.clone(), note }).await??;
         let seat = self.seat.clone();

@@ -1,6 +1,7 @@
 //! A changed configuration becomes a changed tree: what is gone stops, what is new starts, the rest runs on untouched.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use backupbot_core::config::Config;
@@ -10,7 +11,8 @@ use backupbot_core::names::RepositoryName;
 
 use super::{Control, ControlError};
 use crate::board::Board;
-use crate::root::{self, Rearrange};
+use crate::repository::{Alter, COMMITTER, pusher_name, watcher_name};
+use crate::root::{self, Rearrange, WatchConfiguration};
 use crate::supervision::ChildId;
 
 /// Parts that are replaced have this long to stop; then they are left to themselves.
@@ -30,7 +32,17 @@ impl Control {
         let built =
             actix_rt::task::spawn_blocking(move || root::seats_of(&common, &config, &change, &present));
         let seats = built.await.map_err(|error| ControlError::Refused(error.to_string()))?;
-        let anew: Vec<_> = seats.iter().filter(|seat| diff.concerns(&seat.settings.name)).cloned().collect();
+        let (mut anew, mut altered) = (Vec::new(), Vec::new());
+        for seat in &seats {
+            match diff.of(&seat.settings.name) {
+                Some(change) if !change.is_whole() => {
+                    altered.push(Alter { seat: seat.clone(), diff: change.clone() });
+                }
+                Some(_) => anew.push(seat.clone()),
+                None if diff.added.contains(&seat.settings.name) => anew.push(seat.clone()),
+                None => {}
+            }
+        }
         let id = |name: &RepositoryName| ChildId(root::child_name(name));
         let board = &self.common.board;
         let before: BTreeMap<_, _> =
@@ -39,17 +51,30 @@ impl Control {
         if diff.is_empty() {
             return Ok(None);
         }
-        let message = Rearrange { removed: diff.removed.clone(), anew, limits };
+        let message = Rearrange { removed: diff.removed.clone(), anew, altered, limits };
         root.send(message).await.map_err(|_| ControlError::Refused("the tree is stopping".to_owned()))?;
         // What a run that is about to end publishes last must not stay.
-        let is_gone = |board: &Board, name: &RepositoryName| board.child(&id(name)).is_none();
-        let is_new = |board: &Board, name: &RepositoryName| {
-            board.child(&id(name)).is_some_and(|child| Some(&child.generation) != before.get(&child.id))
+        let is_gone = |board: &Board, id: &ChildId| board.child(id).is_none();
+        let is_new = |board: &Board, id: &ChildId| {
+            board.child(id).is_some_and(|child| Some(&child.generation) != before.get(&child.id))
         };
+        let (mut goes, mut comes): (Vec<_>, Vec<_>) = (diff.removed.iter().map(&id).collect(), Vec::new());
+        for change in &diff.changed {
+            let supervisor = id(&change.name);
+            if change.is_whole() {
+                comes.push(supervisor);
+                continue;
+            }
+            goes.extend(change.roots.removed.iter().map(|name| supervisor.child(&watcher_name(name))));
+            goes.extend(change.remotes.removed.iter().map(|name| supervisor.child(&pusher_name(name))));
+            comes.extend(change.roots.changed.iter().map(|name| supervisor.child(&watcher_name(name))));
+            comes.extend(change.remotes.changed.iter().map(|name| supervisor.child(&pusher_name(name))));
+            comes.push(supervisor.child(COMMITTER));
+        }
         let all = board.wait_for(|board| {
-            let gone = diff.removed.iter().all(|name| is_gone(board, name));
-            let started = diff.changed.iter().all(|changed| is_new(board, &changed.name));
-            (gone && started).then_some(())
+            let is_done =
+                goes.iter().all(|id| is_gone(board, id)) && comes.iter().all(|id| is_new(board, id));
+            is_done.then_some(())
         });
         let in_time = actix_rt::time::timeout(REARRANGED_WITHIN, all).await;
         for name in &diff.removed {
@@ -61,6 +86,13 @@ impl Control {
         }
         let late = "something of the former configuration has not stopped yet; the children tell what";
         Ok(in_time.is_err().then(|| late.to_owned()))
+    }
+
+    /// Has the configuration's file watched; what stands there is on the board from then on.
+    pub fn watch_configuration(&self, file: PathBuf) {
+        if let Some(root) = self.root.address() {
+            root.do_send(WatchConfiguration(file));
+        }
     }
 
     /// Notes which configuration is in force; the checksum of the one before.

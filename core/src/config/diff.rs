@@ -108,9 +108,16 @@ impl Diff {
         *self == Self::default()
     }
 
-    /// Whether `name` has to be built anew.
-    pub fn concerns(&self, name: &RepositoryName) -> bool {
-        self.added.contains(name) || self.changed.iter().any(|changed| changed.name == *name)
+    /// What differs in `name`, if it was there before and is there still.
+    pub fn of(&self, name: &RepositoryName) -> Option<&RepositoryDiff> {
+        self.changed.iter().find(|changed| changed.name == *name)
+    }
+}
+
+impl RepositoryDiff {
+    /// Whether all of it has to be built anew, because something differs that is not of one root or one remote.
+    pub fn is_whole(&self) -> bool {
+        self.settings
     }
 }
 

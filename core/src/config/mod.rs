@@ -3,7 +3,7 @@
 //! Text becomes a located tree (`tree`), the environment is laid over it (`environment`), the tree becomes
 //! the model (`decode`, with `reader` and `values`), and rules between sections are checked (`validate`).
 //! Nothing stops at the first mistake but a syntax error. Keys that no code obeys yet are refused in one
-//! place (`unbuilt`). A new key is a line in `model`, one in `decode` and one in `config.example.yaml`.
+//! place (`unbuilt`). `on_disk` sees when the file says something else. A new key is a line in `model`, one in `decode` and one in `config.example.yaml`.
 
 mod branch;
 mod decode;
@@ -11,6 +11,7 @@ pub mod diff;
 mod environment;
 mod flags;
 mod model;
+pub mod on_disk;
 mod reader;
 mod tree;
 mod unbuilt;
@@ -23,8 +24,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
+use std::io;
 use std::path::{Path, PathBuf};
 
 pub use branch::BranchTemplate;
@@ -37,6 +37,7 @@ pub use model::{
 pub(crate) use url::percent_decode;
 pub use url::{NetworkUrl, RemoteUrl};
 
+use on_disk::OnDisk;
 use reader::{At, Problems};
 use tree::{Mistake, Node, Place};
 
@@ -112,18 +113,27 @@ impl Format {
 
 /// Reads and checks the file at `path`; its ending says the format.
 pub fn load(path: &Path, context: &Context) -> Result<Loaded, Vec<Problem>> {
+    load_text(path, on_disk::read(path), context)
+}
+
+/// As [`load`], and what the file said when it was read, whatever is to be thought of it.
+pub fn load_and_mark(path: &Path, context: &Context) -> (OnDisk, Result<Loaded, Vec<Problem>>) {
+    let text = on_disk::read(path);
+    let on_disk = match &text {
+        Ok(text) => OnDisk::Text(on_disk::checksum(text)),
+        Err(error) => OnDisk::Unreadable(error.to_string()),
+    };
+    (on_disk, load_text(path, text, context))
+}
+
+fn load_text(path: &Path, text: io::Result<Vec<u8>>, context: &Context) -> Result<Loaded, Vec<Problem>> {
     let file_name = crate::path::lossy(path.as_os_str().as_encoded_bytes());
     let whole_file =
         |message: String| vec![Problem { place: file_name.clone(), field: String::new(), message }];
     let Some(format) = Format::of(path) else {
         return Err(whole_file("the name of a configuration must end in .yaml, .yml or .toml".to_owned()));
     };
-    let mut text = Vec::new();
-    // One byte over the limit is enough to know; a device or a pipe may have no size to ask for.
-    let limit = MAX_FILE_BYTES as u64 + 1;
-    File::open(path)
-        .and_then(|file| file.take(limit).read_to_end(&mut text))
-        .map_err(|error| whole_file(format!("cannot read this configuration: {error}")))?;
+    let text = text.map_err(|error| whole_file(format!("cannot read this configuration: {error}")))?;
     parse(&text, format, &file_name, context)
 }
 
@@ -185,7 +195,7 @@ fn finish(
     problems: Problems,
 ) -> Result<Loaded, Vec<Problem>> {
     environment::overlay(&mut tree, context);
-    let checksum = blake3::hash(text).to_hex().to_string();
+    let checksum = on_disk::checksum(text);
     let decode::Decoded { config, sites } = decode::decode(&tree, context, checksum, &problems);
     validate::validate(&config, &sites, &problems);
     unbuilt::report(&tree, &problems);

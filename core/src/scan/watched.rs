@@ -33,8 +33,8 @@ impl Default for Bounds {
     }
 }
 
-/// A watched root as long as a configuration is in force.
-#[derive(Debug)]
+/// A watched root as long as a configuration is in force; clones are the same.
+#[derive(Debug, Clone)]
 pub struct WatchedRoot {
     /// Its name.
     pub name: RootName,
@@ -46,13 +46,13 @@ pub struct WatchedRoot {
     pub bounds: Bounds,
     /// The file system it was on when it was first opened; a different one means that it was unmounted, or that
     /// something was mounted over it.
-    device: Mutex<Option<u64>>,
+    device: Arc<Mutex<Option<u64>>>,
 }
 
 impl WatchedRoot {
     /// A root that nobody has looked at yet.
     pub fn new(name: RootName, path: PathBuf, rules: Arc<IgnoreRules>, bounds: Bounds) -> Self {
-        Self { name, path, rules, bounds, device: Mutex::new(None) }
+        Self { name, path, rules, bounds, device: Arc::default() }
     }
 
     /// Why an entry that was found as `look` is not stored whatever is in it.

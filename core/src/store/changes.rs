@@ -388,6 +388,19 @@ impl QueueStore {
         })
     }
 
+    /// Drops what is queued of roots other than `roots`: nobody will ever commit it, and whoever waits for everything would wait
+    /// for it. A root that comes back is compared as a whole. Returns how many rows there were.
+    pub fn keep_only(&mut self, repository: &RepositoryName, roots: &[RootName]) -> Result<usize> {
+        let is_other = |root: &str| !roots.iter().any(|kept| kept.as_str() == root);
+        let dropped = self.store.write(|transaction| {
+            let mut tables =
+                Tables { changes: transaction.open_table(CHANGES)?, order: transaction.open_table(ORDER)? };
+            tables.remove_where(repository, is_other)
+        })?;
+        self.roots.retain(|(name, root), _| name != repository || !is_other(root.as_str()));
+        Ok(dropped)
+    }
+
     /// Rows in the repository's queue.
     pub fn row_count(&self, repository: &RepositoryName) -> usize {
         self.roots.iter().filter(|((name, _), _)| name == repository).map(|(_, rows)| rows.rows).sum()

@@ -60,6 +60,28 @@ impl Tables<'_> {
         Ok(())
     }
 
+    /// Removes the rows of every root of which `is_unwanted` says so; how many.
+    pub(super) fn remove_where(
+        &mut self,
+        repository: &RepositoryName,
+        is_unwanted: impl Fn(&str) -> bool,
+    ) -> Outcome<usize> {
+        let whole = (repository.as_str(), 0)..=(repository.as_str(), u64::MAX);
+        let mut unwanted = Vec::new();
+        for entry in self.order.range(whole)? {
+            let (key, place) = entry?;
+            let (root, path) = place.value();
+            if is_unwanted(root) {
+                unwanted.push((key.value().1, root.to_owned(), path.to_vec()));
+            }
+        }
+        for (order, root, path) in &unwanted {
+            self.changes.remove((repository.as_str(), root.as_str(), path.as_slice()))?;
+            self.order.remove((repository.as_str(), *order))?;
+        }
+        Ok(unwanted.len())
+    }
+
     #[allow(clippy::too_many_arguments)]
     pub(super) fn raise(
         &mut self,

@@ -81,6 +81,28 @@ fn a_settled_row_is_gone_and_a_row_that_changed_meanwhile_stays() {
 }
 
 #[test]
+fn what_is_queued_of_a_root_that_is_gone_is_dropped_and_holds_no_flush() {
+    let mut bench = bench();
+    bench.add("a", Reach::Exact);
+    let gone = RootName::new("gone").unwrap();
+    let paths = [(rel("x"), Reach::Exact), (rel(""), Reach::Deep)];
+    let target = bench.queue.enqueue(&bench.repository, &gone, &paths, 1).unwrap();
+    let other = RepositoryName::new("other").unwrap();
+    bench.queue.enqueue(&other, &gone, &paths, 1).unwrap();
+    let (repository, root) = (bench.repository.clone(), bench.root.clone());
+    assert_eq!(bench.queue.keep_only(&repository, std::slice::from_ref(&root)).unwrap(), 2);
+    assert_eq!(bench.queue.keep_only(&repository, &[root]).unwrap(), 0);
+    let taken = bench.take();
+    assert_eq!(taken.iter().map(|row| row.path.to_string()).collect::<Vec<_>>(), ["a"]);
+    let outcome = bench.done(&taken[0]);
+    bench.settle(vec![outcome]);
+    assert_eq!(bench.queue.unsettled_up_to(&repository, target).unwrap(), 0);
+    assert_eq!((bench.queue.row_count(&repository), bench.queue.row_count(&other)), (0, 2));
+    let target = bench.queue.enqueue(&repository, &gone, &paths, 1).unwrap();
+    assert_eq!(bench.queue.unsettled_up_to(&repository, target).unwrap(), 2, "it may come back");
+}
+
+#[test]
 fn rows_come_out_in_the_order_they_came_in_even_when_touched_again() {
     let mut bench = bench();
     for path in ["z", "m", "a"] {
