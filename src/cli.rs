@@ -23,6 +23,7 @@ pub mod access;
 pub mod alerts;
 pub mod audit;
 pub mod drill;
+pub mod log;
 pub mod look;
 pub mod restore;
 pub mod verify;
@@ -74,6 +75,9 @@ pub const TWINS: &[&str] = &[
     "BACKUPBOT_WHOLE",
     "BACKUPBOT_SINCE",
     "BACKUPBOT_HEAD",
+    "BACKUPBOT_LEVEL",
+    "BACKUPBOT_MODULE",
+    "BACKUPBOT_RESET",
     "BACKUPBOT_RECEIVER",
     #[cfg(feature = "fault-points")]
     "BACKUPBOT_FAULT",
@@ -167,6 +171,11 @@ pub enum Command {
     /// SIGHUP does the same. Exits with 2 if the configuration has mistakes, which are all named, and with 1 if it
     /// changes what only a restart can change; then nothing is changed at all.
     Reload,
+    /// Show or change which records the running daemon writes to its log
+    ///
+    /// Without a flag: the levels in force and the parts of the program. What is changed holds until --for is over or the
+    /// daemon ends; then `log.level` of the configuration counts again.
+    Log(log::Log),
     /// Say whether a file is protected, since when, and if not, why not
     Why(Why),
     /// List the snapshots, newest first, or those that changed one path

@@ -113,6 +113,14 @@ impl Client {
         self.read(request.config().timeout_global(Some(timeout)).build().send_json(body))
     }
 
+    /// `PUT`s a document.
+    pub fn put(&self, path: &str, body: &Value, patience: Duration) -> Result<Answer, Failure> {
+        let request =
+            self.agent.put(format!("{}{path}", self.base)).header("Authorization", self.authorization());
+        let timeout = patience + ANSWER_WITHIN;
+        self.read(request.config().timeout_global(Some(timeout)).build().send_json(body))
+    }
+
     fn authorization(&self) -> String {
         format!("Bearer {}", self.token)
     }

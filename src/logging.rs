@@ -1,67 +1,115 @@
 //! The log: text for a person at a terminal, JSON lines for everybody else, written by a thread of its own.
 //!
 //! A record is one line whatever a name or an error says: control characters are escaped in both formats.
-//! When records come faster than they can be written, some are dropped and their number is logged: the
-//! backup never waits for its log. Dropping the guard writes what is left.
+//! When records come faster than they can be written, or cannot be written at all, they are lost and their number is
+//! logged: the backup never waits for its log. Which are written is decided in `levels`, how in `writer`.
 
-use std::fs::OpenOptions;
+mod levels;
+mod writer;
+
+use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
-use backupbot_core::config::{LogConfig, LogFormat, LogLevel};
-use backupbot_core::secret::redact;
-use slog::{Drain, FnValue, Level, Logger, OwnedKVList, PushFnValue, Record, o};
-use slog_async::{Async, AsyncGuard, OverflowStrategy};
+use backupbot_core::config::{LogConfig, LogFormat};
+use slog::{Drain, FnValue, Logger, Never, OwnedKVList, PushFnValue, Record, o};
+use slog_async::{AsyncCore, AsyncGuard};
 use slog_term::{Decorator, FullFormat, PlainDecorator, RecordDecorator};
 
 use crate::exit::Failure;
 use crate::files::shown;
 use crate::meter::{Meter, StderrBeside};
+pub use levels::{LevelName, Levels, MODULES};
+pub use writer::LOST;
+use writer::{Redacting, Telling};
 
-/// Bytes of a record that are looked through as one.
-const LONGEST_LINE: usize = 1024 * 1024;
 /// Records that may wait to be written.
 const WAITING: usize = 4096;
+/// At the end, what is left is written for so long: a reader that takes nothing must not keep the process from ending.
+const LEAVE_WITHIN: Duration = Duration::from_secs(3);
 
-/// Starts logging as `config` says; the guard must be dropped last.
-pub fn start(config: &LogConfig, meter: &Meter) -> Result<(Logger, AsyncGuard), Failure> {
+/// The log of this process.
+pub struct Log {
+    /// What records go to.
+    pub root: Logger,
+    /// Which of them are written.
+    pub levels: Arc<Levels>,
+    /// Must be dropped last.
+    pub guard: Guard,
+}
+
+/// When dropped, waits until what was logged is written, though not for ever.
+pub struct Guard(Option<AsyncGuard>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let Some(guard) = self.0.take() else { return };
+        let (tell, told) = mpsc::channel();
+        let waiting = std::thread::Builder::new().spawn(move || {
+            drop(guard);
+            let _ = tell.send(());
+        });
+        if waiting.is_ok() {
+            // If it takes longer, the process ends without the rest.
+            let _ = told.recv_timeout(LEAVE_WITHIN);
+        }
+    }
+}
+
+/// Starts logging as `config` says.
+pub fn start(config: &LogConfig, meter: &Meter) -> Result<Log, Failure> {
     let to_terminal = config.file.is_none() && io::stderr().is_terminal();
     let as_text = match config.format {
         LogFormat::Text => true,
         LogFormat::Json => false,
         LogFormat::Auto => to_terminal,
     };
-    let writer: Box<dyn Write + Send> =
-        match &config.file {
-            None => Box::new(StderrBeside(meter.clone())),
-            Some(path) => {
-                let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
-                Box::new(file.map_err(|error| {
-                    Failure::io(format!("cannot open the log file {}", shown(path)), error)
-                })?)
-            }
-        };
-    let level = match config.level {
-        LogLevel::Error => Level::Error,
-        LogLevel::Warning => Level::Warning,
-        LogLevel::Info => Level::Info,
-        LogLevel::Debug => Level::Debug,
-        LogLevel::Trace => Level::Trace,
+    let writer: Box<dyn Write + Send> = match &config.file {
+        None => Box::new(StderrBeside(meter.clone())),
+        Some(path) => Box::new(
+            open(path)
+                .map_err(|error| Failure::io(format!("cannot open the log file {}", shown(path)), error))?,
+        ),
     };
-    let (drain, guard) = if as_text { asynchronous(text(writer)) } else { asynchronous(json(writer)) };
-    // A log that cannot be written (a full disk) must not stop the backup.
-    Ok((Logger::root(drain.filter_level(level).ignore_res(), o!()), guard))
+    let levels = Arc::new(Levels::new(config.level.into()));
+    let (core, guard) = if as_text { asynchronous(text(writer)) } else { asynchronous(json(writer)) };
+    let chosen = Chosen { levels: levels.clone(), core };
+    Ok(Log { root: Logger::root(chosen, o!()), levels, guard: Guard(Some(guard)) })
 }
 
-fn asynchronous<D>(drain: D) -> (Async, AsyncGuard)
+/// To append to. A pipe is opened for reading as well: otherwise that would wait until somebody reads.
+fn open(path: &Path) -> io::Result<File> {
+    let is_pipe = path.metadata().is_ok_and(|found| found.file_type().is_fifo());
+    OpenOptions::new().append(true).read(is_pipe).create(true).mode(0o600).open(path)
+}
+
+fn asynchronous<D>(drain: D) -> (AsyncCore, AsyncGuard)
 where
     D: Drain<Ok = (), Err = io::Error> + Send + 'static,
 {
-    Async::new(drain.ignore_res())
-        .chan_size(WAITING)
-        .overflow_strategy(OverflowStrategy::DropAndReport)
-        .thread_name("log".to_owned())
-        .build_with_guard()
+    let telling = Telling::new(drain, &LOST);
+    AsyncCore::custom(telling).chan_size(WAITING).thread_name("log".to_owned()).build_with_guard()
+}
+
+/// Leaves out what nobody asked for, and never waits: what finds no room is counted.
+struct Chosen {
+    levels: Arc<Levels>,
+    core: AsyncCore,
+}
+
+impl Drain for Chosen {
+    type Ok = ();
+    type Err = Never;
+
+    fn log(&self, record: &Record<'_>, values: &OwnedKVList) -> Result<(), Never> {
+        if self.levels.allow(record, values) && self.core.log(record, values).is_err() {
+            LOST.one_more_crowded();
+        }
+        Ok(())
+    }
 }
 
 fn now() -> String {
@@ -86,51 +134,6 @@ fn text<W: Write + Send + 'static>(writer: W) -> impl Drain<Ok = (), Err = io::E
         .use_custom_timestamp(|out: &mut dyn Write| out.write_all(now().as_bytes()))
         .use_original_order()
         .build()
-}
-
-/// Passes whole lines on, without any secret that this process has read: whatever a server, a library or a mistake of
-/// ours puts into a record.
-struct Redacting<W: Write> {
-    inner: W,
-    line: Vec<u8>,
-}
-
-impl<W: Write> Redacting<W> {
-    fn new(inner: W) -> Self {
-        Self { inner, line: Vec::new() }
-    }
-
-    fn pass_on(&mut self) -> io::Result<()> {
-        let line = std::mem::take(&mut self.line);
-        let text = String::from_utf8_lossy(&line);
-        self.inner.write_all(redact(&text).as_bytes())
-    }
-}
-
-impl<W: Write> Write for Redacting<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            self.line.extend_from_slice(part);
-            if part.ends_with(b"\n") || self.line.len() >= LONGEST_LINE {
-                self.pass_on()?;
-            }
-        }
-        Ok(bytes.len())
-    }
-
-    /// Half a line may be half a secret, so it waits for the other half.
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
-impl<W: Write> Drop for Redacting<W> {
-    fn drop(&mut self) {
-        if !self.line.is_empty() {
-            // Nobody is left to tell.
-            let _ = self.pass_on();
-        }
-    }
 }
 
 /// Escapes control characters in messages, keys and values; what the format itself writes passes.
@@ -278,7 +281,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("log");
         let config = LogConfig { file: Some(path.clone()), ..LogConfig::default() };
-        let (log, guard) = start(&config, &Meter::default()).unwrap();
+        let Log { root: log, guard, .. } = start(&config, &Meter::default()).unwrap();
         for number in 0..100 {
             info!(log, "record"; "number" => number);
         }

@@ -24,6 +24,7 @@ mod logging;
 mod looking;
 mod meter;
 mod metrics;
+mod notify;
 mod offline;
 mod output;
 mod press;
@@ -37,8 +38,27 @@ mod spans;
 mod status;
 
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use exit::Exit;
+
+/// Time for the last words.
+const COMPLAIN_WITHIN: Duration = Duration::from_secs(3);
+
+/// A reader of stderr who takes nothing must not keep the process from ending, and from being started again.
+fn complain_in_time(lines: Vec<String>) {
+    let (tell, told) = mpsc::channel();
+    let complaining = std::thread::Builder::new().spawn(move || {
+        for line in &lines {
+            output::complain(&format!("backupbot: {line}"));
+        }
+        let _ = tell.send(());
+    });
+    if complaining.is_ok() {
+        let _ = told.recv_timeout(COMPLAIN_WITHIN);
+    }
+}
 
 fn main() -> ExitCode {
     backupbot_core::memory::be_frugal();
@@ -54,9 +74,7 @@ fn main() -> ExitCode {
     match commands::obey(&world, &invocation) {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            for line in &failure.lines {
-                output::complain(&format!("backupbot: {line}"));
-            }
+            complain_in_time(failure.lines);
             failure.exit.into()
         }
     }

@@ -16,6 +16,7 @@ use backupbot_core::store::Store;
 use slog::{Logger, error, info, warn};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::notify::Manager;
 use crate::press::{self, Pressed};
 use crate::race::{First, first};
 
@@ -88,16 +89,24 @@ pub async fn watch_over(
     store: &Store,
     signals: &mut Signals,
     grace: Duration,
+    manager: &Manager,
     log: &Logger,
 ) -> End {
     let reader = &store.reader();
     match first(first(signals.stop_asked(), &mut root.ended), condemned(store)).await {
         First::Right(reason) => {
             let text = format!("{reason}; the next start sets the database aside and rebuilds it");
+            manager.stopping("the supervisor gave up", AT_LEAST);
             return gave_up(text, log);
         }
-        First::Left(First::Right(reason)) => return gave_up(reason.to_string(), log),
-        First::Left(First::Left(name)) => info!(log, "stopping: pushing what is left"; "signal" => name),
+        First::Left(First::Right(reason)) => {
+            manager.stopping("the supervisor gave up", AT_LEAST);
+            return gave_up(reason.to_string(), log);
+        }
+        First::Left(First::Left(name)) => {
+            manager.stopping("pushing what is left", grace);
+            info!(log, "stopping: pushing what is left"; "signal" => name);
+        }
     }
     let deadline = Instant::now() + grace;
     let flush = press::press(control, reader, grace * 3 / 4);

@@ -10,13 +10,17 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::support::daemon::Setup;
-use crate::support::skip;
 use crate::support::tree::write;
+use crate::support::{is_long, skip};
 
 const CHECKS: &str = "status_code_conformance,content_type_conformance,response_headers_conformance,\
                       response_schema_conformance,allow_header_conformance";
 /// Seconds for the whole of it.
 const TIME: &str = "40";
+/// The same in the long tier, and as many cases as that may make of one operation.
+const LONG: (&str, &str) = ("300", "3000");
+/// Requests that the long tier makes at least.
+const MANY: usize = 10_000;
 /// Seconds for flush alone.
 const TIME_OF_FLUSH: &str = "10";
 
@@ -125,13 +129,18 @@ fn no_answer_is_a_server_error_or_undocumented() {
         assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
         println!("{said}");
     };
+    let size: &[&str] = if is_long() { &[LONG.0, "--max-examples", LONG.1] } else { &[TIME] };
     // A flush that is given a millisecond answers 504, as the contract has it; events never end.
     run(
-        &["--exclude-path", "/api/v1/events", "--exclude-path", "/api/v1/flush", "--max-time", TIME],
+        &[&["--exclude-path", "/api/v1/events", "--exclude-path", "/api/v1/flush", "--max-time"], size]
+            .concat(),
         format!("not_a_server_error,{CHECKS}"),
     );
     // Refusals are documented too: a run that was only refused would have proven nothing.
     let asked: Value = serde_json::from_slice(&std::fs::read(&har).unwrap()).unwrap();
+    let cases = asked["log"]["entries"].as_array().unwrap().len();
+    println!("{cases} requests without a server error");
+    assert!(!is_long() || cases >= MANY, "only {cases} requests");
     let done = done(&asked);
     // Flush is asked alone below, events never end, and there is no quarantine to decide about (tests/guard.rs has one).
     let is_left_out =

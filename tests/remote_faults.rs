@@ -186,7 +186,10 @@ fn objects_that_a_remote_has_lost_are_sent_again() {
         write(&setup.root(), "file", "3");
         arrives(&setup, b"3");
         daemon.api().flush();
-        assert!(daemon.output().contains("had lost objects"), "{what} is told: {}", daemon.output());
+        // The log is written by a thread of its own.
+        eventually(&format!("{what} is told"), SOON, || {
+            daemon.output().contains("had lost objects").then_some(())
+        });
         let status = daemon.status_when(what, |status| state_of(status) == "idle");
         assert_eq!(reason_of(&status), "", "{what}");
         daemon.stop();

@@ -115,6 +115,11 @@ impl Board {
         Changes(self.0.version.subscribe())
     }
 
+    /// A number that is another one after every change.
+    pub fn version(&self) -> u64 {
+        *self.0.version.borrow()
+    }
+
     /// Completes with what `look` finds, looking now and after every change; who waits sets the deadline.
     pub async fn wait_for<T>(&self, mut look: impl FnMut(&Board) -> Option<T>) -> T {
         let mut changes = self.subscribe();

@@ -25,7 +25,7 @@ pub use self::quarantine::{Decided, in_quarantine};
 use crate::board::{Board, ChildState, Moment, RemoteState, RemoteView, RepositoryView};
 use crate::lag;
 use crate::messages::{PauseChanged, ResumeRemote, SetPaused};
-use crate::root::Root;
+use crate::root::{AreYouThere, Root};
 use crate::seat::{Common, RepositorySeat, Seats};
 use crate::supervision::{ChildId, Place};
 
@@ -70,6 +70,13 @@ impl From<Error> for ControlError {
 impl Control {
     pub(crate) fn new(common: Common, seats: Seats, root: Place<Root>) -> Self {
         Self { common, seats, root }
+    }
+
+    /// Completes when the root of the tree has come to a message; at once if it has ended, which others notice.
+    pub async fn root_comes_round(&self) {
+        if let Some(root) = self.root.address() {
+            let _ = root.send(AreYouThere).await;
+        }
     }
 
     /// The state directory.

@@ -19,7 +19,7 @@ use backupbot_core::progress::Progress;
 use backupbot_core::push::delivery::{self, Delivery, Wanted};
 use backupbot_core::transport::memory::Memory;
 use git2::Oid;
-use slog::{Logger, error, info, o, warn};
+use slog::{Logger, debug, error, info, o, warn};
 use tokio::sync::oneshot;
 
 use crate::board::{Moment, RemoteState, RemoteStatus};
@@ -126,6 +126,7 @@ impl Pusher {
         }
         let eager = !self.waiters.is_empty() || self.resume;
         let resume = std::mem::take(&mut self.resume);
+        debug!(self.log, "looking whether the remote lacks something"; "eager" => eager, "resume" => resume);
         let (seat, remote, exit) = (self.seat.clone(), self.remote.clone(), self.exit.clone());
         let memory = self.memory.clone();
         let board = self.seat.common.board.clone();
@@ -201,6 +202,8 @@ impl Pusher {
             }
         };
         self.own_failures = 0;
+        debug!(self.log, "looked"; "attempted" => delivery.attempted, "confirmed" => ?delivery.confirmed,
+               "failures" => delivery.record.failures, "took" => ?delivery.took, "next_try_ms" => delivery.next_try_ms);
         self.count(&delivery);
         self.log_change(&delivery);
         if delivery.trouble == Some(Kind::Git) {

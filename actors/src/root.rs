@@ -15,6 +15,7 @@ use actix::{Actor, Context, Handler, Message};
 use backupbot_core::audit::Audit;
 use backupbot_core::config::diff::{Diff, RepositoryDiff};
 use backupbot_core::config::{Alerts, Config};
+use backupbot_core::fault;
 use backupbot_core::ignore::IgnoreRules;
 use backupbot_core::names::{RepositoryName, RootName};
 use backupbot_core::scan::{Bounds, WatchedRoot};
@@ -134,6 +135,19 @@ impl Handler<Rearrange> for Root {
         self.attend();
     }
 }
+
+impl Handler<AreYouThere> for Root {
+    type Result = ();
+
+    fn handle(&mut self, _: AreYouThere, _: &mut Self::Context) {
+        fault::point("actor:root:handle");
+    }
+}
+
+/// Answered when the root comes to it.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct AreYouThere;
 
 impl Handler<WatchConfiguration> for Root {
     type Result = ();

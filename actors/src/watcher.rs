@@ -24,7 +24,7 @@ use backupbot_core::scan::Counts;
 use backupbot_core::store::changes::Reach;
 use backupbot_core::watch::debounce::Debouncer;
 use backupbot_core::watch::{Control, Hint};
-use slog::{Logger, info, o, warn};
+use slog::{Logger, debug, info, o, trace, warn};
 use tokio::sync::{mpsc, oneshot};
 
 use self::thread::{Standing, Told, WatchThread};
@@ -306,6 +306,9 @@ impl Watcher {
         self.sending = true;
         let paths = std::mem::take(&mut self.unsent);
         let since = self.unsent_since.take();
+        for (path, reach) in &paths {
+            trace!(self.log, "changed"; "path" => %path, "reach" => ?reach);
+        }
         fault::point("watcher:before-enqueue");
         let message = Enqueue {
             repository: self.seat.settings.name.clone(),
@@ -318,6 +321,7 @@ impl Watcher {
             actor.sending = false;
             match answer {
                 Ok(Ok(seq)) => {
+                    debug!(actor.log, "queued"; "paths" => paths.len(), "seq" => ?seq);
                     actor.sent_seq = seq;
                     actor.send_failures = 0;
                     actor.queued(since);

@@ -8,6 +8,7 @@ mod completions;
 mod control;
 mod diff;
 mod drill;
+mod log;
 mod ls;
 mod once;
 mod page;
@@ -40,6 +41,7 @@ pub fn obey(world: &World, invocation: &Invocation) -> Result<Exit, Failure> {
         Command::Pause(pause) => control::pause(world, global, pause),
         Command::Resume(scope) => control::resume(world, global, scope),
         Command::Reload => control::reload(world, global),
+        Command::Log(wish) => log::log(world, global, wish),
         Command::Approve(scope) => control::decide(world, global, scope, control::Decision::Approve),
         Command::Reject(scope) => control::decide(world, global, scope, control::Decision::Reject),
         Command::Flush(flush) => control::flush(world, global, flush),

@@ -20,7 +20,7 @@ use super::run::beside_meter;
 use crate::boot;
 use crate::cli::{Invocation, Once};
 use crate::exit::{Exit, Failure};
-use crate::logging;
+use crate::logging::{self, Log};
 use crate::meter::{Meter, done_so_far};
 use crate::output;
 use crate::press::{self, Pressed};
@@ -45,7 +45,7 @@ pub fn once(world: &World, invocation: &Invocation, once: &Once) -> Result<Exit,
     boot::keep_files_private();
     let mut settings = settings::for_work(world, invocation, &once.target)?;
     let meter = Meter::default();
-    let (log, guard) = logging::start(&settings.config.log, &meter)?;
+    let Log { root: log, guard, .. } = logging::start(&settings.config.log, &meter)?;
     boot::log_panics(&log);
     let outcome = work(world, &mut settings, once, &meter, &log);
     meter.hide();
@@ -65,7 +65,7 @@ pub fn commit_here(
     // Whoever restores is told what came of it; of the rest only what went wrong concerns him.
     let quiet =
         LogConfig { level: settings.config.log.level.min(LogLevel::Warning), ..settings.config.log.clone() };
-    let (log, guard) = logging::start(&quiet, &meter)?;
+    let Log { root: log, guard, .. } = logging::start(&quiet, &meter)?;
     let ground = boot::prepare(&mut settings.clone(), None, command, &world.host, &log)?;
     let mut settings = settings.clone();
     for repository in &mut settings.config.repositories {

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::web::Data;
 use backupbot_actors::alarm::{self, Watchman};
@@ -20,9 +20,10 @@ use crate::cli::{Adopt, Invocation, Target};
 use crate::daemon::{self, Daemon};
 use crate::exit::{Exit, Failure};
 use crate::http::{self, Door, Inside};
-use crate::logging;
+use crate::logging::{self, Levels, Log};
 use crate::meter::{self, Meter};
 use crate::metrics::Exporter;
+use crate::notify::{self, Manager};
 use crate::press;
 use crate::race::{First, first};
 use crate::reload::{self, Reloader};
@@ -35,20 +36,35 @@ use crate::status::VERSION;
 const ALERTS_FILE: &str = "alerts.json";
 /// How often the moving line moves.
 const METER_PAUSE: Duration = Duration::from_millis(250);
+/// How often the service manager is told how things stand, if that has changed.
+const SAY_STATUS_EVERY: Duration = Duration::from_secs(10);
 /// How often the main loop gives a sign of life.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// However often the service manager wants one.
+const SHORTEST_BEAT: Duration = Duration::from_millis(20);
+
+/// Whom the daemon tells what happens.
+#[derive(Clone)]
+struct Audience {
+    manager: Arc<Manager>,
+    meter: Meter,
+    log: Logger,
+    levels: Arc<Levels>,
+}
 
 pub fn run(world: &World, invocation: &Invocation, target: &Target) -> Result<Exit, Failure> {
     boot::keep_files_private();
     let mut settings = settings::for_work(world, invocation, target)?;
     let meter = Meter::default();
-    let (log, guard) = logging::start(&settings.config.log, &meter)?;
+    let Log { root: log, levels, guard } = logging::start(&settings.config.log, &meter)?;
     boot::log_panics(&log);
     let reloader = Reloader::new(world, &invocation.cli.global);
-    let outcome = daemon(world, &mut settings, reloader, target.adopt, &meter, &log);
+    let manager = Arc::new(Manager::of(&world.environment, &log));
+    let audience = Audience { manager, meter: meter.clone(), log, levels };
+    let outcome = daemon(world, &mut settings, reloader, target.adopt, &audience);
     meter.hide();
     // What is still in the channel is written before the process ends.
-    drop((log, guard));
+    drop((audience, guard));
     outcome
 }
 
@@ -57,21 +73,21 @@ fn daemon(
     settings: &mut Settings,
     reloader: Reloader,
     adopt: Option<Adopt>,
-    meter: &Meter,
-    log: &Logger,
+    audience: &Audience,
 ) -> Result<Exit, Failure> {
+    let log = &audience.log;
+    audience.manager.starting();
     let ground = boot::prepare(settings, adopt, "run", &world.host, log)?;
     let listener = boot::bind(&settings.config.admin, log)?;
     let metrics = boot::bind_metrics(settings.config.metrics.listen)?;
     boot::make_token(&settings.config, log)?;
     let recovery = ground.recovery.as_ref().map(boot::recovered);
     let (store, audit) = (ground.store, ground.audit);
-    let (settings, meter, log) = (settings.clone(), meter.clone(), log.clone());
+    let (settings, audience) = (settings.clone(), audience.clone());
     let end = boot::on_a_thread_that_stays(move || {
         let system = actix_rt::System::new();
         let listeners = (listener, metrics);
-        let end =
-            system.block_on(serve((settings, reloader), store, &audit, recovery, listeners, &meter, &log));
+        let end = system.block_on(serve((settings, reloader), store, &audit, recovery, listeners, &audience));
         std::mem::forget(system);
         end
     })?;
@@ -89,9 +105,9 @@ async fn serve(
     audit: &Audit,
     recovery: Option<String>,
     (listener, metrics): (TcpListener, Option<TcpListener>),
-    meter: &Meter,
-    log: &Logger,
+    audience: &Audience,
 ) -> Result<End, Failure> {
+    let Audience { manager, meter, log, levels } = audience;
     let settings = Arc::new(settings);
     let config = &settings.config;
     let mut signals = Signals::install().map_err(|error| Failure::io("cannot listen for signals", error))?;
@@ -99,7 +115,13 @@ async fn serve(
         |listener: &TcpListener| listener.local_addr().map_err(|error| Failure::io("cannot listen", error));
     let address = address_of(&listener)?;
     let metrics_address = metrics.as_ref().map(address_of).transpose()?;
-    let door = Data::new(Door::new(settings.clone(), boot::token_file(config), reloader, log.clone()));
+    let door = Data::new(Door::new(
+        settings.clone(),
+        boot::token_file(config),
+        reloader,
+        log.clone(),
+        levels.clone(),
+    ));
 
     let exporter = Exporter::install()?;
     door.export(exporter.clone(), metrics.is_some());
@@ -134,18 +156,21 @@ async fn serve(
     )?;
     info!(log, "watching"; "admin" => %address, "metrics" => metrics_address.map(|address| address.to_string()));
     actix_rt::spawn(exporter.keep());
-    actix_rt::spawn(beat(door.clone()));
+    actix_rt::spawn(beat(door.clone(), control.clone(), manager.clone()));
     let beside = [
         actix_rt::spawn(http::tell_events(door.clone())),
+        actix_rt::spawn(keep_told(door.clone(), manager.clone())),
         actix_rt::spawn(reload::follow_file(door.clone(), board.clone())),
         actix_rt::spawn(reload_at_hang_up(
             door.clone(),
             signals.hang_ups().map_err(|error| Failure::io("cannot listen for signals", error))?,
+            manager.clone(),
         )),
     ];
     let first_backup = actix_rt::spawn(show_first_backup(control.clone(), meter.clone()));
 
-    let end = shutdown::watch_over(tree, &control, &store, &mut signals, config.shutdown_grace, log).await;
+    let end =
+        shutdown::watch_over(tree, &control, &store, &mut signals, config.shutdown_grace, manager, log).await;
     first_backup.abort();
     let _ = first_backup.await;
     jobs.interrupt();
@@ -195,19 +220,51 @@ fn hurry() -> Option<Duration> {
 }
 
 /// Reloads the configuration at each SIGHUP, as daemons do.
-async fn reload_at_hang_up(door: Data<Door>, mut hang_ups: Signal) {
+async fn reload_at_hang_up(door: Data<Door>, mut hang_ups: Signal, manager: Arc<Manager>) {
     while hang_ups.recv().await.is_some() {
         info!(door.log, "asked by SIGHUP"; "to" => "reload");
         // What came of it is in the log already, and in the status.
+        manager.reloading();
         let _ = reload::reload(&door, "SIGHUP").await;
+        manager.reloaded();
     }
 }
 
-/// Shows the probes, which are answered on another thread, that this one lives.
-async fn beat(door: Data<Door>) {
+/// Shows the probes, which are answered on another thread, and the service manager that this one and the root live.
+async fn beat(door: Data<Door>, control: Control, manager: Arc<Manager>) {
+    let pause =
+        manager.watchdog().map_or(HEARTBEAT, |watchdog| HEARTBEAT.min(watchdog / 4).max(SHORTEST_BEAT));
     loop {
+        control.root_comes_round().await;
         door.pulse.beat();
+        manager.alive(Instant::now());
+        actix_rt::time::sleep(pause).await;
+    }
+}
+
+/// Tells the service manager when everything was looked at once, and from then on how it stands.
+async fn keep_told(door: Data<Door>, manager: Arc<Manager>) {
+    if !manager.is_there() {
+        return;
+    }
+    loop {
+        match http::first_looks(&door) {
+            Ok(Some((looked_at, all))) => {
+                manager.still_starting();
+                manager.status(&format!("{looked_at} of {all} roots were looked at so far"));
+            }
+            Ok(None) => break,
+            // The end has begun.
+            Err(_) => return,
+        }
         actix_rt::time::sleep(HEARTBEAT).await;
+    }
+    manager.ready();
+    loop {
+        if let Ok(status) = http::status_now(&door).await {
+            manager.status(&notify::words(&status));
+        }
+        actix_rt::time::sleep(SAY_STATUS_EVERY).await;
     }
 }
 

@@ -33,6 +33,8 @@ pub const OPERATIONS: &[(&str, &str, Role)] = &[
     ("/reject", "POST", Role::Operate),
     ("/flush", "POST", Role::Operate),
     ("/reload", "POST", Role::Operate),
+    ("/log", "GET", Role::Read),
+    ("/log", "PUT", Role::Operate),
     ("/restores", "GET", Role::Read),
     ("/restores", "POST", Role::Operate),
     ("/restores/{id}", "GET", Role::Read),

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 
 use super::body;
 use super::problem::Problem;
-use super::{Door, shapes};
+use super::{Door, remembered, shapes};
 use crate::alerts::{self, Looked};
 use crate::reload::{self, Refusal};
 use crate::spans;
@@ -49,7 +49,11 @@ pub fn answer(value: &impl Serialize) -> HttpResponse {
 #[utoipa::path(get, path = "/status", tag = "state",
                responses((status = 200, description = "All repositories, and what somebody should look at", body = StatusAnswer)))]
 pub async fn status(door: Data<Door>) -> Answer {
-    Ok(answer(&status_now(&door).await?))
+    let text = remembered::status(&door).await?;
+    Ok(HttpResponse::Ok()
+        .insert_header(("Cache-Control", "no-store"))
+        .content_type("application/json")
+        .body(text))
 }
 
 /// What somebody should look at, critical things first
@@ -336,6 +340,7 @@ fn address(request: &HttpRequest) -> String {
     request.peer_addr().map_or_else(|| "nowhere".to_owned(), |peer| peer.ip().to_string())
 }
 
-fn peer(request: &HttpRequest) -> Option<String> {
+/// Who asks.
+pub fn peer(request: &HttpRequest) -> Option<String> {
     request.peer_addr().map(|address| address.to_string())
 }

@@ -42,7 +42,13 @@ pub async fn gate(
             request.extensions_mut().insert(role);
             let order = (*request.method() != Method::GET)
                 .then(|| (format!("{} {}", request.method(), request.path()), request.peer_addr()));
+            let (asked, begun) = (format!("{} {}", request.method(), request.path()), Instant::now());
             let answered = next.call(request).await?;
+            slog::debug!(door.log, "answered"; "request" => asked, "status" => answered.status().as_u16(), "role" => ?role,
+                         "took_ms" => u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
+            if order.is_some() {
+                door.remembered.forget_status();
+            }
             if let (Some((call, peer)), Ok(inside)) = (order, door.enter()) {
                 let who = peer.map_or_else(|| "HTTP".to_owned(), |peer| format!("HTTP from {}", peer.ip()));
                 let status = answered.status();

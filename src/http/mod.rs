@@ -17,10 +17,12 @@ mod browse;
 mod download;
 pub mod events;
 mod limits;
+mod log;
 mod metrics;
 mod openapi;
 mod probes;
 mod problem;
+mod remembered;
 mod restores;
 pub mod shapes;
 
@@ -44,13 +46,14 @@ use backupbot_core::store::StoreReader;
 use slog::{Logger, error};
 
 use crate::alerts::{self, Alert};
+use crate::logging::Levels;
 use crate::reload::Reloader;
 use crate::restoring::Jobs;
 use crate::settings::Settings;
-pub use admin::paused_answer;
+pub use admin::{paused_answer, status_now};
 pub use body::decoded;
 use limits::{Guesses, Turns, Wire};
-pub use probes::Pulse;
+pub use probes::{Pulse, first_looks};
 use problem::Problem;
 
 use crate::metrics::Exporter;
@@ -90,6 +93,8 @@ pub struct Door {
     pub token_file: PathBuf,
     /// Where to log.
     pub log: Logger,
+    /// Which records are written.
+    pub levels: Arc<Levels>,
     /// Who hears what happens.
     pub events: events::Hub,
     /// Reads the configuration again.
@@ -98,6 +103,7 @@ pub struct Door {
     pub known: Known,
     turns: Turns,
     guesses: Guesses,
+    remembered: remembered::Remembered,
     /// Whether every root has been looked at once.
     is_ready: AtomicBool,
     /// The configuration in force.
@@ -110,15 +116,23 @@ pub struct Door {
 
 impl Door {
     /// A closed one, to be given a tree.
-    pub fn new(settings: Arc<Settings>, token_file: PathBuf, reloader: Reloader, log: Logger) -> Self {
+    pub fn new(
+        settings: Arc<Settings>,
+        token_file: PathBuf,
+        reloader: Reloader,
+        log: Logger,
+        levels: Arc<Levels>,
+    ) -> Self {
         Self {
             token_file,
             log,
+            levels,
             events: events::Hub::default(),
             reloader,
             known: Known::default(),
             turns: Turns::default(),
             guesses: Guesses::default(),
+            remembered: Default::default(),
             is_ready: AtomicBool::new(false),
             settings: Mutex::new(settings),
             pulse: Pulse::default(),
@@ -135,6 +149,7 @@ impl Door {
     /// From now on this one is in force.
     pub fn obey(&self, settings: Arc<Settings>) {
         *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+        self.remembered.forget_status();
     }
 
     /// A wish that was not fulfilled.
@@ -196,6 +211,7 @@ fn routes(config: &mut ServiceConfig) {
         .service(at("/reject").post(admin::reject))
         .service(at("/flush").post(admin::flush))
         .service(at("/reload").post(admin::reload))
+        .service(at("/log").get(log::show).put(log::change))
         .service(at("/restores").get(restores::list).post(restores::start))
         .service(at("/restores/{id}").get(restores::show).delete(restores::remove))
         .service(at("/restores/{id}/cancel").post(restores::cancel))
@@ -222,7 +238,7 @@ pub async fn tell_events(door: Data<Door>) {
         let mut before = BTreeMap::new();
         loop {
             if door.events.has_listeners()
-                && let Ok(status) = admin::status_now(&door).await
+                && let Ok(status) = status_now(&door).await
             {
                 events::tell_alerts(&mut before, status.alerts, &door.events);
             }

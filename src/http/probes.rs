@@ -55,16 +55,24 @@ pub async fn livez(door: web::Data<Door>) -> Result<HttpResponse, Problem> {
 
 /// The first comparison of every root is queued, or the root is unavailable; from then on, always.
 pub async fn readyz(door: web::Data<Door>) -> Result<HttpResponse, Problem> {
-    if !door.is_ready.load(Ordering::Relaxed) {
-        let inside = door.enter()?;
-        let (looked_at, all) = looked_at(&inside.control);
-        if looked_at < all {
-            let detail = format!("{looked_at} of {all} roots were looked at so far");
-            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
-        }
-        door.is_ready.store(true, Ordering::Relaxed);
+    if let Some((looked_at, all)) = first_looks(&door)? {
+        let detail = format!("{looked_at} of {all} roots were looked at so far");
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
     }
     Ok(HttpResponse::Ok().content_type("text/plain; charset=utf-8").body("ok"))
+}
+
+/// How many of all roots were looked at, until it was every one; from then on `None`.
+pub fn first_looks(door: &Door) -> Result<Option<(usize, usize)>, Problem> {
+    if door.is_ready.load(Ordering::Relaxed) {
+        return Ok(None);
+    }
+    let (looked_at, all) = looked_at(&door.enter()?.control);
+    if looked_at < all {
+        return Ok(Some((looked_at, all)));
+    }
+    door.is_ready.store(true, Ordering::Relaxed);
+    Ok(None)
 }
 
 /// Roots that were looked at, and all; one that is unavailable was looked at.

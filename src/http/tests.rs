@@ -1,6 +1,7 @@
 //! Requests against the routes, with no tree behind the door: who comes in, and what the refusals look like.
 
 use super::*;
+use crate::logging::LevelName;
 use actix_web::http::{Method, StatusCode};
 use actix_web::test::{TestRequest, call_service, init_service, read_body};
 use serde_json::Value;
@@ -43,7 +44,9 @@ fn door(token_file: PathBuf, read_token_file: Option<PathBuf>) -> Door {
     config.admin.read_token_file = read_token_file;
     let origin = crate::settings::Origin::File("x.yaml".into());
     let settings = Settings { config, warnings: Vec::new(), origin };
-    Door::new(Arc::new(settings), token_file, Reloader::default(), Logger::root(slog::Discard, slog::o!()))
+    let levels = Arc::new(Levels::new(LevelName::Info));
+    let log = Logger::root(slog::Discard, slog::o!());
+    Door::new(Arc::new(settings), token_file, Reloader::default(), log, levels)
 }
 
 fn get(path: &str) -> TestRequest {

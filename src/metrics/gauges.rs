@@ -14,6 +14,7 @@ use backupbot_core::store::changes::SkipReason;
 use metrics::{Unit, counter, gauge};
 use metrics_exporter_prometheus::PrometheusBuilder;
 
+use crate::logging::LOST;
 use crate::status::VERSION;
 
 /// What of ours may be found damaged and made anew.
@@ -83,8 +84,9 @@ const GAUGES: [Gauge; 18] = [
     ),
 ];
 
-const COUNTERS: [Gauge; 2] = [
+const COUNTERS: [Gauge; 3] = [
     ("actor_restarts_total", Unit::Count, "Runs of actors that were begun after the first, by kind."),
+    ("log_records_lost_total", Unit::Count, "Log records that nobody can read, by reason."),
     ("state_recoveries_total", Unit::Count, "Times that state was found damaged and made anew, by kind."),
 ];
 
@@ -99,6 +101,7 @@ pub(super) fn render(control: &Control, started: Moment) -> String {
             metrics::describe_counter!(prefixed(name), unit, help);
         }
         process(started);
+        log();
         let board = control.board();
         set("config_valid", &[], board.configuration().refused.is_none().into());
         for seat in &control.seats() {
@@ -190,6 +193,13 @@ fn proofs(board: &Board, seat: &RepositorySeat) {
     for remote in &seat.settings.remotes {
         let labels = [own.clone(), ("remote", remote.name.to_string())];
         moment("last_drill_timestamp_seconds", &labels, board.last_drill(name, &remote.name));
+    }
+}
+
+fn log() {
+    let (too_slow, failed) = LOST.counts();
+    for (reason, count) in [("too_slow", too_slow), ("failed", failed)] {
+        counter!(prefixed("log_records_lost_total"), "reason" => reason).absolute(count);
     }
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the release build against its peers, paired in one run.
 
-    run.py [--files N] [--rounds N] [--at DIRECTORY] [--only WORD] [--binary FILE]
+    run.py [--files N] [--rounds N] [--at DIRECTORY] [--only WORD] [--minutes N] [--binary FILE]
 
 Makes a seeded corpus (corpus.py), then runs ours and the peer in turns and prints the medians of wall time, CPU time
 and peak memory, and their ratios. The peers are git, and restic and inotifywait where they are installed. Machines are
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 
+import api
 import servers
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -497,6 +498,16 @@ class Bench:
         subprocess.run(["diff", "-r", self.corpus, os.path.join(self.path("restored"), root)], check=True)
         self.clear("restored", "cloned", "restic-restored")
 
+    def api(self):
+        """The HTTP interface under load; it needs no corpus."""
+        asked = api.Api(self, Daemon, cpu_of, memory_of)
+        asked.requests()
+        asked.idle_connections()
+        if self.minutes:
+            asked.churn(self.minutes)
+        asked.stop()
+        self.clear("state", "api.git")
+
     def count(self, repository):
         listed = subprocess.run(["git", "--git-dir", repository, "ls-tree", "-r", "--name-only", "main"], check=True,
                                 stdout=subprocess.PIPE).stdout
@@ -523,8 +534,9 @@ def main():
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--at", default=os.path.join(PROJECT, "target", "bench"))
-    works = ["first", "rescan", "changed", "push", "ssh", "http", "fetch", "idle", "burst", "look", "restore"]
+    works = ["first", "rescan", "changed", "push", "ssh", "http", "fetch", "idle", "burst", "look", "restore", "api"]
     parser.add_argument("--only", choices=works, action="append", help="one of the measurements; may be repeated")
+    parser.add_argument("--minutes", type=float, default=10, help="of churn in `api`")
     parser.add_argument("--binary")
     arguments = parser.parse_args()
     binary = arguments.binary
@@ -536,6 +548,7 @@ def main():
         binary = next(m["executable"] for m in messages if m.get("executable"))
     os.makedirs(arguments.at, exist_ok=True)
     bench = Bench(binary, arguments.at, arguments.files, arguments.rounds)
+    bench.minutes = arguments.minutes
     for work in arguments.only or works:
         getattr(bench, work)()
     bench.table()

@@ -106,7 +106,10 @@ impl Setup {
         let mut command = if self.as_nobody {
             let copy = self.path("backupbot");
             if !copy.exists() {
-                fs::copy(env!("CARGO_BIN_EXE_backupbot"), &copy).unwrap();
+                // By another process: what this one has open for writing, a process forked by another test holds too,
+                // and then it cannot be run.
+                let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_backupbot")).arg(&copy).status();
+                assert!(copied.unwrap().success());
             }
             hand_over(self.scratch.path());
             let mut command = Command::new(copy);
