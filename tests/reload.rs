@@ -255,9 +255,10 @@ fn a_kill_in_the_middle_of_a_commit_or_push_while_reloading_loses_nothing() {
             write(&setup.root(), "file", number.to_string());
             shake(&mut setup, number % 2);
             replace_config(&setup);
-            // It dies during one of them.
+            // It dies during one of them. Each comes at another moment after the last; a commit needs 100 ms without one.
             let Some(answer) = daemon.try_post("/api/v1/reload") else { break };
             assert_eq!(answer, 200);
+            std::thread::sleep(Duration::from_millis(number % 5 * 60));
         }
         daemon.dies_by_itself(point);
         shake(&mut setup, 0);
