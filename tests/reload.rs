@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::audit;
+use crate::http::{remote, served};
 use crate::support::daemon::{Daemon, Setup};
+use crate::support::fault_proxy::{Behaviour, FaultProxy, Head};
 use crate::support::scrape::{Scrape, scrape_when};
 use crate::support::tree::write;
+use crate::support::web::{PASSWORD, Switches};
 use crate::support::{SOON, eventually};
 
 /// Puts the configuration in the file's place as editors do.
@@ -214,7 +217,7 @@ fn reload(daemon: &Daemon) {
 
 fn fill(root: &Path, files: u64, word: &str) {
     for number in 0..files {
-        write(root, &format!("{}/{number}", number % 20), format!("{word} {number}").repeat(200));
+        write(root, format!("{}/{number}", number % 20), format!("{word} {number}").repeat(200));
     }
 }
 
@@ -252,9 +255,10 @@ fn a_kill_in_the_middle_of_a_commit_or_push_while_reloading_loses_nothing() {
             write(&setup.root(), "file", number.to_string());
             shake(&mut setup, number % 2);
             replace_config(&setup);
-            // It dies during one of them.
+            // It dies during one of them. Each comes at another moment after the last; a commit needs 100 ms without one.
             let Some(answer) = daemon.try_post("/api/v1/reload") else { break };
             assert_eq!(answer, 200);
+            std::thread::sleep(Duration::from_millis(number % 5 * 60));
         }
         daemon.dies_by_itself(point);
         shake(&mut setup, 0);
@@ -286,6 +290,45 @@ fn a_commit_that_hangs_is_left_behind_by_a_reload() {
     daemon.api().flush();
     daemon.stop_or_fail();
     setup.assert_clone_equals_root();
+}
+
+#[test]
+fn a_push_that_hangs_is_left_alone_by_what_does_not_concern_it_and_replaced_by_what_does() {
+    let Some((mut setup, web)) = served(&Switches::default()) else { return };
+    let proxy = FaultProxy::start(web.plain_port());
+    let mut slow = remote(&setup, "web", &proxy.url("documents"));
+    slow["timeouts"] = json!({"connect": "60s", "stall": "300s", "answer": "300s"});
+    setup.repository()["remotes"] = json!([slow]);
+    write(&setup.root(), "file", "0");
+    let daemon = setup.start();
+    daemon.api().flush();
+    let hang = |head: &Head| if head.is_push() { Behaviour::HangBeforeHead } else { Behaviour::Pass };
+    proxy.behave(hang);
+    let before = proxy.pushes();
+    write(&setup.root(), "file", "1");
+    eventually("the push hangs", SOON, || (proxy.pushes() > before).then_some(()));
+    let pusher = child(&daemon, "repository documents/pusher web");
+    shake(&mut setup, 1);
+    setup.repository()["retry"]["max"] = json!("500ms");
+    replace_config(&setup);
+    reload(&daemon);
+    assert_eq!(child(&daemon, "repository documents/pusher web"), pusher);
+    assert_eq!(proxy.pushes(), before + 1, "the push goes on");
+
+    let other = FaultProxy::start(web.plain_port());
+    setup.repository()["remotes"][0]["url"] = json!(other.url("documents"));
+    shake(&mut setup, 0);
+    setup.repository()["retry"]["max"] = json!("500ms");
+    replace_config(&setup);
+    reload(&daemon);
+    daemon.api().flush();
+    assert!(other.pushes() > 0 && proxy.pushes() == before + 1);
+    drop(proxy);
+    daemon.stop();
+    let clone = setup.path("clone");
+    web.clone_by_git("documents", PASSWORD, &clone);
+    assert_eq!(fs::read(clone.join("folder1/file")).unwrap(), b"1");
+    setup.local().assert_sound();
 }
 
 #[test]
@@ -332,7 +375,7 @@ fn what_did_not_change_in_a_changed_repository_runs_on() {
     let mut setup = Setup::new();
     write(&setup.root(), "file", "1");
     let unreachable = setup.path("nowhere");
-    write(&setup.scratch.path().to_owned(), "nowhere", "a file where a directory should be");
+    write(setup.scratch.path(), "nowhere", "a file where a directory should be");
     let broken = json!({"name": "broken", "url": unreachable.join("x.git").to_str().unwrap()});
     setup.repository()["remotes"].as_array_mut().unwrap().push(broken);
     setup.repository()["retry"] = json!({"first": "100ms", "max": "300s", "factor": 8.0});
