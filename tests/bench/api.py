@@ -92,6 +92,8 @@ class Api:
                                          "roots": [{"name": "api", "path": bench.path("api"),
                                                     "debounce": {"quiet": "50ms", "max": "200ms"}}],
                                          "batch": {"after": "100ms"},
+                                         # A churn of everything is meant here.
+                                         "mass_change": {"policy": "alert"},
                                          "remotes": [{"name": "usb", "url": bench.path("api.git")}]}]}, out)
         self.daemon = daemon_class(bench, "--config", config)
         with open(os.path.join(bench.path("state"), "daemon.json")) as file:
