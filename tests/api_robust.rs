@@ -75,6 +75,7 @@ fn oversized_heads_are_refused() {
     let setup = Setup::new();
     let daemon = setup.start();
     let api = daemon.api();
+    api.flush();
     let large = "x".repeat(1 << 20);
     let mut stream = api.begin("/api/v1/status", "X-Begin: 1\r\n");
     let _ = stream.read(&mut [0; 1]);
