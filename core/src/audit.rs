@@ -78,23 +78,26 @@ impl Audit {
     }
 
     /// Writes a line. If it is about a reference, it says from where that came.
-    pub fn record(&self, mut event: Event) {
-        let time = clock::now().to_string();
-        let mut state = self.0.state();
+    pub fn record(&self, event: Event) {
+        self.record_in(&mut self.0.state(), event);
+    }
+
+    fn record_in(&self, state: &mut State, mut event: Event) {
         if event.place.reference.is_some() {
             event.from = state.stands(&event);
         }
-        state.write(time, event);
-        self.have_it_synced(&mut state);
+        state.write(clock::now().to_string(), event);
+        self.have_it_synced(state);
     }
 
     /// Writes a line unless the last one about its reference says the same. Returns whether there was something to say.
     pub fn reference_stands(&self, event: Event) -> bool {
-        let is_known = { self.0.state().stands(&event) == event.to };
-        if !is_known {
-            self.record(event);
+        let mut state = self.0.state();
+        let is_news = state.stands(&event) != event.to;
+        if is_news {
+            self.record_in(&mut state, event);
         }
-        !is_known
+        is_news
     }
 
     /// Why lines are not written at the moment, if so, and how many wait or were lost.
