@@ -112,10 +112,10 @@ impl Known {
         private_file::write(file, &bytes)
     }
 
-    fn told(&self, receiver: &str, arrived: usize, told: &Result<()>, now_ms: i64) {
+    fn told(&self, receiver: &str, arrived: &[Change], told: &Result<()>, now_ms: i64) {
         let mut kept = self.kept();
         let outbox = kept.outboxes.entry(receiver.to_owned()).or_default();
-        if arrived > 0 || told.is_ok() {
+        if !arrived.is_empty() || told.is_ok() {
             outbox.arrived(arrived);
         }
         if let Err(error) = told {
@@ -223,7 +223,7 @@ impl Alarm {
                 let news =
                     News { instance: &watchman.instance, changes: &due, active: &active, now_ms: at_ms };
                 let (arrived, told) = deliver(&receiver, news, progress);
-                watchman.known.told(&name, arrived, &told, now_ms());
+                watchman.known.told(&name, due.get(..arrived).unwrap_or(&due), &told, now_ms());
                 watchman.known.save(&watchman.file)?;
                 told
             };

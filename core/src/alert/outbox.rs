@@ -40,9 +40,13 @@ impl Outbox {
         if left.is_zero() { self.waiting.iter().cloned().collect() } else { Vec::new() }
     }
 
-    /// So many of the oldest have arrived.
-    pub fn arrived(&mut self, number: usize) {
-        self.waiting.drain(..number.min(self.waiting.len()));
+    /// These have arrived. They are known by what they say, not by their place: meanwhile others may have gone before them.
+    pub fn arrived(&mut self, changes: &[Change]) {
+        for change in changes {
+            if let Some(place) = self.waiting.iter().position(|waiting| waiting == change) {
+                self.waiting.remove(place);
+            }
+        }
         (self.failures, self.next_ms, self.last_error) = (0, 0, None);
     }
 

@@ -104,8 +104,20 @@ fn what_was_not_delivered_is_tried_again_ever_more_rarely_and_is_bounded() {
     assert_eq!(outbox.due(-1_000_000_000).len(), 1, "the clock was set back");
     (0..300).for_each(|_| outbox.put(fired()));
     assert_eq!(outbox.trouble().unwrap(), "no route; waiting messages: 200, 101 were dropped");
-    outbox.arrived(200);
+    outbox.arrived(&vec![fired(); 200]);
     assert_eq!((outbox.trouble(), outbox.due(0).len()), (None, 0));
+}
+
+#[test]
+fn what_arrived_twice_takes_nothing_else_along() {
+    let mut outbox = Outbox::default();
+    let cleared = Change { event: ChangeKind::Cleared, ..fired() };
+    outbox.put(fired());
+    outbox.put(cleared.clone());
+    // Two told the receiver of it at the same time, as around a reload.
+    outbox.arrived(&[fired()]);
+    outbox.arrived(&[fired()]);
+    assert_eq!(outbox.due(0), [cleared]);
 }
 
 /// Answers each request with the next status, and tells what came.
