@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -68,6 +69,8 @@ struct Shared {
     kept: Mutex<Kept>,
     /// Held by whoever writes the file.
     saving: Mutex<()>,
+    /// Whether the file was read: once a process, because later it may be older than what is known.
+    is_loaded: AtomicBool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,7 +101,10 @@ impl Known {
         self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn load(&self, file: &Path) {
+    fn load_once(&self, file: &Path) {
+        if self.0.is_loaded.swap(true, Ordering::SeqCst) {
+            return;
+        }
         // A file that is lost or damaged costs a repetition, no alert.
         let read = private_file::read_small(file, LARGEST).ok().flatten();
         let kept = read.and_then(|bytes| serde_json::from_slice(&bytes).ok());
@@ -131,7 +137,6 @@ pub struct Alarm {
     looking: JobSlot,
     deliveries: Vec<Delivery>,
     began: Instant,
-    is_loaded: bool,
 }
 
 struct Delivery {
@@ -156,26 +161,22 @@ impl Alarm {
             log: log.new(o!("actor" => "alarm")),
             watchman,
             began: Instant::now(),
-            is_loaded: false,
         }
     }
 
     fn look(&mut self, ctx: &mut Context<Self>) {
-        let (watchman, is_loaded) = (self.watchman.clone(), self.is_loaded);
+        let watchman = self.watchman.clone();
         let receivers: Vec<String> = self.deliveries.iter().map(|delivery| delivery.name.clone()).collect();
         let is_calm = self.began.elapsed() < watchman.calm;
         let delays =
             Delays { clear: if is_calm { watchman.calm } else { watchman.delays.clear }, ..watchman.delays };
         let work = move |_: &Progress| {
             fault::point("actor:alarm:job");
-            if !is_loaded {
-                watchman.known.load(&watchman.file);
-            }
+            watchman.known.load_once(&watchman.file);
             Ok(look(&watchman, &receivers, delays))
         };
         // Busy with the last look (a file system may hang): the next one comes.
         let _ = self.looking.start(ctx, "look", work, |actor: &mut Self, looked, ctx| {
-            actor.is_loaded = true;
             let Ok((changes, saved)) = looked else { return };
             actor.log_changes(&changes);
             if let Err(error) = saved {

@@ -180,6 +180,25 @@ fn a_damaged_file_is_nothing_and_what_cannot_be_written_stops_no_message() {
 }
 
 #[test]
+fn an_alarm_that_is_replaced_goes_on_from_what_is_known_and_not_from_an_older_file() {
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("alerts.json");
+    let webhook = webhook();
+    let World { wrong, watchman } = world(&file, to(&webhook));
+    wrong.lock().unwrap().push(stale());
+    let mut told = 0;
+    with_alarm(&watchman, || {
+        told += usize::from(webhook.accepted.try_recv().is_ok());
+        told == 1 && watchman.known.active().len() == 1
+    });
+    // As if it could not be written since.
+    std::fs::write(&file, "{}").unwrap();
+    let began = Instant::now();
+    with_alarm(&watchman, || began.elapsed() > Duration::from_millis(300));
+    assert!(webhook.accepted.try_recv().is_err(), "it is told twice");
+}
+
+#[test]
 fn several_of_a_kind_have_names_of_their_own() {
     let one = Notification::Ntfy(To { url: ReceiverUrl::Plain("http://a/".to_owned()), token: None });
     let names: Vec<String> = named(&[one.clone(), one]).into_iter().map(|(name, _)| name).collect();
