@@ -13,6 +13,7 @@ use backupbot_actors::supervision::install_panic_hook;
 use backupbot_core::adopt::Adoption;
 use backupbot_core::audit::{Audit, Event};
 use backupbot_core::config::{Admin, Config};
+use backupbot_core::private_file;
 use backupbot_core::store::{Recovery, Store};
 use rustix::fs::Mode;
 use slog::{Logger, crit, error, info, warn};
@@ -89,6 +90,7 @@ pub fn prepare(
     }
     make_state_dir(&config.state_dir, log)?;
     let lock = lock::take(&config.state_dir, &Holder::this(command, &config.instance, host), LOCK_PATIENCE)?;
+    private_file::sweep(&config.state_dir)?;
     let audit = Audit::open(&audit_file(config))?;
     let (store, recovery) = Store::open(&config.state_dir)?;
     if let Some(recovery) = &recovery {

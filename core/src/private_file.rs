@@ -7,13 +7,18 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
+/// What is added to a file's name until it is whole.
+const DRAFT: &str = ".new";
+/// The ends of the names of files that only the holder of the state directory writes.
+const OWN: [&str; 2] = [".json", ".token"];
+
 /// Writes `contents` to a neighbour of `path` and renames it over `path`.
 ///
 /// # Errors
 /// When that cannot be done; what was there is there still.
 pub fn write(path: &Path, contents: &[u8]) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
+    name.push(DRAFT);
     let temporary = path.with_file_name(name);
     let write = || -> io::Result<()> {
         match fs::remove_file(&temporary) {
@@ -27,6 +32,29 @@ pub fn write(path: &Path, contents: &[u8]) -> Result<()> {
         path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
     };
     write().map_err(|error| Error::io("write", path, error))
+}
+
+/// Removes what [`write`] left half done in `directory` when the process died. Only for who holds the state
+/// directory: files that commands write beside a daemon (known hosts) are not touched.
+///
+/// # Errors
+/// When the directory cannot be read, or a draft cannot be removed.
+pub fn sweep(directory: &Path) -> Result<()> {
+    let sweep = || -> io::Result<()> {
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let is_draft = name
+                .to_str()
+                .and_then(|name| name.strip_suffix(DRAFT))
+                .is_some_and(|name| OWN.iter().any(|end| name.ends_with(end)));
+            if is_draft && entry.file_type()?.is_file() {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    };
+    sweep().map_err(|error| Error::io("remove half-written files from", directory, error))
 }
 
 /// Reads a file of at most `limit` bytes; `None` if there is none.
@@ -46,6 +74,7 @@ pub fn read_small(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
     }
     Ok(Some(contents))
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +90,21 @@ mod tests {
         assert_eq!(read_small(&path, 3).unwrap().unwrap(), b"new");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_crash_left_half_written_is_removed_and_nothing_else() {
+        let scratch = tempfile::tempdir().unwrap();
+        let others = ["alerts.json", "known_hosts.new", "state.redb", "state.redb.new"];
+        for name in others.iter().chain(&["alerts.json.new", "inspections.json.new", "admin.token.new"]) {
+            fs::write(scratch.path().join(name), "half").unwrap();
+        }
+        sweep(scratch.path()).unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(scratch.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, others);
+        assert!(sweep(&scratch.path().join("absent")).is_err());
     }
 
     #[test]
