@@ -1,7 +1,7 @@
 //! What BackupBot does and how it does it, without actors, HTTP or a terminal.
 //!
 //! Arrows point downwards only: verbs ([`snapshot`], [`push`], [`scan`], [`history`], [`restore`], [`verify`], [`inspect`], [`adopt`], [`heal`], [`alert`]) use nouns
-//! ([`git`], [`store`], [`watch`], [`metadata`], [`tree`], [`config`], [`ignore`]), and both stand on the ground
+//! ([`git`], [`store`], [`watch`], [`metadata`], [`tree`], [`lfs`], [`config`], [`ignore`]), and both stand on the ground
 //! ([`path`], [`names`], [`clock`], [`quarantine`], [`audit`], [`disk`], [`limits`], [`memory`], [`priority`], [`private_file`], [`secret`], [`error`], [`progress`], [`fault`]).
 //! Nothing here logs, prints, reads a home
 //! directory or panics on input: a function takes what it needs and returns what happened.
@@ -22,6 +22,7 @@ pub mod heal;
 pub mod history;
 pub mod ignore;
 pub mod inspect;
+pub mod lfs;
 pub mod limits;
 pub mod memory;
 pub mod metadata;

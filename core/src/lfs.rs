@@ -1,0 +1,14 @@
+//! Large files outside Git: what stands for them in a tree, and where their bytes lie here.
+//!
+//! ```text
+//! file ─▶ objects (hashed while captured, <repository>/lfs/objects) ─▶ pointer ─▶ blob in the tree
+//! ```
+//!
+//! Formats and places are those of Git LFS (its docs/spec.md), so that its own program reads what we write, and the
+//! reverse.
+
+pub mod objects;
+pub mod pointer;
+
+pub use objects::Objects;
+pub use pointer::{ObjectId, Pointer};

@@ -1,0 +1,354 @@
+//! The local store of large contents, in git-lfs' own layout: `<repository>/lfs/objects/ab/cd/abcd…`.
+//!
+//! In: bytes as they are captured, written to `<repository>/lfs/tmp` and hashed on the way, so that what is uploaded later
+//! is what was hashed. Out: a [`Pointer`], once the content stands under its name, synced. A content is here once,
+//! however many files have it; another repository's are none of ours.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::pointer::{ObjectId, Pointer};
+use crate::error::{Error, Kind, Result};
+use crate::fault;
+use crate::git::repository::sync_directory;
+use crate::progress::Progress;
+
+/// Bytes hashed at a time.
+const PIECE_BYTES: usize = 256 * 1024;
+
+/// The large contents of one repository.
+#[derive(Debug, Clone)]
+pub struct Objects {
+    /// `<repository>/lfs`.
+    directory: PathBuf,
+}
+
+impl Objects {
+    /// Those of the bare repository at `repository`. Nothing is made before something is stored.
+    pub fn of(repository: &Path) -> Self {
+        Self { directory: repository.join("lfs") }
+    }
+
+    /// Where a content stands, or would.
+    pub fn path_of(&self, id: &ObjectId) -> PathBuf {
+        let name = id.to_string();
+        self.directory.join("objects").join(&name[..2]).join(&name[2..4]).join(name)
+    }
+
+    /// Whether the content is here, as far as its size tells.
+    ///
+    /// # Errors
+    /// When that cannot be seen.
+    pub fn has(&self, pointer: &Pointer) -> Result<bool> {
+        let path = self.path_of(&pointer.id);
+        match fs::symlink_metadata(&path) {
+            Ok(found) => Ok(found.is_file() && found.len() == pointer.size),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::io("look at", &path, error)),
+        }
+    }
+
+    /// Opens a content for reading; `None` if it is not here.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open(&self, id: &ObjectId) -> Result<Option<File>> {
+        let path = self.path_of(id);
+        match OpenOptions::new().read(true).custom_flags(no_follow()).open(&path) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("open", &path, error)),
+        }
+    }
+
+    /// Begins a content.
+    ///
+    /// # Errors
+    /// When the store cannot be made or written.
+    pub fn begin(&self) -> Result<Draft> {
+        let directory = self.directory.join("tmp");
+        make(&directory)?;
+        let mut random = [0; 8];
+        getrandom::fill(&mut random)
+            .map_err(|error| Error::new(Kind::Io, format!("cannot get random bytes: {error}")))?;
+        let path = directory.join(format!("bb_{:016x}", u64::from_ne_bytes(random)));
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o444)
+            .open(&path)
+            .map_err(|error| Error::io("create", &path, error))?;
+        fault::point("lfs:object-begun");
+        Ok(Draft { objects: self.clone(), file, path, hasher: Sha256::new(), size: 0 })
+    }
+
+    /// Reads a content here from its beginning to its end and says whether it is what its name and `pointer` say;
+    /// `None` if it is not here.
+    ///
+    /// # Errors
+    /// When it cannot be read, and cancellation.
+    pub fn is_sound(&self, pointer: &Pointer, progress: &Progress) -> Result<Option<bool>> {
+        let Some(mut file) = self.open(&pointer.id)? else { return Ok(None) };
+        let mut hasher = Sha256::new();
+        let mut piece = vec![0; PIECE_BYTES];
+        let mut size = 0u64;
+        loop {
+            progress.check()?;
+            match file.read(&mut piece) {
+                Ok(0) => break,
+                Ok(length) => {
+                    hasher.update(&piece[..length]);
+                    size += length as u64;
+                    progress.tick();
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io("read", &self.path_of(&pointer.id), error)),
+            }
+        }
+        Ok(Some(size == pointer.size && hasher.finalize().as_slice() == pointer.id.0.as_slice()))
+    }
+
+    /// Takes a content away. One that is not here is fine.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove(&self, id: &ObjectId) -> Result<()> {
+        let path = self.path_of(id);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", &path, error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Every content here, in no order.
+    ///
+    /// # Errors
+    /// When a directory of the store cannot be listed.
+    pub fn list(&self) -> Result<Vec<Pointer>> {
+        let mut found = Vec::new();
+        for first in entries(&self.directory.join("objects"))? {
+            for second in entries(&first.path())? {
+                for entry in entries(&second.path())? {
+                    let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                        continue;
+                    };
+                    match entry.metadata() {
+                        Ok(metadata) if metadata.is_file() => {
+                            found.push(Pointer { id, size: metadata.len() });
+                        }
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                            return Err(Error::io("look at", &entry.path(), error));
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes what was begun and never finished. Only for who holds the repository.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn sweep(&self) -> Result<()> {
+        for entry in entries(&self.directory.join("tmp"))? {
+            match fs::remove_file(entry.path()) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove", &entry.path(), error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A content on its way into the store. Dropped, it leaves nothing.
+#[derive(Debug)]
+pub struct Draft {
+    objects: Objects,
+    file: File,
+    path: PathBuf,
+    hasher: Sha256,
+    size: u64,
+}
+
+impl Draft {
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|error| Error::io("write", &self.path, error))?;
+        self.hasher.update(bytes);
+        self.size += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Bytes so far.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Puts the content under its name, durably.
+    ///
+    /// # Errors
+    /// When it cannot be synced or renamed; nothing is left then.
+    pub fn finish(mut self) -> Result<Pointer> {
+        let id = ObjectId(std::mem::take(&mut self.hasher).finalize().into());
+        let pointer = Pointer { id, size: self.size };
+        if self.objects.has(&pointer)? {
+            return Ok(pointer);
+        }
+        self.file.sync_all().map_err(|error| Error::io("sync", &self.path, error))?;
+        fault::point("lfs:object-synced");
+        let to = self.objects.path_of(&id);
+        let parent = to.parent().unwrap_or(&self.objects.directory);
+        make(parent)?;
+        fs::rename(&self.path, &to).map_err(|error| Error::io("rename to", &to, error))?;
+        sync_directory(parent)?;
+        fault::point("lfs:object-stored");
+        Ok(pointer)
+    }
+
+    /// As [`Draft::finish`] for a content whose name is known beforehand.
+    ///
+    /// # Errors
+    /// [`Kind::RemoteRefused`] if the bytes are others; nothing is left then.
+    pub fn finish_as(self, expected: &Pointer) -> Result<()> {
+        let id = ObjectId(self.hasher.clone().finalize().into());
+        if self.size != expected.size || id != expected.id {
+            let text = format!(
+                "the large object {} of {} bytes came as {} of {} bytes: not taken",
+                expected.id, expected.size, id, self.size
+            );
+            return Err(Error::new(Kind::RemoteRefused, text));
+        }
+        self.finish().map(|_| ())
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // After it was put in place there is nothing under this name.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn no_follow() -> i32 {
+    rustix::fs::OFlags::NOFOLLOW.bits() as i32
+}
+
+/// Makes a directory with those above it, each durable in the one that holds it.
+fn make(directory: &Path) -> Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let parent = directory.parent().unwrap_or(directory);
+    if parent != directory {
+        make(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(Error::io("create", directory, error))
+        }
+        _ => sync_directory(parent),
+    }
+}
+
+/// The entries of a directory; none if it is not there.
+fn entries(directory: &Path) -> Result<Vec<fs::DirEntry>> {
+    let fail = |error| Error::io("list", directory, error);
+    match fs::read_dir(directory) {
+        Ok(listed) => listed.collect::<io::Result<_>>().map_err(fail),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(Vec::new())
+        }
+        Err(error) => Err(fail(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+
+    fn store() -> (tempfile::TempDir, Objects) {
+        let scratch = tempfile::tempdir().unwrap();
+        let objects = Objects::of(scratch.path());
+        (scratch, objects)
+    }
+
+    fn put(objects: &Objects, bytes: &[u8]) -> Pointer {
+        let mut draft = objects.begin().unwrap();
+        bytes.chunks(3).for_each(|piece| draft.write(piece).unwrap());
+        draft.finish().unwrap()
+    }
+
+    #[test]
+    fn a_content_stands_once_under_its_hash_where_git_lfs_looks_for_it() {
+        let (scratch, objects) = store();
+        let pointer = put(&objects, b"hello");
+        assert_eq!((pointer.id.to_string().as_str(), pointer.size), (HELLO, 5));
+        assert_eq!(put(&objects, b"hello"), pointer);
+        let expected = scratch.path().join("lfs/objects/2c/f2").join(HELLO);
+        assert_eq!(objects.path_of(&pointer.id), expected);
+        assert_eq!(fs::read(expected).unwrap(), b"hello");
+        assert!(objects.has(&pointer).unwrap());
+        assert!(!objects.has(&Pointer { size: 6, ..pointer }).unwrap());
+        assert_eq!(objects.list().unwrap(), [pointer]);
+        assert_eq!(fs::read_dir(scratch.path().join("lfs/tmp")).unwrap().count(), 0);
+        objects.remove(&pointer.id).unwrap();
+        objects.remove(&pointer.id).unwrap();
+        assert!(!objects.has(&pointer).unwrap() && objects.open(&pointer.id).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_content_that_is_not_what_was_expected_or_was_given_up_leaves_nothing() {
+        let (scratch, objects) = store();
+        let mut draft = objects.begin().unwrap();
+        draft.write(b"other").unwrap();
+        let expected = Pointer { id: HELLO.parse().unwrap(), size: 5 };
+        assert_eq!(draft.finish_as(&expected).unwrap_err().kind(), Kind::RemoteRefused);
+        let mut draft = objects.begin().unwrap();
+        draft.write(b"hel").unwrap();
+        drop(draft);
+        assert!(objects.list().unwrap().is_empty());
+        fs::write(scratch.path().join("lfs/tmp/bb_left"), "half").unwrap();
+        objects.sweep().unwrap();
+        assert_eq!(fs::read_dir(scratch.path().join("lfs/tmp")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_content_that_rotted_is_told_by_reading_it() {
+        let (_scratch, objects) = store();
+        let pointer = put(&objects, b"hello");
+        let progress = Progress::new();
+        assert_eq!(objects.is_sound(&pointer, &progress).unwrap(), Some(true));
+        let path = objects.path_of(&pointer.id);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "hellO").unwrap();
+        assert_eq!(objects.is_sound(&pointer, &progress).unwrap(), Some(false));
+        objects.remove(&pointer.id).unwrap();
+        assert_eq!(objects.is_sound(&pointer, &progress).unwrap(), None);
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_content_is_not_followed() {
+        let (scratch, objects) = store();
+        let pointer = put(&objects, b"hello");
+        let path = objects.path_of(&pointer.id);
+        let elsewhere = scratch.path().join("elsewhere");
+        fs::rename(&path, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        assert!(!objects.has(&pointer).unwrap());
+        assert!(objects.open(&pointer.id).is_err());
+    }
+}
