@@ -9,6 +9,7 @@
 
 pub mod objects;
 pub mod pointer;
+pub mod usage;
 
 pub use objects::Objects;
 pub use pointer::{ObjectId, Pointer};
