@@ -7,9 +7,17 @@
 //! Formats and places are those of Git LFS (its docs/spec.md), so that its own program reads what we write, and the
 //! reverse.
 
+pub mod attributes;
+pub mod classify;
+pub mod limits;
 pub mod objects;
 pub mod pointer;
 pub mod usage;
+#[cfg(test)]
+pub(crate) mod tests;
 
+pub use attributes::Attributes;
+pub use classify::Classifier;
+pub use limits::SizeLimit;
 pub use objects::Objects;
 pub use pointer::{ObjectId, Pointer};

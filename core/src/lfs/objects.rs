@@ -196,6 +196,43 @@ impl Draft {
         Ok(())
     }
 
+    /// Has the content be that of `source` without copying it, where the file system can: both share the blocks until one
+    /// of them is written to. Whether it could; the bytes are not hashed yet then ([`Draft::hash_shared`]). Only for a
+    /// draft that nothing was written to.
+    pub fn share(&mut self, source: &File) -> bool {
+        debug_assert_eq!(self.size, 0);
+        #[cfg(target_os = "linux")]
+        let shared = rustix::fs::ioctl_ficlone(&self.file, source).is_ok();
+        #[cfg(not(target_os = "linux"))]
+        let shared = {
+            let _ = source;
+            false
+        };
+        shared
+    }
+
+    /// Reads and hashes what [`Draft::share`] took over; `each` sees every piece.
+    ///
+    /// # Errors
+    /// When it cannot be read, and cancellation.
+    pub fn hash_shared(&mut self, progress: &Progress, each: &mut dyn FnMut(&[u8])) -> Result<()> {
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            progress.check()?;
+            match self.file.read(&mut piece) {
+                Ok(0) => return Ok(()),
+                Ok(length) => {
+                    self.hasher.update(&piece[..length]);
+                    self.size += length as u64;
+                    each(&piece[..length]);
+                    progress.tick();
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io("read", &self.path, error)),
+            }
+        }
+    }
+
     /// Bytes so far.
     pub fn size(&self) -> u64 {
         self.size
@@ -208,13 +245,15 @@ impl Draft {
     pub fn finish(mut self) -> Result<Pointer> {
         let id = ObjectId(std::mem::take(&mut self.hasher).finalize().into());
         let pointer = Pointer { id, size: self.size };
+        let to = self.objects.path_of(&id);
+        let parent = to.parent().unwrap_or(&self.objects.directory);
         if self.objects.has(&pointer)? {
+            // Put there by a run that was killed before it could make the name durable, for all we know.
+            sync_directory(parent)?;
             return Ok(pointer);
         }
         self.file.sync_all().map_err(|error| Error::io("sync", &self.path, error))?;
         fault::point("lfs:object-synced");
-        let to = self.objects.path_of(&id);
-        let parent = to.parent().unwrap_or(&self.objects.directory);
         make(parent)?;
         fs::rename(&self.path, &to).map_err(|error| Error::io("rename to", &to, error))?;
         sync_directory(parent)?;

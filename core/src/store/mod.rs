@@ -48,7 +48,7 @@ use crate::error::{Error, Kind, Result};
 use crate::names::{RemoteName, RepositoryName};
 
 /// The version of this layout; a store of a newer version is refused.
-pub const FORMAT: u64 = 2;
+pub const FORMAT: u64 = 3;
 /// The database's file name in the state directory.
 pub const FILE_NAME: &str = "state.redb";
 
