@@ -39,6 +39,7 @@ mod http;
 mod http_faults;
 mod http_refusals;
 mod inspect;
+mod lfs;
 mod lifecycle;
 mod logs;
 mod look;

@@ -135,10 +135,19 @@ impl Objects {
     /// # Errors
     /// When a directory of the store cannot be listed.
     pub fn list(&self) -> Result<Vec<Pointer>> {
+        self.listed(&|problem| Err(problem))
+    }
+
+    /// As [`Objects::list`]; `passing` says what becomes of a problem with a single place.
+    fn listed(&self, passing: &dyn Fn(Error) -> Result<()>) -> Result<Vec<Pointer>> {
+        let within = |directory: &Path| match entries(directory) {
+            Ok(entries) => Ok(entries),
+            Err(problem) => passing(problem).map(|()| Vec::new()),
+        };
         let mut found = Vec::new();
-        for first in entries(&self.directory.join("objects"))? {
-            for second in entries(&first.path())? {
-                for entry in entries(&second.path())? {
+        for first in within(&self.directory.join("objects"))? {
+            for second in within(&first.path())? {
+                for entry in within(&second.path())? {
                     let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
                         continue;
                     };
@@ -147,7 +156,7 @@ impl Objects {
                             found.push(Pointer { id, size: metadata.len() });
                         }
                         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                            return Err(Error::io("look at", &entry.path(), error));
+                            passing(Error::io("look at", &entry.path(), error))?;
                         }
                         _ => {}
                     }
@@ -155,6 +164,41 @@ impl Objects {
             }
         }
         Ok(found)
+    }
+
+    /// Has what `other` has, where it can be read, by one more name each, so that it takes no room; how many contents that
+    /// are. Nothing is looked into: what rotted is told by whoever reads it. Not synced.
+    ///
+    /// # Errors
+    /// For what is written here, and cancellation.
+    pub fn adopt(&self, other: &Self, progress: &Progress) -> Result<usize> {
+        let mut adopted = 0;
+        for pointer in other.listed(&|_| Ok(()))? {
+            progress.check()?;
+            progress.tick();
+            let (from, to) = (other.path_of(&pointer.id), self.path_of(&pointer.id));
+            if let Some(parent) = to.parent() {
+                DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(parent)
+                    .map_err(|error| Error::io("create", parent, error))?;
+            }
+            let linked = match fs::hard_link(&from, &to) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                linked => linked,
+            };
+            // A file system without hard links.
+            let taken = linked.or_else(|_| fs::copy(&from, &to).map(|_| ()));
+            match taken.map_err(|error| Error::io("copy a large content to", &to, error)) {
+                Ok(()) => adopted += 1,
+                Err(error) if matches!(error.kind(), Kind::DiskFull | Kind::Limit) => return Err(error),
+                Err(_) => {
+                    let _ = fs::remove_file(&to);
+                }
+            }
+        }
+        Ok(adopted)
     }
 
     /// Removes what was begun and never finished. Only for who holds the repository.
@@ -382,6 +426,21 @@ mod tests {
         assert_eq!(objects.is_sound(&pointer, &progress).unwrap(), Some(false));
         objects.remove(&pointer.id).unwrap();
         assert_eq!(objects.is_sound(&pointer, &progress).unwrap(), None);
+    }
+
+    #[test]
+    fn what_another_store_has_is_taken_over_and_a_place_that_cannot_be_read_is_passed_over() {
+        let ((_old, old), (_new, new)) = (store(), store());
+        let pointers = [b"one", b"two"].map(|bytes| put(&old, bytes));
+        fs::write(old.directory.join("objects/zz"), "no directory").unwrap();
+        fs::create_dir_all(old.directory.join("objects/ab/cd/notes")).unwrap();
+        let progress = Progress::new();
+        assert_eq!(new.adopt(&old, &progress).unwrap(), 2);
+        assert_eq!(new.adopt(&old, &progress).unwrap(), 2, "again is harmless");
+        for pointer in &pointers {
+            old.remove(&pointer.id).unwrap();
+            assert_eq!(new.is_sound(pointer, &progress).unwrap(), Some(true));
+        }
     }
 
     #[test]
