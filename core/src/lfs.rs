@@ -9,6 +9,8 @@
 
 pub mod attributes;
 pub mod classify;
+pub mod fetched;
+pub mod known;
 pub mod limits;
 pub mod objects;
 pub mod pointer;

@@ -106,7 +106,7 @@ impl Run<'_> {
             at => Ok(looking.snapshot(at)?),
         };
         let report = match &snapshot {
-            Ok(snapshot) => self.read(&looking.repository, snapshot, None)?,
+            Ok(snapshot) => self.read(&looking.repository, snapshot, Some(&looking.large()))?,
             Err(why) => self.unread(looking.tip, why),
         };
         let snapshot = snapshot.ok();

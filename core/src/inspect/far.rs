@@ -18,6 +18,7 @@ use crate::error::{Error, Kind, Result};
 use crate::git::contents::LargeContents;
 use crate::git::repository::Repository;
 use crate::history::{Oid, Snapshot, moment};
+use crate::lfs::fetched::Fetched;
 use crate::progress::Progress;
 use crate::retrieve::{self, Retrieval, Tip};
 use crate::verify::{self, Sample};
@@ -95,7 +96,9 @@ pub fn open(wanted: &Wanted<'_>, place: &Path, say: Say<'_>, progress: &Progress
         Some(why) => Err(why),
         None => Ok(Snapshot::read(&repository, commit)?),
     };
-    Ok(Far { repository, commit, snapshot, large: None, way })
+    let stands_for = wanted.state_dir.join("repos").join("restored.git");
+    let large = Arc::new(Fetched::new(place, vec![wanted.remote.clone()], &stands_for));
+    Ok(Far { repository, commit, snapshot, large: Some(large), way })
 }
 
 /// Whether anything is fetched from it at all.
