@@ -4,11 +4,15 @@
 //! file ─▶ objects (hashed while captured, <repository>/lfs/objects) ─▶ pointer ─▶ blob in the tree
 //! ```
 //!
+//! [`client`] brings them to a remote and back.
+//!
 //! Formats and places are those of Git LFS (its docs/spec.md), so that its own program reads what we write, and the
 //! reverse.
 
+pub mod client;
 pub mod objects;
 pub mod pointer;
 
+pub use client::Client;
 pub use objects::Objects;
 pub use pointer::{ObjectId, Pointer};
