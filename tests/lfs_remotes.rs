@@ -122,8 +122,8 @@ fn a_large_content_that_is_gone_or_damaged_at_the_remote_is_told_and_stops_nothi
         let target = setup.path(what);
         let to = target.to_str().unwrap();
         let output = setup.run(&["restore", "--to", to, "--from", &remote]);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned()
-            + &String::from_utf8_lossy(&output.stdout);
+        let said =
+            String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
         assert_eq!(output.status.code(), Some(3), "{said}");
         assert!(said.contains("folder1/gone"), "{said}");
         assert!(!target.join("folder1/gone").exists(), "nothing that is not the file has its name");

@@ -59,7 +59,8 @@ pub fn prepare(inspected: &Inspected, root: &RootName, path: &RelPath, node: &No
         }
     };
     let internal = |error: Error| inspected.internal(&error);
-    let contents = Contents::open_with(inspected.repository.path(), Some(inspected.large.clone())).map_err(internal)?;
+    let contents =
+        Contents::open_with(inspected.repository.path(), Some(inspected.large.clone())).map_err(internal)?;
     let mut reader = contents.reader();
     let missing =
         |_| Problem::new(StatusCode::CONFLICT, "its content is missing in the repository, or damaged");

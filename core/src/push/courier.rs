@@ -198,7 +198,9 @@ fn withheld(pointer: Pointer, refusal: &Refusal) -> Withheld {
         Reason::Missing => {
             "; it is neither here nor at another remote: write the file anew (`touch` it), and its content is stored again"
         }
-        Reason::Damaged => "; it is damaged here and no other remote has it: write the file anew (`touch` it)",
+        Reason::Damaged => {
+            "; it is damaged here and no other remote has it: write the file anew (`touch` it)"
+        }
         _ => "",
     };
     Withheld { pointer, kind, why: format!("{}{help}", refusal.error) }

@@ -38,7 +38,11 @@ impl<'w> Source<'w> {
         wanted: Option<&str>,
         path: Option<&Path>,
     ) -> Result<Self, Failure> {
-        Looking::open(world, global, wanted, path).map(|looking| Self { looking, fetched: None, is_in_place: false })
+        Looking::open(world, global, wanted, path).map(|looking| Self {
+            looking,
+            fetched: None,
+            is_in_place: false,
+        })
     }
 
     /// A repository that is open already.
