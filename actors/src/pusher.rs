@@ -157,6 +157,7 @@ impl Pusher {
                 let delivery = delivery::deliver(
                     &wanted,
                     &record,
+                    None,
                     &mut || board.publish_remote(&repository, pushing.clone()),
                     progress,
                 )?;

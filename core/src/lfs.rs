@@ -12,6 +12,7 @@ pub mod classify;
 pub mod limits;
 pub mod objects;
 pub mod pointer;
+pub mod usage;
 #[cfg(test)]
 pub(crate) mod tests;
 

@@ -304,7 +304,8 @@ impl Task<'_> {
         let tip = tip.ok_or_else(|| Error::new(Kind::Git, "there is no snapshot to verify"))?;
         let snapshot = Snapshot::read(&repository, tip)?;
         let seed = draw_seed()?;
-        let request = verify::Request { repository: &repository, snapshot: &snapshot, sample, seed };
+        let request =
+            verify::Request { repository: &repository, snapshot: &snapshot, sample, seed, large: None };
         let report = verify::verify(&request, &mut |_| {}, progress)?;
         verified::remember(
             &common.state_dir,

@@ -114,7 +114,7 @@ fn rehearse(
     let (selection, looked) = selection(request, far, snapshot, progress)?;
     let destination = Destination::Directory(target.to_path_buf());
     // Whoever restores in earnest may give set-id bits; nobody runs what a drill restores.
-    let policies = Policies { set_id: false, ..Policies::default() };
+    let policies = Policies { set_id: false, large: far.large.clone(), ..Policies::default() };
     let restoring = restore::Request {
         repository: &far.repository,
         snapshot,
@@ -129,7 +129,8 @@ fn rehearse(
     add(&mut report, looked);
     let Some((own, same)) = own(request.own, far) else { return Ok((report, false)) };
     let mut second = Report::default();
-    let comparing = restore::Request { repository: &own, snapshot: &same, ..restoring };
+    let ours = Policies { large: None, ..policies.clone() };
+    let comparing = restore::Request { repository: &own, snapshot: &same, policies: &ours, ..restoring };
     match restore::reread(&comparing, &mut second, progress) {
         Ok(()) => {}
         Err(error) if error.kind() == Kind::Cancelled => return Err(error),
@@ -173,7 +174,7 @@ fn selection(
         return Ok((Selection::Everything, Vec::new()));
     }
     let (sample, seed) = (request.sample, request.seed);
-    let drawing = verify::Request { repository: &far.repository, snapshot, sample, seed };
+    let drawing = verify::Request { repository: &far.repository, snapshot, sample, seed, large: None };
     let (names, looked) = verify::drawn(&drawing, MOST_DRAWN, progress)?;
     let wishes = names.into_iter().map(|(root, path)| Wish { root, what: What::Path(path) });
     Ok((Selection::Some(wishes.collect()), looked.problems))

@@ -35,6 +35,11 @@ impl Objects {
         Self { directory: repository.join("lfs") }
     }
 
+    /// Whether anything was ever stored.
+    pub fn is_in_use(&self) -> bool {
+        self.directory.join("objects").is_dir()
+    }
+
     /// Where a content stands, or would.
     pub fn path_of(&self, id: &ObjectId) -> PathBuf {
         let name = id.to_string();

@@ -12,11 +12,11 @@ use std::thread::available_parallelism;
 
 use git2::Oid;
 
+use super::Request;
 use super::survey::Content;
 use crate::beneath::EntryKind;
 use crate::error::{Error, Kind, Result};
-use crate::git::contents::{ContentReader, Contents, Trouble};
-use crate::git::repository::Repository;
+use crate::git::contents::{ContentReader, Contents, Found, Proof, Trouble};
 use crate::history::form::{self, Form};
 use crate::progress::Progress;
 
@@ -71,9 +71,10 @@ pub(super) struct Hashes<'h> {
 }
 
 impl<'h> Hashes<'h> {
-    pub(super) fn open(repository: &Repository, seed: u64, progress: &'h Progress) -> Result<Self> {
-        let key = blake3::derive_key("BackupBot 2026-11-22 verification checks", &seed.to_le_bytes());
-        Ok(Self { contents: Contents::open(repository.path())?, key, progress })
+    pub(super) fn open(request: &Request<'_>, progress: &'h Progress) -> Result<Self> {
+        let key = blake3::derive_key("BackupBot 2026-11-22 verification checks", &request.seed.to_le_bytes());
+        let contents = Contents::open_with(request.repository.path(), request.large.cloned())?;
+        Ok(Self { contents, key, progress })
     }
 
     /// What the answer to a check is found by.
@@ -180,6 +181,9 @@ impl<'h> Hashes<'h> {
         let has_checksum = check.blake3.is_none_or(|blake3| blake3 == proof.blake3);
         let is_as_recorded = has_size && has_checksum && check.blake3.is_some();
         if !is_as_recorded && !check.is_link && !check.is_own {
+            if let Some(proof) = self.large(reader, &found, check)? {
+                return self.compared(check, &proof).map(|()| proof.size);
+            }
             let form = form::of(&proof.beginning, proof.size, None);
             if form != Form::Content {
                 let form = form.as_str();
@@ -188,15 +192,39 @@ impl<'h> Hashes<'h> {
                 )));
             }
         }
-        if let (false, Some(size)) = (has_size, check.size) {
-            let text = "its content in Git is sound, but not what was recorded of it";
+        self.compared(check, &proof)?;
+        Ok(proof.size)
+    }
+
+    /// Reads the large content behind a pointer; `None` if it is none.
+    fn large(
+        &self,
+        reader: &mut ContentReader<'_>,
+        pointer: &Found,
+        check: &Check,
+    ) -> std::result::Result<Option<Proof>, Trouble> {
+        let large = reader.behind(pointer.clone(), check.blake3, self.progress).map_err(Trouble::Object)?;
+        if large.pointer().is_none() {
+            return Ok(None);
+        }
+        let proof = reader.stream(&large, self.progress, &mut |piece| {
+            self.progress.bytes_done(piece.len() as u64);
+            Ok(())
+        })?;
+        Ok(Some(proof))
+    }
+
+    /// Compares sound bytes with what was recorded of them.
+    fn compared(&self, check: &Check, proof: &Proof) -> std::result::Result<(), Trouble> {
+        let wrong = |text: String| Trouble::Object(Error::new(Kind::Git, text));
+        let text = "its stored content is sound, but not what was recorded of it";
+        if let Some(size) = check.size.filter(|size| *size != proof.size) {
             return Err(wrong(format!("{text}: {} bytes, and {size} are recorded", proof.size)));
         }
-        if !has_checksum {
-            let text = "its content in Git is sound, but not what was recorded of it: the BLAKE3 is another";
-            return Err(wrong(text.to_owned()));
+        if check.blake3.is_some_and(|blake3| blake3 != proof.blake3) {
+            return Err(wrong(format!("{text}: the BLAKE3 is another")));
         }
-        Ok(proof.size)
+        Ok(())
     }
 }
 
