@@ -7,8 +7,9 @@ use serde_json::json;
 
 use crate::support::daemon::Setup;
 use crate::support::lfs::{GitLfs, assert_all_is_well, stored};
+use crate::support::mount::{memory, sharing_blocks};
 use crate::support::tree::write;
-use crate::support::{Random, SOON, eventually};
+use crate::support::{Random, SOON, eventually, skip};
 
 const LARGE: usize = 64 * 1024;
 
@@ -124,4 +125,50 @@ fn what_a_host_does_not_take_in_git_is_held_until_lfs_is_on() {
     });
     daemon.stop();
     assert_eq!(assert_all_is_well(&setup, &lfs), names(["large"]));
+}
+
+#[test]
+fn where_blocks_can_be_shared_a_large_file_takes_no_room() {
+    let image = tempfile::NamedTempFile::new().unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let disk = match sharing_blocks(image.path(), place.path()) {
+        Ok(disk) => disk,
+        Err(reason) => return skip(&format!("shared blocks: {reason}")),
+    };
+    let mut setup = Setup::beneath(&disk.path);
+    setup.repository()["lfs"] = json!({"threshold": "64KiB"});
+    write(&setup.root(), "d/large", bytes(1, 96 << 20));
+    write(&setup.root(), "d/odd", bytes(2, (5 << 20) + 3));
+    rustix::fs::syncfs(fs::File::open(&disk.path).unwrap()).unwrap();
+    let free = disk.free();
+    let daemon = setup.start();
+    daemon.api().flush();
+    assert!(free - disk.free() < 32 << 20, "{} bytes were taken", free - disk.free());
+    // Only its times change: it is looked at, and nothing is stored.
+    fs::File::open(setup.root().join("d/large")).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    daemon.api().flush();
+    daemon.stop();
+    assert_eq!(assert_all_is_well(&setup, &GitLfs::new()), names(["d/large", "d/odd"]));
+    assert_eq!(stored(&setup.local().path).0, 2);
+}
+
+#[test]
+fn a_large_file_that_does_not_fit_here_is_held_and_the_others_go_on() {
+    let (mut setup, lfs) = with_lfs();
+    let _disk = match memory(&setup.state(), "size=64m") {
+        Ok(disk) => disk,
+        Err(reason) => return skip(&format!("a small state directory: {reason}")),
+    };
+    setup.repository()["batch"] = json!({"after": "100ms", "bytes": "8MiB"});
+    write(&setup.root(), "large", bytes(1, 80 << 20));
+    write(&setup.root(), "fits", bytes(2, 1 << 20));
+    let daemon = setup.start();
+    let answer = daemon.api().flush();
+    let skipped = &answer["repositories"][0]["skipped"];
+    let reason = skipped[0]["reason"].as_str().unwrap_or_default();
+    assert!(skipped[0]["path"] == "large" && reason.contains("make room"), "{answer:#}");
+    fs::remove_file(setup.root().join("large")).unwrap();
+    daemon.api().flush();
+    daemon.stop();
+    assert_eq!(assert_all_is_well(&setup, &lfs), names(["fits"]));
 }

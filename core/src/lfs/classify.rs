@@ -21,8 +21,8 @@ pub struct Classifier {
 struct Rules {
     /// Bytes from which on a file is large.
     threshold: u64,
-    /// What they leave out is large.
-    patterns: IgnoreRules,
+    /// What they leave out is large, if there are any.
+    patterns: Option<IgnoreRules>,
 }
 
 impl Classifier {
@@ -32,7 +32,8 @@ impl Classifier {
             let hosts = settings.largest_blob().map_or(u64::MAX, |(_, bytes)| bytes);
             let first_too_large = hosts.min(LARGEST_INLINE) + 1;
             // No file is read for these patterns, so there is no place that they could be said of.
-            let (patterns, _) = IgnoreRules::new(Path::new("/"), &lfs.patterns, &[], false);
+            let patterns = || IgnoreRules::new(Path::new("/"), &lfs.patterns, &[], false).0;
+            let patterns = (!lfs.patterns.is_empty()).then(patterns);
             Rules { threshold: lfs.threshold.min(first_too_large), patterns }
         });
         Self { rules }
@@ -41,7 +42,8 @@ impl Classifier {
     /// Whether a file of `size` bytes at `path` is large. An empty one never is: there is no pointer for it.
     pub fn is_large(&self, path: &RelPath, size: u64) -> bool {
         let Some(rules) = &self.rules else { return false };
-        size > 0 && (size >= rules.threshold || !rules.patterns.verdict(path, false).is_included())
+        let matches = |patterns: &IgnoreRules| !patterns.verdict(path, false).is_included();
+        size > 0 && (size >= rules.threshold || rules.patterns.as_ref().is_some_and(matches))
     }
 
     /// Whether a small content has to go to large storage because somebody could take it for a pointer. Stored so, a

@@ -9,6 +9,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use super::pointer::{ObjectId, Pointer};
@@ -88,6 +90,8 @@ impl Objects {
             .mode(0o444)
             .open(&path)
             .map_err(|error| Error::io("create", &path, error))?;
+        // Where the file system knows no locks, a sweep takes every draft for left over.
+        let _ = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
         fault::point("lfs:object-begun");
         Ok(Draft { objects: self.clone(), file, path, hasher: Sha256::new(), size: 0 })
     }
@@ -201,12 +205,19 @@ impl Objects {
         Ok(adopted)
     }
 
-    /// Removes what was begun and never finished. Only for who holds the repository.
+    /// Removes what was begun and never finished. A draft that somebody still writes to stays: he holds a lock on it, which
+    /// ends with him.
     ///
     /// # Errors
     /// When it cannot be removed.
     pub fn sweep(&self) -> Result<()> {
         for entry in entries(&self.directory.join("tmp"))? {
+            let opened =
+                OpenOptions::new().read(true).custom_flags(no_follow() | no_wait()).open(entry.path());
+            let lock = FlockOperation::NonBlockingLockExclusive;
+            if opened.is_ok_and(|file| rustix::fs::flock(&file, lock) == Err(Errno::WOULDBLOCK)) {
+                continue;
+            }
             match fs::remove_file(entry.path()) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(Error::io("remove", &entry.path(), error));
@@ -300,7 +311,11 @@ impl Draft {
         fault::point("lfs:object-synced");
         make(parent)?;
         fs::rename(&self.path, &to).map_err(|error| Error::io("rename to", &to, error))?;
-        sync_directory(parent)?;
+        if let Err(error) = sync_directory(parent) {
+            // Found there next time, it would be taken for durable: it is written anew instead.
+            let _ = fs::remove_file(&to);
+            return Err(error);
+        }
         fault::point("lfs:object-stored");
         Ok(pointer)
     }
@@ -333,6 +348,10 @@ fn no_follow() -> i32 {
     rustix::fs::OFlags::NOFOLLOW.bits() as i32
 }
 
+fn no_wait() -> i32 {
+    rustix::fs::OFlags::NONBLOCK.bits() as i32
+}
+
 /// Makes a directory with those above it, each durable in the one that holds it.
 fn make(directory: &Path) -> Result<()> {
     if directory.is_dir() {
@@ -344,10 +363,14 @@ fn make(directory: &Path) -> Result<()> {
     }
     match DirBuilder::new().mode(0o700).create(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(Error::io("create", directory, error))
+            return Err(Error::io("create", directory, error));
         }
-        _ => sync_directory(parent),
+        _ => {}
     }
+    sync_directory(parent).inspect_err(|_| {
+        // As above; while it is empty.
+        let _ = fs::remove_dir(directory);
+    })
 }
 
 /// The entries of a directory; none if it is not there.
@@ -409,8 +432,12 @@ mod tests {
         draft.write(b"hel").unwrap();
         drop(draft);
         assert!(objects.list().unwrap().is_empty());
+        // Of a process that was killed.
         fs::write(scratch.path().join("lfs/tmp/bb_left"), "half").unwrap();
+        let mut written = objects.begin().unwrap();
         objects.sweep().unwrap();
+        written.write(b"hello").unwrap();
+        written.finish_as(&expected).unwrap();
         assert_eq!(fs::read_dir(scratch.path().join("lfs/tmp")).unwrap().count(), 0);
     }
 

@@ -135,3 +135,45 @@ pub(super) fn read(objects: &Odb<'_>, entry: Entry) -> Option<Attributes> {
     }
     Attributes::parse(objects.read(entry.oid).ok()?.data())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lfs::Classifier;
+
+    /// A batch looks at one path after the other, so a directory can be gone at one and there again at the next.
+    #[test]
+    fn of_a_directory_that_was_gone_only_what_was_seen_again_is_named() {
+        let mut bench = crate::snapshot::tests::bench();
+        bench.classifier = Classifier::of(&crate::lfs::tests::settings("{threshold: 2}", &[]));
+        for path in ["d/a", "d/b", "d/deep/c", "e/f"] {
+            bench.write(path, "large");
+        }
+        bench.back_up();
+        let tip = bench.repository.reference("refs/heads/main").unwrap().unwrap();
+        let objects = bench.repository.objects().unwrap();
+        let files = bench.store.reader().files(&bench.name).unwrap();
+        let base =
+            Base { objects: &objects, tree: Some(bench.repository.tree_of(tip).unwrap()), files: &files };
+        let (root, path) = (bench.roots[0].name.clone(), |path: &str| RelPath::new(path).unwrap());
+        let former = |at: &str| files.get(&root, &path(at)).unwrap();
+        let names = |pointers: &PointerNames, directory: &str| {
+            let mut edits = Edits::new();
+            edits.remove(&b"folder/d"[..]);
+            pointers.apply(base, &root, &objects, &mut edits).unwrap();
+            let tree = tree::apply(&objects, &objects, base.tree, &edits).unwrap().unwrap();
+            let at = format!("folder/{directory}/.gitattributes");
+            let entry = tree::lookup(&objects, tree, at.as_bytes()).unwrap()?;
+            Some(read(&objects, entry).unwrap().names().map(crate::path::lossy).collect::<Vec<_>>())
+        };
+        let mut pointers = PointerNames::default();
+        pointers.directory_gone(&path("d"));
+        assert_eq!(names(&pointers, "d"), None);
+        pointers.note(&path("d/b"), former("d/b").as_ref(), true);
+        pointers.note(&path("d/deep/c"), former("d/deep/c").as_ref(), false);
+        pointers.note(&path("e/g"), None, true);
+        assert_eq!(names(&pointers, "d").unwrap(), ["b"]);
+        assert_eq!(names(&pointers, "d/deep"), None);
+        assert_eq!(names(&pointers, "e").unwrap(), ["f", "g"]);
+    }
+}

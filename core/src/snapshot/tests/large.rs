@@ -277,3 +277,45 @@ fn attributes_that_are_lost_or_not_ours_are_made_anew() {
         assert_lfs(&bench, &["d/a", "d/b"]);
     }
 }
+
+/// Prints what it takes, for docs/performance.md.
+#[test]
+#[ignore = "a measurement: cargo test --release -- --ignored --nocapture ten_thousand_large"]
+fn ten_thousand_large_files_in_one_directory() {
+    let mut bench = with_lfs("{threshold: 1KiB}");
+    for number in 0..10_000u32 {
+        bench.write(&format!("d/{number}"), number.to_le_bytes().repeat(256));
+    }
+    let mut measure = |what: &str, step: &mut dyn FnMut(&mut Bench)| {
+        let began = std::time::Instant::now();
+        step(&mut bench);
+        println!("{what}: {:?}", began.elapsed());
+    };
+    measure("10,000 large files", &mut |bench| {
+        bench.touch("", Reach::Deep);
+        bench.step();
+    });
+    for seed in 0..3 {
+        measure("one more version of one of them", &mut |bench| {
+            bench.write("d/5000", content(seed, LARGE));
+            bench.touch("d/5000", Reach::Exact);
+            bench.step();
+        });
+    }
+    measure("one small file beside them", &mut |bench| {
+        bench.write("d/small", "x");
+        bench.touch("d/small", Reach::Exact);
+        bench.step();
+    });
+    measure("a clone through git-lfs, and what it finds", &mut |bench| {
+        let (home, clone) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let source = format!("file://{}", bench.repository.path().display());
+        git_lfs(clone.path(), home.path(), &["clone", "-q", &source, "."]);
+    });
+    measure("git status there without git-lfs", &mut |bench| {
+        let clone = tempfile::tempdir().unwrap();
+        let source = format!("file://{}", bench.repository.path().display());
+        git(clone.path(), &["clone", "-q", &source, "."]);
+        git(clone.path(), &["check-attr", "filter", "folder/d/5000"]);
+    });
+}
