@@ -8,7 +8,7 @@ use serde_json::json;
 use super::access::BASE;
 use super::admin::{Answer, answer};
 use super::problem::Problem;
-use super::{Door, body};
+use super::{Door, auth, body};
 use crate::restoring::{Job, Refused, Wish};
 
 /// The restores of late, the latest first
@@ -35,9 +35,10 @@ pub async fn start(door: Data<Door>, request: HttpRequest, payload: Payload) -> 
         let detail = format!("there is no repository {:?}", wish.repository);
         return Err(Problem::new(StatusCode::NOT_FOUND, detail));
     }
-    let (settings, log) = (door.settings(), door.log.clone());
-    let started =
-        web::block(move || inside.jobs.start(wish, &settings)).await.map_err(|_| Problem::stopping())?;
+    let (settings, log, who) = (door.settings(), door.log.clone(), auth::words(request.peer_addr()));
+    let started = web::block(move || inside.jobs.start(wish, &settings, &who))
+        .await
+        .map_err(|_| Problem::stopping())?;
     match started {
         Ok(job) => Ok(HttpResponse::Accepted()
             .insert_header(("Location", format!("{BASE}/restores/{}", job.id)))
