@@ -321,7 +321,7 @@ impl Jobs {
             {
                 running.began_writing = Some(Instant::now());
             }
-            let Some(job) = kept.jobs.iter_mut().find(|job| job.id == id) else { return None };
+            let job = kept.jobs.iter_mut().find(|job| job.id == id)?;
             job.state = step.state;
             job.snapshot = Some(step.snapshot);
             if let Some((files, bytes)) = step.totals {

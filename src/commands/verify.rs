@@ -189,10 +189,11 @@ impl Run<'_> {
             let deeds = Deeds::of("verify", self.world, self.global);
             deeds.write(remote.map_or_else(|| news.deed().with("from", place), |_| news.deed()));
         }
-        if has_place && self.at().is_none() {
-            if let Err(failure) = verified::remember(state_dir, news) {
-                output::complain(&format!("backupbot: the result is not kept for `status`: {failure}"));
-            }
+        if has_place
+            && self.at().is_none()
+            && let Err(failure) = verified::remember(state_dir, news)
+        {
+            output::complain(&format!("backupbot: the result is not kept for `status`: {failure}"));
         }
         Ok(exit)
     }
