@@ -12,8 +12,9 @@ use std::time::Instant;
 
 use backupbot_actors::board::Moment;
 use backupbot_core::audit::{Audit, Event};
+use backupbot_core::error::{Error, Kind};
 use backupbot_core::progress::Progress;
-use backupbot_core::restore::Report;
+use backupbot_core::restore::{Report, marker};
 use serde::{Deserialize, Serialize};
 use slog::{Logger, error, info, warn};
 use utoipa::ToSchema;
@@ -168,6 +169,8 @@ pub enum Refused {
     Busy(String),
     /// The target lies elsewhere.
     Elsewhere(String),
+    /// Something stands there, or another process restores there.
+    Occupied(String),
     /// The wish contradicts itself.
     Senseless(String),
     /// Our own trouble.
@@ -270,6 +273,14 @@ impl Jobs {
         let paths = work::check(&wish).map_err(Refused::Senseless)?;
         let target =
             work::target(&wish.to, &settings.config.admin.restore_dirs).map_err(Refused::Elsewhere)?;
+        let free = match wish.overwrite {
+            None => marker::look_for_others(&target).and_then(|()| marker::look_for_writer(&target)),
+            Some(_) => marker::look_for_writer(&target),
+        };
+        free.map_err(|error| match error.kind() {
+            Kind::Config | Kind::InUse => Refused::Occupied(for_http(&error)),
+            _ => Refused::Failed(error.to_string()),
+        })?;
         let id = getrandom::u64().map_err(|error| Refused::Failed(error.to_string()))?;
         let job = Job {
             id: format!("{id:016x}"),
@@ -379,6 +390,11 @@ impl Jobs {
             error!(self.0.log, "what is restored cannot be noted"; "error" => failure.lines.join("; "));
         }
     }
+}
+
+/// The remedy in the words of a wish, not of the command.
+fn for_http(error: &Error) -> String {
+    error.to_string().replace("--overwrite=never, changed or always", "`overwrite`: never, changed or always")
 }
 
 /// What the audit log says at the end of a job.
