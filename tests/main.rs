@@ -24,6 +24,7 @@ mod api_history;
 mod api_reload;
 mod api_robust;
 mod audit;
+mod audit_deeds;
 mod cli;
 #[cfg(feature = "fault-points")]
 mod crash;

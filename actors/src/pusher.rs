@@ -306,8 +306,8 @@ impl Pusher {
     /// Every push makes a pack. Where the remote is a directory here and ours, nobody else would merge them.
     fn keep_house(&mut self, ctx: &mut Context<Self>) {
         let model::RemoteUrl::Local(path) = self.remote.url.clone() else { return };
-        let own = self.seat.path.clone();
-        let work = move |progress: &Progress| merge_in_remote(&path, &own, progress);
+        let (seat, remote) = (self.seat.clone(), self.remote.name.clone());
+        let work = move |progress: &Progress| merge_in_remote(&seat, &remote, &path, progress);
         self.housekeeper.begin(ctx, |actor: &mut Self| &mut actor.housekeeper, work);
     }
 

@@ -29,6 +29,7 @@ use crate::afar::Fetching;
 use crate::boot;
 use crate::cli::verify::Verify;
 use crate::cli::{Global, Invocation};
+use crate::deeds::Deeds;
 use crate::exit::{Exit, Failure};
 use crate::looking::Looking;
 use crate::output;
@@ -194,11 +195,17 @@ impl Run<'_> {
     ) -> Result<Exit, Failure> {
         let exit = told.tell(self.global.json, report)?;
         let has_place = told.place.is_none() || remote.is_some();
-        if has_place && self.at().is_none() {
-            let news = Verified::new(told.repository, remote, report, Moment::now());
-            if let Err(failure) = verified::remember(state_dir, news) {
-                output::complain(&format!("backupbot: the result is not kept for `status`: {failure}"));
-            }
+        let news = Verified::new(told.repository, remote, report, Moment::now());
+        if let Some(place) = &told.place {
+            // Who named an address may have named anybody's: it is told as it is shown.
+            let deeds = Deeds::of("verify", self.world, self.global);
+            deeds.write(remote.map_or_else(|| news.deed().with("from", place), |_| news.deed()));
+        }
+        if has_place
+            && self.at().is_none()
+            && let Err(failure) = verified::remember(state_dir, news)
+        {
+            output::complain(&format!("backupbot: the result is not kept for `status`: {failure}"));
         }
         Ok(exit)
     }

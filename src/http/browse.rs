@@ -30,7 +30,7 @@ use std::sync::Arc;
 use super::access::Role;
 use super::admin::{Answer, answer};
 use super::problem::Problem;
-use super::{Door, body, download};
+use super::{Door, auth, body, download};
 use crate::looking::{entry, shown};
 
 /// Snapshots in a page.
@@ -244,9 +244,7 @@ pub async fn files(door: Data<Door>, request: HttpRequest, path: web::Path<(Stri
         Looked::Listed(page) => Ok(answer(&page)),
         Looked::Content(file) => {
             // What leaves the backup is worth a line, as what changes it.
-            let who = request
-                .peer_addr()
-                .map_or_else(|| "HTTP".to_owned(), |peer| format!("HTTP from {}", peer.ip()));
+            let who = auth::words(request.peer_addr());
             let event = Event::new("download", "ok").by(&who).with("file", request.uri().to_string());
             inside.control.audit().record(event);
             download::send(&door, &request, file)

@@ -89,6 +89,7 @@ pub fn prepare(inspected: &Inspected, root: &RootName, path: &RelPath, node: &No
     let name = path.file_name().unwrap_or(root.as_str().as_bytes()).to_vec();
     Ok(File {
         repository: inspected.repository.path().to_path_buf(),
+        large: inspected.large.clone(),
         oid: entry.oid,
         recorded,
         size: found.size,

@@ -26,6 +26,7 @@ use slog::{Logger, error, info, warn};
 
 use crate::board::InspectionStatus;
 use crate::seat::{Common, RepositorySeat, now_ms};
+use crate::trail;
 
 /// Between two looks at what is due: clocks are set, and commands write results too.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
@@ -276,6 +277,9 @@ impl Task<'_> {
                 return Err(Error::cancelled());
             }
             Err(error) => {
+                if let Some(remote) = self.remote {
+                    trail::not_drilled(self.seat, &remote.name, &error);
+                }
                 let what = if error.kind() == Kind::DiskFull { "skipped" } else { "failed" };
                 let remote = self.place.remote.as_deref().unwrap_or("none");
                 warn!(log, "a verification or drill came to no result and is tried again"; "what" => what,
@@ -351,6 +355,7 @@ impl Task<'_> {
         };
         let say = &mut |text: &str| info!(log, "drill"; "remote" => %remote.name, "note" => text);
         let Rehearsal { drilled, .. } = drill::drill(&request, say, progress)?;
+        common.audit.record(drilled.deed());
         drills::remember(&common.state_dir, drilled.clone())?;
         let repository = &drilled.repository;
         if drilled.problems == 0 {

@@ -3,6 +3,7 @@
 //! In: pointers, by several threads at once. Out: open files. What is fetched is not kept: its name is gone as soon as it is
 //! open, so a restore needs room for as many contents as it has threads, not for all of them twice.
 
+use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -37,13 +38,18 @@ pub struct Fetched {
     sources: Vec<Source>,
 }
 
-#[derive(Debug)]
 struct Source {
     remote: Remote,
     /// Stands for our repository: known hosts of SSH lie two levels above it.
     stands_for: PathBuf,
     /// Connected when it is first asked.
     client: Mutex<Option<Arc<Client>>>,
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Source").field(&self.remote.name).finish()
+    }
 }
 
 impl Fetched {
