@@ -44,10 +44,9 @@ struct Hop {
 
 impl Transfer<'_> {
     fn headers(&self, hop: &Hop, operation: Operation) -> Result<HeaderMap> {
-        let given = &hop.action.headers;
         match hop.has_left {
-            true => Ok(given.clone()),
-            false => self.server.headers_for(operation, given, &hop.action.href, self.progress),
+            true => Ok(hop.action.headers.clone()),
+            false => self.server.headers_for(operation, &hop.action, self.progress),
         }
     }
 
