@@ -181,3 +181,45 @@ fn what_strangers_keep_with_git_lfs_is_restored_too() {
     assert!(fs::read(target.join("folder/large.bin")).unwrap() == bytes(5, 2 << 20));
     assert_eq!(fs::read(target.join("folder/plain")).unwrap(), b"x");
 }
+
+#[test]
+fn a_large_content_that_is_lost_everywhere_is_named_and_writing_the_file_anew_brings_it_back() {
+    let (mut setup, lfs) = with_lfs();
+    write(&setup.root(), "lost", bytes(1, LARGE));
+    write(&setup.root(), "small", "x");
+    let daemon = setup.start();
+    daemon.api().flush();
+    let other = setup.path("other.git");
+    let remotes = setup.repository()["remotes"].as_array_mut().unwrap();
+    remotes.push(json!({"name": "other", "url": other.to_str().unwrap()}));
+    for repository in [setup.local(), setup.remote()] {
+        objects(&repository.path).iter().for_each(|path| fs::remove_file(path).unwrap());
+    }
+    setup.write_config();
+    assert_eq!(daemon.api().post("/api/v1/reload", &json!({})).status, 200);
+    let status = daemon.status_when("the new remote lacks one", |status| {
+        let remotes = status["repositories"][0]["remotes"].as_array().unwrap();
+        let row = remotes.iter().find(|remote| remote["name"] == "other");
+        row.is_some_and(|row| row["reason"].as_str().unwrap_or_default().contains("folder1/lost"))
+    });
+    let rows = status["repositories"][0]["remotes"].as_array().unwrap();
+    let row = rows.iter().find(|remote| remote["name"] == "other").unwrap();
+    let reason = row["reason"].as_str().unwrap();
+    assert!(reason.contains("everything else is") && reason.contains("touch"), "{reason}");
+    let at_other = crate::support::git::Judge::new(&other);
+    assert_eq!(at_other.tip("main"), setup.local().tip("main"), "the rest is protected");
+    assert_ne!(row["commit"], json!(at_other.tip("main").unwrap()), "but nobody calls that confirmed");
+
+    fs::File::options()
+        .append(true)
+        .open(setup.root().join("lost"))
+        .unwrap()
+        .set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(5))
+        .unwrap();
+    eventually("it is brought back", SOON, || {
+        daemon.try_post("/api/v1/flush");
+        (stored(&other).0 == 1).then_some(())
+    });
+    daemon.stop();
+    lfs.large_files_of_equal_clone(&other, &setup.root());
+}
