@@ -3,9 +3,12 @@
 
 mod directory;
 mod faults;
+#[path = "../../../../tests/support/giftless.rs"]
+mod giftless;
 mod hostile;
 #[path = "../../../../tests/support/lfs_server.rs"]
 mod lfs_server;
+mod real;
 mod transfers;
 
 use std::fs;
