@@ -1,6 +1,7 @@
 //! The client against servers: a small one of ours that misbehaves as it is told, a real one of another make, a
 //! directory, and Git's own LFS program as the judge.
 
+mod account;
 mod directory;
 mod faults;
 #[path = "../../../../tests/support/giftless.rs"]
