@@ -66,6 +66,7 @@ impl Giftless {
             let log = fs::File::create(directory.join("log")).unwrap();
             let mut child = Command::new(program("waitress-serve"))
                 .arg(format!("--listen=127.0.0.1:{port}"))
+                .arg("--max-request-body-size=20000000000")
                 .arg("giftless.wsgi_entrypoint:app")
                 .current_dir(&directory)
                 .env("GIFTLESS_CONFIG_FILE", directory.join("settings.yaml"))
