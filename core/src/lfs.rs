@@ -12,9 +12,9 @@ pub mod classify;
 pub mod limits;
 pub mod objects;
 pub mod pointer;
-pub mod usage;
 #[cfg(test)]
 pub(crate) mod tests;
+pub mod usage;
 
 pub use attributes::Attributes;
 pub use classify::Classifier;
