@@ -97,13 +97,14 @@ pub fn prepare(
         error!(log, "{}", recovered(recovery));
     }
     settings.remember()?;
-    log_start(settings, &store, command, &audit, log)?;
+    let who = format!("{command} by user {}", rustix::process::getuid().as_raw());
+    log_start(settings, &store, (command, &who), &audit, log)?;
     if let Some(adopt) = adopt {
         let adoption = match adopt {
             Adopt::Continue => Adoption::Continue,
             Adopt::Branch => Adoption::Branch,
         };
-        adoption::decide(&mut settings.config, adoption, &store, log)?;
+        adoption::decide(&mut settings.config, adoption, &store, (&who, &audit), log)?;
     }
     Ok(Ground { store, recovery, audit, lock })
 }
@@ -121,7 +122,7 @@ pub fn recovered(recovery: &Recovery) -> String {
 fn log_start(
     settings: &Settings,
     store: &Store,
-    command: &str,
+    (command, who): (&str, &str),
     audit: &Audit,
     log: &Logger,
 ) -> Result<(), Failure> {
@@ -133,13 +134,12 @@ fn log_start(
     let origin_words = origin.clone();
     info!(log, "starting"; "command" => command, "version" => VERSION, "pid" => std::process::id(),
           "instance" => &config.instance, "state_dir" => shown(&config.state_dir), "configuration" => origin);
-    let who = format!("{command} by user {}", rustix::process::getuid().as_raw());
-    let start = Event::new("start", "ok").by(&who).with("version", VERSION);
+    let start = Event::new("start", "ok").by(who).with("version", VERSION);
     audit.record(start.with("pid", std::process::id()));
     let former = store.swap_config_checksum(&config.checksum)?;
     if former.as_ref() != Some(&config.checksum) {
         let change =
-            Event::new("configuration", "ok").by(&who).with("from", former.as_deref().unwrap_or("none"));
+            Event::new("configuration", "ok").by(who).with("from", former.as_deref().unwrap_or("none"));
         audit.record(change.with("to", &config.checksum).with("read from", &origin_words));
     }
     if former.is_some_and(|former| former != config.checksum) {

@@ -15,6 +15,7 @@ mod cli;
 mod client;
 mod commands;
 mod daemon;
+mod deeds;
 mod exit;
 mod files;
 mod health;

@@ -331,6 +331,65 @@ fn a_push_that_hangs_is_left_alone_by_what_does_not_concern_it_and_replaced_by_w
     setup.local().assert_sound();
 }
 
+/// A flush that is under way, and its status, answer and duration.
+fn flush_that_waits(daemon: &Daemon, setup: &Setup) -> std::thread::JoinHandle<(u16, Value, Duration)> {
+    let api = daemon.api();
+    let begun = Instant::now();
+    let flush = std::thread::spawn(move || {
+        let answer = api.post("/api/v1/flush", &json!({"wait": true, "timeout": "300s"}));
+        (answer.status, answer.json(), begun.elapsed())
+    });
+    eventually("the flush is waiting", SOON, || daemon.output().contains("\"to\":\"flush\"").then_some(()));
+    assert!(!setup.remote().path.exists() && !flush.is_finished());
+    flush
+}
+
+#[test]
+fn a_flush_that_waits_for_what_is_taken_out_of_the_configuration_ends_with_the_reason() {
+    for what in ["repository", "root", "remote"] {
+        println!("{what}");
+        let mut setup = Setup::new();
+        write(&setup.root(), "file", "1");
+        write(&setup.path("folder2"), "file", "2");
+        // A remote that never answers holds the flush.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/x.git", silent.local_addr().unwrap());
+        setup.repository()["remotes"] = json!([{"name": "silent", "url": url}]);
+        let second = json!({"name": "folder2", "path": setup.path("folder2").to_str().unwrap()});
+        setup.repository()["roots"].as_array_mut().unwrap().push(second);
+        let other = json!({"name": "other", "roots": [{"name": "folder3", "path": setup.path("folder3").to_str().unwrap()}],
+                           "remotes": []});
+        fs::create_dir(setup.path("folder3")).unwrap();
+        setup.config["repositories"].as_array_mut().unwrap().push(other);
+        setup.config["shutdown_grace"] = json!("1s");
+        let daemon = setup.start();
+        let flush = flush_that_waits(&daemon, &setup);
+        match what {
+            "repository" => drop(setup.config["repositories"].as_array_mut().unwrap().remove(0)),
+            "root" => drop(setup.repository()["roots"].as_array_mut().unwrap().pop()),
+            _ => {
+                let place = setup.path("remote/documents.git");
+                setup.repository()["remotes"] = json!([{"name": "usb", "url": place.to_str().unwrap()}]);
+            }
+        }
+        replace_config(&setup);
+        reload(&daemon);
+        let (status, answer, took) = flush.join().unwrap();
+        assert!(took < Duration::from_secs(60), "{took:?}");
+        if what == "remote" {
+            assert_eq!(status, 200, "{answer:#}");
+            let remote = &answer["repositories"][0]["remotes"][0];
+            assert_eq!((&remote["name"], &remote["verified"]), (&json!("usb"), &json!(true)), "{answer:#}");
+        } else {
+            assert_eq!(status, 409, "{answer:#}");
+            let detail = answer["detail"].as_str().unwrap();
+            assert!(detail.contains("taken out of the configuration"), "{detail}");
+            assert!(what == "repository" || detail.contains("folder2"), "{detail}");
+        }
+        daemon.stop_or_fail();
+    }
+}
+
 #[test]
 fn a_restore_goes_on_through_reloads() {
     let mut setup = Setup::new();

@@ -87,6 +87,7 @@ pub fn verify(request: &Request<'_>, announce: &mut dyn FnMut(Work), progress: &
     report.verified_bytes = files.1;
     report.objects = done.objects;
     report.hashed_bytes = done.bytes;
+    report.elsewhere = done.elsewhere;
     if wrong.is_empty() {
         return Ok(report);
     }

@@ -26,7 +26,7 @@ pub fn cat(world: &World, global: &Global, arguments: &Cat) -> Result<Exit, Fail
     let node = located.ok_or_else(|| looking.absent(&root, &path, &snapshot))?.node;
     let shown = shown::path(&root, &path);
     let oid = content_of(&node, &objects, &shown, arguments.raw)?;
-    let contents = Contents::open(looking.repository.path())?;
+    let contents = Contents::open_with(looking.repository.path(), Some(looking.large()))?;
     let mut reader = contents.reader();
     let wrong = |error: Error| Failure::failed(format!("{shown}: {error}"));
     let recorded = node.record.as_ref().and_then(|record| record.blake3);

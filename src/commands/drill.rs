@@ -2,6 +2,7 @@
 //!
 //! It needs no daemon and no lock, and one may work meanwhile; the result is remembered where the daemon keeps its own.
 
+use backupbot_core::audit::Event;
 use backupbot_core::clock;
 use backupbot_core::config::{self, Remote};
 use backupbot_core::error::Kind;
@@ -19,6 +20,7 @@ use crate::afar::Fetching;
 use crate::boot;
 use crate::cli::Invocation;
 use crate::cli::drill::Drill;
+use crate::deeds::Deeds;
 use crate::exit::{Exit, Failure};
 use crate::output;
 use crate::settings::{self, Settings, World};
@@ -38,6 +40,11 @@ pub fn drill(world: &World, invocation: &Invocation, arguments: &Drill) -> Resul
     let progress = Progress::new();
     interrupt::listen(&progress);
     let known = drills::read(&state_dir);
+    let deeds = Deeds::of("drill", world, global);
+    let failed = |repository: &config::Repository, remote: &Remote, result: &str| {
+        let event = Event::new("drill", result).in_repository(repository.name.as_str());
+        event.at_remote(remote.name.as_str())
+    };
     let (mut answers, mut exit) = (Vec::new(), Exit::Done);
     for (repository, remote) in chosen {
         let (sample, seed) = lot(arguments, repository, remote, &known)?;
@@ -57,6 +64,7 @@ pub fn drill(world: &World, invocation: &Invocation, arguments: &Drill) -> Resul
         };
         match outcome {
             Ok(rehearsal) => {
+                deeds.write(rehearsal.drilled.deed());
                 if rehearsal.drilled.problems > 0 {
                     exit = Exit::SomeSkipped;
                 }
@@ -66,9 +74,11 @@ pub fn drill(world: &World, invocation: &Invocation, arguments: &Drill) -> Resul
                 answers.push(told(global.json, &rehearsal)?);
             }
             Err(_) if progress.is_cancelled() => {
+                deeds.write(failed(repository, remote, "cancelled"));
                 return Err(Failure::failed("interrupted: what was not restored was not proven"));
             }
             Err(error) => {
+                deeds.write(failed(repository, remote, "failed").with("message", &error));
                 if exit == Exit::Done {
                     exit = if error.kind() == Kind::InUse { Exit::InUse } else { Exit::Failed };
                 }

@@ -133,11 +133,13 @@ async fn serve(
     let watchman = watchman(&door, &settings);
     let (tree, control) = root::start(config, &store, &board, audit, Some(watchman), log);
     measure::begin_reloads();
+    measure::begin_restores();
+    audit.heed(Arc::new(measure::restored));
     if let Origin::File(file) = &settings.origin {
         control.watch_configuration(file.clone());
     }
     let reader = store.reader();
-    let jobs = Jobs::open(&config.state_dir, log);
+    let jobs = Jobs::open(&config.state_dir, audit, log);
     door.open(Inside { control: control.clone(), reader: reader.clone(), jobs: jobs.clone() });
     let server = http::serve(listener, door.clone())
         .map_err(|error| Failure::io("cannot start the admin interface", error))?;

@@ -29,6 +29,7 @@ use crate::afar::Fetching;
 use crate::boot;
 use crate::cli::verify::Verify;
 use crate::cli::{Global, Invocation};
+use crate::deeds::Deeds;
 use crate::exit::{Exit, Failure};
 use crate::looking::Looking;
 use crate::output;
@@ -106,7 +107,7 @@ impl Run<'_> {
             at => Ok(looking.snapshot(at)?),
         };
         let report = match &snapshot {
-            Ok(snapshot) => self.read(&looking.repository, snapshot, None)?,
+            Ok(snapshot) => self.read(&looking.repository, snapshot, Some(&looking.large()))?,
             Err(why) => self.unread(looking.tip, why),
         };
         let snapshot = snapshot.ok();
@@ -144,7 +145,7 @@ impl Run<'_> {
         let here = here.and_then(|looking| Snapshot::read(&looking.repository, far.commit).ok());
         let report = match &far.snapshot {
             Ok(snapshot) => {
-                let mut report = self.read(&far.repository, snapshot, far.large.as_ref())?;
+                let mut report = self.read(&far.repository, snapshot, Some(&far.large))?;
                 if here.as_ref().is_some_and(|here| here.tree != snapshot.tree) {
                     report.problem(Named::at(b".", "the same snapshot here has another tree"));
                 }
@@ -194,11 +195,17 @@ impl Run<'_> {
     ) -> Result<Exit, Failure> {
         let exit = told.tell(self.global.json, report)?;
         let has_place = told.place.is_none() || remote.is_some();
-        if has_place && self.at().is_none() {
-            let news = Verified::new(told.repository, remote, report, Moment::now());
-            if let Err(failure) = verified::remember(state_dir, news) {
-                output::complain(&format!("backupbot: the result is not kept for `status`: {failure}"));
-            }
+        let news = Verified::new(told.repository, remote, report, Moment::now());
+        if let Some(place) = &told.place {
+            // Who named an address may have named anybody's: it is told as it is shown.
+            let deeds = Deeds::of("verify", self.world, self.global);
+            deeds.write(remote.map_or_else(|| news.deed().with("from", place), |_| news.deed()));
+        }
+        if has_place
+            && self.at().is_none()
+            && let Err(failure) = verified::remember(state_dir, news)
+        {
+            output::complain(&format!("backupbot: the result is not kept for `status`: {failure}"));
         }
         Ok(exit)
     }

@@ -17,7 +17,7 @@ use actix_web::http::{StatusCode, header};
 use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
 use backupbot_core::error::Error;
-use backupbot_core::git::contents::{Contents, Trouble};
+use backupbot_core::git::contents::{Contents, LargeContents, Trouble};
 use backupbot_core::history::Oid;
 use backupbot_core::history::directory::Node;
 use backupbot_core::history::form::{self, Form};
@@ -41,6 +41,7 @@ pub const STALLED: Duration = Duration::from_secs(20);
 /// A file that can be sent.
 pub struct File {
     repository: PathBuf,
+    large: Arc<dyn LargeContents>,
     oid: Oid,
     /// As recorded: tells a pointer from a user's own file that looks like one.
     recorded: Option<[u8; 32]>,
@@ -58,7 +59,8 @@ pub fn prepare(inspected: &Inspected, root: &RootName, path: &RelPath, node: &No
         }
     };
     let internal = |error: Error| inspected.internal(&error);
-    let contents = Contents::open(inspected.repository.path()).map_err(internal)?;
+    let contents =
+        Contents::open_with(inspected.repository.path(), Some(inspected.large.clone())).map_err(internal)?;
     let mut reader = contents.reader();
     let missing =
         |_| Problem::new(StatusCode::CONFLICT, "its content is missing in the repository, or damaged");
@@ -87,6 +89,7 @@ pub fn prepare(inspected: &Inspected, root: &RootName, path: &RelPath, node: &No
     let name = path.file_name().unwrap_or(root.as_str().as_bytes()).to_vec();
     Ok(File {
         repository: inspected.repository.path().to_path_buf(),
+        large: inspected.large.clone(),
         oid: entry.oid,
         recorded,
         size: found.size,
@@ -98,11 +101,12 @@ pub fn prepare(inspected: &Inspected, root: &RootName, path: &RelPath, node: &No
 pub fn send(door: &Data<Door>, request: &HttpRequest, file: File) -> Result<HttpResponse, Problem> {
     let turn = door.turns.download()?;
     let (sender, pieces) = channel::<io::Result<Bytes>>(PIECES);
-    let (log, oid, recorded, place) = (door.log.clone(), file.oid, file.recorded, file.repository);
+    let (log, oid, recorded) = (door.log.clone(), file.oid, file.recorded);
+    let (place, large) = (file.repository, file.large);
     let read = move || {
         let _turn: Turn = turn;
         let mut is_gone = false;
-        let sent = Contents::open(&place).and_then(|contents| {
+        let sent = Contents::open_with(&place, Some(large)).and_then(|contents| {
             let mut reader = contents.reader();
             let found = reader.find(oid)?;
             let found = reader.behind(found, recorded, &Progress::new())?;

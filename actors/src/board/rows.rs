@@ -265,7 +265,6 @@ pub struct RepositoryStatus {
     pub trouble: Option<String>,
     /// How it stands with the guard against mass changes; filled in by whoever can look at the store.
     #[serde(flatten, default)]
-    #[schema(value_type = Object)]
     pub guard: GuardStatus,
 }
 

@@ -202,6 +202,17 @@ impl ContentReader<'_> {
         }
     }
 
+    /// Whether it was taken away from here on purpose ([`LargeContents::is_elsewhere`]).
+    ///
+    /// # Errors
+    /// When that cannot be seen.
+    pub fn is_elsewhere(&self, found: &Found) -> Result<bool> {
+        match &found.place {
+            Place::Large(pointer) => self.contents.large.is_elsewhere(pointer),
+            _ => Ok(false),
+        }
+    }
+
     /// Gives the blob's bytes to `sink` in pieces. They count only if this returns without an error.
     ///
     /// # Errors

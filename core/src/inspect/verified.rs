@@ -10,6 +10,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::notes;
+use crate::audit::Event;
 use crate::clock::Moment;
 use crate::error::Result;
 use crate::verify::{Report, Sample};
@@ -56,6 +57,16 @@ impl Verified {
             bytes: report.verified_bytes,
             problems: report.problem_count,
         }
+    }
+
+    /// What the audit log says of it.
+    pub fn deed(&self) -> Event {
+        let event = Event::new("verify", if self.problems == 0 { "ok" } else { "wrong" });
+        let event = event.in_repository(&self.repository);
+        let event = self.remote.iter().fold(event, |event, remote| event.at_remote(remote));
+        let event = event.with("snapshot", &self.commit).with("sample", &self.sample);
+        let event = event.with("files", self.files).with("bytes", self.bytes);
+        if self.problems == 0 { event } else { event.with("problems", self.problems) }
     }
 
     /// Whether everything was read.

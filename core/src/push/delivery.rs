@@ -183,6 +183,7 @@ fn known_of(wanted: &Wanted<'_>, store: &RemoteStore) -> Result<RemoteRecord> {
         return Ok(record);
     }
     let fresh = RemoteRecord { place, ..RemoteRecord::default() };
+    store.large().forget_all()?;
     store.record(&fresh, None)?;
     Ok(fresh)
 }
@@ -297,7 +298,13 @@ fn learn(
         // The branch moved, but what was confirmed is the last commit of which everything is there.
         Ok(Outcome::Incomplete(_, withheld)) => {
             let text = Withheld::explain(&withheld, repository, tip);
-            halt(record, &Error::new(Withheld::class(&withheld), text), wanted, ended_ms);
+            let error = Error::new(Withheld::class(&withheld), text);
+            if error.fate() == Fate::Retry {
+                record.halted = record.halted.take().filter(|halt| !halt.rescue_branch.is_empty());
+                fail(record, &error, wanted, ended_ms);
+                return None;
+            }
+            halt(record, &error, wanted, ended_ms);
             if let Some(halt) = record.halted.as_mut().filter(|halt| halt.rescue_branch.is_empty()) {
                 halt.rescue_commit = Some(raw(tip));
             }

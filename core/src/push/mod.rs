@@ -10,6 +10,7 @@
 //! The push set is what is reachable from our commit and not from the advertised tips that we hold
 //! ([`crate::git::reachable`]), and what the remote should have of these and has lost.
 
+pub mod courier;
 pub mod delivery;
 pub mod large;
 pub mod probe;

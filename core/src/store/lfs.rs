@@ -6,7 +6,7 @@
 use redb::ReadableTable;
 use serde::{Deserialize, Serialize};
 
-use super::{LFS, Store, StoreReader, decode, encode};
+use super::{LFS, RemoteStore, Store, StoreReader, decode, encode};
 use crate::error::Result;
 use crate::lfs::{ObjectId, Pointer};
 use crate::names::{RemoteName, RepositoryName};
@@ -36,6 +36,14 @@ impl Store {
     /// What is known of the large contents at a remote, for writing. Only who asks that remote may.
     pub fn large(&self, repository: &RepositoryName, remote: &RemoteName) -> LargeStore {
         LargeStore { store: self.clone(), repository: repository.clone(), remote: remote.clone() }
+    }
+}
+
+impl RemoteStore {
+    /// What is known of the large contents at this remote.
+    pub fn large(&self) -> LargeStore {
+        let (store, repository, remote) = self.parts();
+        store.large(repository, remote)
     }
 }
 

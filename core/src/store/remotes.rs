@@ -77,6 +77,10 @@ impl RemoteStore {
         Self { store, repository, remote }
     }
 
+    pub(super) fn parts(&self) -> (&Store, &RepositoryName, &RemoteName) {
+        (&self.store, &self.repository, &self.remote)
+    }
+
     /// What is known.
     pub fn load(&self) -> Result<RemoteRecord> {
         Ok(self.store.reader().remote(&self.repository, &self.remote)?.unwrap_or_default())

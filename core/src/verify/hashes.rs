@@ -58,6 +58,7 @@ impl Check {
 pub(super) struct Done {
     pub(super) objects: u64,
     pub(super) bytes: u64,
+    pub(super) elsewhere: u64,
     /// Contents that are wrong beyond those of which it is said why.
     pub(super) untold: u64,
 }
@@ -130,6 +131,7 @@ impl<'h> Hashes<'h> {
         let done = Done {
             objects: found.objects.into_inner(),
             bytes: found.bytes.into_inner(),
+            elsewhere: found.elsewhere.into_inner(),
             untold: found.untold.into_inner(),
         };
         Ok((found.wrong.into_inner().unwrap_or_else(PoisonError::into_inner), done))
@@ -141,9 +143,10 @@ impl<'h> Hashes<'h> {
             let next = lock(receiver).recv();
             let Ok((key, check)) = next else { return };
             match self.check(&mut reader, &check) {
-                Ok(bytes) => {
+                Ok(read) => {
                     found.objects.fetch_add(1, Ordering::Relaxed);
-                    found.bytes.fetch_add(bytes, Ordering::Relaxed);
+                    found.bytes.fetch_add(read.bytes, Ordering::Relaxed);
+                    found.elsewhere.fetch_add(u64::from(read.is_elsewhere), Ordering::Relaxed);
                 }
                 Err(Trouble::Object(why)) => found.wrong(key, &why),
                 Err(Trouble::Elsewhere(error)) => {
@@ -155,8 +158,8 @@ impl<'h> Hashes<'h> {
         }
     }
 
-    /// Reads an object; how many bytes it has.
-    fn check(&self, reader: &mut ContentReader<'_>, check: &Check) -> std::result::Result<u64, Trouble> {
+    /// Reads an object.
+    fn check(&self, reader: &mut ContentReader<'_>, check: &Check) -> std::result::Result<Read, Trouble> {
         self.progress.check().map_err(Trouble::Elsewhere)?;
         let found = reader.find(check.oid).map_err(|error| match error.kind() {
             Kind::Limit | Kind::Cancelled => Trouble::Elsewhere(error),
@@ -181,8 +184,13 @@ impl<'h> Hashes<'h> {
         let has_checksum = check.blake3.is_none_or(|blake3| blake3 == proof.blake3);
         let is_as_recorded = has_size && has_checksum && check.blake3.is_some();
         if !is_as_recorded && !check.is_link && !check.is_own {
-            if let Some(proof) = self.large(reader, &found, check)? {
-                return self.compared(check, &proof).map(|()| proof.size);
+            match self.large(reader, &found, check)? {
+                Large::No => {}
+                Large::Elsewhere => return Ok(Read { bytes: proof.size, is_elsewhere: true }),
+                Large::Read(large) => {
+                    self.compared(check, &large)?;
+                    return Ok(Read { bytes: large.size, is_elsewhere: false });
+                }
             }
             let form = form::of(&proof.beginning, proof.size, None);
             if form != Form::Content {
@@ -193,25 +201,28 @@ impl<'h> Hashes<'h> {
             }
         }
         self.compared(check, &proof)?;
-        Ok(proof.size)
+        Ok(Read { bytes: proof.size, is_elsewhere: false })
     }
 
-    /// Reads the large content behind a pointer; `None` if it is none.
+    /// Reads the large content behind a pointer, if it is one.
     fn large(
         &self,
         reader: &mut ContentReader<'_>,
         pointer: &Found,
         check: &Check,
-    ) -> std::result::Result<Option<Proof>, Trouble> {
+    ) -> std::result::Result<Large, Trouble> {
         let large = reader.behind(pointer.clone(), check.blake3, self.progress).map_err(Trouble::Object)?;
         if large.pointer().is_none() {
-            return Ok(None);
+            return Ok(Large::No);
+        }
+        if reader.is_elsewhere(&large).map_err(Trouble::Elsewhere)? {
+            return Ok(Large::Elsewhere);
         }
         let proof = reader.stream(&large, self.progress, &mut |piece| {
             self.progress.bytes_done(piece.len() as u64);
             Ok(())
         })?;
-        Ok(Some(proof))
+        Ok(Large::Read(proof))
     }
 
     /// Compares sound bytes with what was recorded of them.
@@ -228,6 +239,23 @@ impl<'h> Hashes<'h> {
     }
 }
 
+/// What an object came to.
+struct Read {
+    bytes: u64,
+    /// Only its pointer was read.
+    is_elsewhere: bool,
+}
+
+/// What is behind a blob.
+enum Large {
+    /// Nothing: it is the content.
+    No,
+    /// A content that is not here on purpose.
+    Elsewhere,
+    /// One that was read.
+    Read(Proof),
+}
+
 /// Where the threads put what they found.
 #[derive(Default)]
 struct Findings {
@@ -235,6 +263,7 @@ struct Findings {
     untold: AtomicU64,
     objects: AtomicU64,
     bytes: AtomicU64,
+    elsewhere: AtomicU64,
     ended_by: Mutex<Option<Error>>,
 }
 

@@ -32,6 +32,16 @@ pub trait LargeContents: Debug + Send + Sync {
     /// # Errors
     /// When that cannot be seen.
     fn can_be_had(&self, pointer: &Pointer) -> Result<bool>;
+
+    /// Whether it was taken away from here on purpose, because remotes have it, and is not to be read for a check of what
+    /// is here.
+    ///
+    /// # Errors
+    /// When that cannot be seen.
+    fn is_elsewhere(&self, pointer: &Pointer) -> Result<bool> {
+        let _ = pointer;
+        Ok(false)
+    }
 }
 
 impl LargeContents for Objects {
