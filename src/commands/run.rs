@@ -1,6 +1,7 @@
 //! `backupbot run`: the daemon. Boots, serves the API, watches over the tree, stops in order.
 
 use std::net::TcpListener;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,9 @@ use backupbot_core::audit::{Audit, Event};
 use backupbot_core::store::Store;
 use slog::{Logger, info, warn};
 use tokio::signal::unix::Signal;
+use tokio::sync::Mutex;
 
+use crate::beside;
 use crate::boot;
 use crate::cli::{Adopt, Invocation, Target};
 use crate::daemon::{self, Daemon};
@@ -157,18 +160,23 @@ async fn serve(
         },
     )?;
     info!(log, "watching"; "admin" => %address, "metrics" => metrics_address.map(|address| address.to_string()));
-    actix_rt::spawn(exporter.keep());
     actix_rt::spawn(beat(door.clone(), control.clone(), manager.clone()));
-    let beside = [
-        actix_rt::spawn(http::tell_events(door.clone())),
-        actix_rt::spawn(keep_told(door.clone(), manager.clone())),
-        actix_rt::spawn(reload::follow_file(door.clone(), board.clone())),
-        actix_rt::spawn(reload_at_hang_up(
-            door.clone(),
-            signals.hang_ups().map_err(|error| Failure::io("cannot listen for signals", error))?,
-            manager.clone(),
-        )),
-    ];
+    let hang_ups = signals.hang_ups().map_err(|error| Failure::io("cannot listen for signals", error))?;
+    let hang_ups = Rc::new(Mutex::new(hang_ups));
+    let beside = {
+        let (door, manager, board) = (door.clone(), manager.clone(), board.clone());
+        let (events, told, changed, hung_up) = (door.clone(), door.clone(), door.clone(), door);
+        let its_manager = manager.clone();
+        [
+            beside::keep("metrics", log, move || exporter.clone().keep()),
+            beside::keep("events", log, move || http::tell_events(events.clone())),
+            beside::keep("service manager", log, move || keep_told(told.clone(), its_manager.clone())),
+            beside::keep("changed file", log, move || reload::follow_file(changed.clone(), board.clone())),
+            beside::keep("SIGHUP", log, move || {
+                reload_at_hang_up(hung_up.clone(), hang_ups.clone(), manager.clone())
+            }),
+        ]
+    };
     let first_backup = actix_rt::spawn(show_first_backup(control.clone(), meter.clone()));
 
     let end =
@@ -177,8 +185,7 @@ async fn serve(
     let _ = first_backup.await;
     jobs.interrupt();
     for task in beside {
-        task.abort();
-        let _ = task.await;
+        task.end().await;
     }
     meter.hide();
     if let Err(failure) = daemon::withdraw(&config.state_dir) {
@@ -222,7 +229,8 @@ fn hurry() -> Option<Duration> {
 }
 
 /// Reloads the configuration at each SIGHUP, as daemons do.
-async fn reload_at_hang_up(door: Data<Door>, mut hang_ups: Signal, manager: Arc<Manager>) {
+async fn reload_at_hang_up(door: Data<Door>, hang_ups: Rc<Mutex<Signal>>, manager: Arc<Manager>) {
+    let mut hang_ups = hang_ups.lock().await;
     while hang_ups.recv().await.is_some() {
         info!(door.log, "asked by SIGHUP"; "to" => "reload");
         // What came of it is in the log already, and in the status.
