@@ -38,6 +38,7 @@ pub mod restore;
 pub mod retrieve;
 pub mod scan;
 pub mod secret;
+pub mod small_state;
 pub mod snapshot;
 pub mod store;
 pub mod transport;

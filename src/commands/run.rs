@@ -36,7 +36,6 @@ use crate::shutdown::{self, End, Signals};
 use crate::status::VERSION;
 
 /// Where alerts and messages that wait are kept.
-const ALERTS_FILE: &str = "alerts.json";
 /// How often the moving line moves.
 const METER_PAUSE: Duration = Duration::from_millis(250);
 /// How often the service manager is told how things stand, if that has changed.
@@ -84,13 +83,16 @@ fn daemon(
     let listener = boot::bind(&settings.config.admin, log)?;
     let metrics = boot::bind_metrics(settings.config.metrics.listen)?;
     boot::make_token(&settings.config, log)?;
-    let recovery = ground.recovery.as_ref().map(boot::recovered);
+    let database = ground.recovery.as_ref().map(|lost| ("database", String::new(), boot::recovered(lost)));
+    let files = ground.asides.iter().map(|aside| ("file", aside.name(), aside.words()));
+    let recoveries: Vec<Recovered> = database.into_iter().chain(files).collect();
     let (store, audit) = (ground.store, ground.audit);
     let (settings, audience) = (settings.clone(), audience.clone());
     let end = boot::on_a_thread_that_stays(move || {
         let system = actix_rt::System::new();
         let listeners = (listener, metrics);
-        let end = system.block_on(serve((settings, reloader), store, &audit, recovery, listeners, &audience));
+        let end =
+            system.block_on(serve((settings, reloader), store, &audit, recoveries, listeners, &audience));
         std::mem::forget(system);
         end
     })?;
@@ -102,11 +104,14 @@ fn daemon(
     }
 }
 
+/// State that was damaged: its kind, which of that kind, and what was done.
+type Recovered = (&'static str, String, String);
+
 async fn serve(
     (settings, reloader): (Settings, Reloader),
     store: Store,
     audit: &Audit,
-    recovery: Option<String>,
+    recoveries: Vec<Recovered>,
     (listener, metrics): (TcpListener, Option<TcpListener>),
     audience: &Audience,
 ) -> Result<End, Failure> {
@@ -129,8 +134,8 @@ async fn serve(
     let exporter = Exporter::install()?;
     door.export(exporter.clone(), metrics.is_some());
     let board = Board::new();
-    if let Some(words) = recovery {
-        board.recovered("database", "", &words);
+    for (kind, place, words) in recoveries {
+        board.recovered(kind, &place, &words);
     }
     board.change_configuration(|status| *status = reload::begun(&settings));
     let watchman = watchman(&door, &settings);
@@ -210,7 +215,7 @@ fn watchman(door: &Data<Door>, settings: &Settings) -> Watchman {
     Watchman {
         instance: config.instance.clone(),
         receivers: Vec::new(),
-        file: config.state_dir.join(ALERTS_FILE),
+        file: config.state_dir.join(boot::ALERTS_FILE),
         conditions: Arc::new(move || asked.conditions()),
         known: door.known.clone(),
         delays: hurry().map_or_else(Delays::default, |delay| Delays { warning: delay, clear: delay }),
