@@ -45,3 +45,4 @@ pub mod transport;
 pub mod tree;
 pub mod verify;
 pub mod watch;
+pub mod wording;

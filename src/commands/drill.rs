@@ -11,6 +11,7 @@ use backupbot_core::inspect::drill::{self as core, Rehearsal};
 use backupbot_core::inspect::drills::{self, Drilled, Way};
 use backupbot_core::progress::Progress;
 use backupbot_core::verify::{Sample, draw_seed};
+use backupbot_core::wording::files;
 use bytesize::ByteSize;
 use serde_json::{Value, json};
 use slog::{Discard, Logger, o};
@@ -179,11 +180,11 @@ fn summary(drilled: &Drilled) -> String {
         "with its metadata; the same snapshot is not here"
     };
     format!(
-        "{} from {}: {verdict}\nsnapshot {} ({way}): {} files ({}; {}) restored and compared {compared}",
+        "{} from {}: {verdict}\nsnapshot {} ({way}): {} ({}; {}) restored and compared {compared}",
         drilled.repository,
         drilled.remote,
         &drilled.commit[..12],
-        drilled.files,
+        files(drilled.files),
         ByteSize(drilled.bytes).display().iec(),
         drilled.sample
     )
