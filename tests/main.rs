@@ -40,6 +40,8 @@ mod http;
 mod http_faults;
 mod http_refusals;
 mod inspect;
+mod lfs;
+mod lfs_remotes;
 mod lifecycle;
 mod logs;
 mod look;

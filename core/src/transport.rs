@@ -35,8 +35,14 @@ use crate::git::reachable::PushSet;
 use crate::git::repository::Repository;
 use crate::progress::Progress;
 
-pub(crate) use self::http::client::{error_of as client_error, plain as plain_client};
+pub(crate) use self::http::client::{
+    error_of as client_error, of as client_of, plain as plain_client, within as client_within,
+};
+pub(crate) use self::http::reach::{OutOfReach, Reach};
+pub(crate) use self::http::{Answer, Login, Upload, origin_of};
 pub(crate) use self::messages::said;
+pub(crate) use self::pace::Throttle;
+pub(crate) use self::refusal::{kind_of, retry_after};
 pub(crate) use self::runtime::run as wait;
 
 /// Patience with a remote that is only read from; while it works it says so every few seconds.
@@ -120,6 +126,8 @@ pub struct Sent {
     pub bytes: u64,
     /// How many of the objects the remote should have had and had lost.
     pub restored: u64,
+    /// Large contents besides.
+    pub large: u64,
 }
 
 /// An open connection to a remote.
@@ -256,21 +264,30 @@ fn local_path(remote: &model::Remote) -> Result<std::path::PathBuf> {
     }
 }
 
-/// The way over a network; `None` where there is none.
-fn wire(remote: &model::Remote, repository: &Path, progress: &Progress) -> Result<Option<Box<dyn Wire>>> {
-    let limits = Limits {
+/// How patient to be with a remote, and how fast.
+pub(crate) fn limits_of(remote: &model::Remote) -> Limits {
+    Limits {
         connect: remote.timeouts.connect,
         stall: remote.timeouts.stall,
         answer: remote.timeouts.answer,
         bandwidth: remote.bandwidth,
-    };
+    }
+}
+
+/// The way over a network; `None` where there is none.
+fn wire(remote: &model::Remote, repository: &Path, progress: &Progress) -> Result<Option<Box<dyn Wire>>> {
+    let limits = limits_of(remote);
     match &remote.url {
         RemoteUrl::Local(_) => Ok(None),
         RemoteUrl::Http(url) => Ok(Some(Box::new(http::HttpWire::new(url, remote, limits, progress)?))),
         RemoteUrl::Ssh(url) => {
-            // Our repositories lie two levels below the state directory, and the file of known hosts in it.
-            let state_dir = repository.parent().and_then(Path::parent).unwrap_or(repository);
+            let state_dir = state_directory_of(repository);
             Ok(Some(Box::new(ssh::SshWire::new(remote, url, state_dir, limits, progress)?)))
         }
     }
+}
+
+/// Our repositories lie two levels below the state directory, and the file of known hosts in it.
+pub(crate) fn state_directory_of(repository: &Path) -> &Path {
+    repository.parent().and_then(Path::parent).unwrap_or(repository)
 }

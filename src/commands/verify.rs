@@ -11,8 +11,10 @@ mod meant;
 pub(super) mod tell;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use backupbot_core::clock::Moment;
+use backupbot_core::git::contents::LargeContents;
 use backupbot_core::git::repository::Repository;
 use backupbot_core::history::{Oid, Snapshot};
 use backupbot_core::inspect;
@@ -74,8 +76,13 @@ impl Lot {
         Ok(Self { sample: arguments.sample.unwrap_or(Sample::Whole), seed })
     }
 
-    fn request<'r>(self, repository: &'r Repository, snapshot: &'r Snapshot) -> Request<'r> {
-        Request { repository, snapshot, sample: self.sample, seed: self.seed }
+    fn request<'r>(
+        self,
+        repository: &'r Repository,
+        snapshot: &'r Snapshot,
+        large: Option<&'r Arc<dyn LargeContents>>,
+    ) -> Request<'r> {
+        Request { repository, snapshot, sample: self.sample, seed: self.seed, large }
     }
 }
 
@@ -101,7 +108,7 @@ impl Run<'_> {
             at => Ok(looking.snapshot(at)?),
         };
         let report = match &snapshot {
-            Ok(snapshot) => self.read(&looking.repository, snapshot)?,
+            Ok(snapshot) => self.read(&looking.repository, snapshot, Some(&looking.large()))?,
             Err(why) => self.unread(looking.tip, why),
         };
         let snapshot = snapshot.ok();
@@ -139,7 +146,7 @@ impl Run<'_> {
         let here = here.and_then(|looking| Snapshot::read(&looking.repository, far.commit).ok());
         let report = match &far.snapshot {
             Ok(snapshot) => {
-                let mut report = self.read(&far.repository, snapshot)?;
+                let mut report = self.read(&far.repository, snapshot, Some(&far.large))?;
                 if here.as_ref().is_some_and(|here| here.tree != snapshot.tree) {
                     report.problem(Named::at(b".", "the same snapshot here has another tree"));
                 }
@@ -165,11 +172,16 @@ impl Run<'_> {
         report
     }
 
-    fn read(&self, repository: &Repository, snapshot: &Snapshot) -> Result<Report, Failure> {
+    fn read(
+        &self,
+        repository: &Repository,
+        snapshot: &Snapshot,
+        large: Option<&Arc<dyn LargeContents>>,
+    ) -> Result<Report, Failure> {
         let work = Progress::new();
         let _following = interrupt::follow(self.progress, &work);
         let mut watched = Watched::looking();
-        let request = self.lot.request(repository, snapshot);
+        let request = self.lot.request(repository, snapshot, large);
         Ok(core::verify(&request, &mut |to_do| watched.reading(&work, to_do), &work)?)
     }
 

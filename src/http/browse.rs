@@ -11,10 +11,12 @@ use backupbot_actors::seat::RepositorySeat;
 use backupbot_core::audit::Event;
 use backupbot_core::clock;
 use backupbot_core::error::{Error, Kind};
+use backupbot_core::git::contents::LargeContents;
 use backupbot_core::git::repository::Repository;
 use backupbot_core::history::directory::{Directory, Node, find, own_record};
 use backupbot_core::history::log::Log;
 use backupbot_core::history::{Odb, Oid, Snapshot, moment};
+use backupbot_core::lfs::fetched::Fetched;
 use backupbot_core::metadata::{EntryKind, Record};
 use backupbot_core::names::RootName;
 use backupbot_core::path::RelPath;
@@ -42,6 +44,8 @@ pub const LONGEST_PAGE: usize = 1000;
 pub struct Inspected {
     /// It.
     pub repository: Repository,
+    /// Who has its large contents.
+    pub large: Arc<dyn LargeContents>,
     tip: Oid,
     roots: Vec<(RootName, PathBuf)>,
     log: Logger,
@@ -77,7 +81,8 @@ impl Inspected {
         };
         let tip = tip.ok_or_else(nothing)?;
         let roots = seat.settings.roots.iter().map(|root| (root.name.clone(), root.path.clone())).collect();
-        Ok(Self { repository, tip, roots, log: log.clone() })
+        let large = Arc::new(Fetched::new(&seat.path, seat.settings.remotes.clone(), &seat.path));
+        Ok(Self { repository, large, tip, roots, log: log.clone() })
     }
 
     /// Our own trouble.

@@ -4,6 +4,7 @@ pub mod api;
 pub mod daemon;
 pub mod fault_proxy;
 pub mod git;
+pub mod lfs;
 pub mod metadata;
 pub mod mount;
 pub mod receiver;

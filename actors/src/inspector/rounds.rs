@@ -9,6 +9,7 @@ use backupbot_core::clock::Moment;
 use backupbot_core::config::Remote;
 use backupbot_core::error::{Error, Kind, Result};
 use backupbot_core::fault;
+use backupbot_core::git::contents::LargeContents;
 use backupbot_core::git::repository::Repository;
 use backupbot_core::history::Snapshot;
 use backupbot_core::inspect;
@@ -18,6 +19,8 @@ use backupbot_core::inspect::places::{self, Place};
 use backupbot_core::inspect::schedule::{self, Due, Past, Period};
 use backupbot_core::inspect::scratch;
 use backupbot_core::inspect::verified::{self, Verified};
+use backupbot_core::lfs::Objects;
+use backupbot_core::lfs::known::Known;
 use backupbot_core::progress::Progress;
 use backupbot_core::verify::{self, Sample, draw_seed};
 use slog::{Logger, error, info, warn};
@@ -298,11 +301,11 @@ impl Task<'_> {
     }
 
     fn verify(&self, common: &Common, log: &Logger, progress: &Progress) -> Result<()> {
-        let settings = self.seat.settings.verify.clone().unwrap_or_default();
+        let policy = self.seat.settings.verify.clone().unwrap_or_default();
         let sample = match (&self.bad, self.due.is_whole) {
             (Some((sample, _)), _) => *sample,
             (None, true) => Sample::Whole,
-            (None, false) => settings.sample,
+            (None, false) => policy.sample,
         };
         let repository = Repository::open(&self.seat.path)?;
         let tip = match repository.reference(&self.seat.branch()?)? {
@@ -313,7 +316,13 @@ impl Task<'_> {
         let tip = tip.ok_or_else(|| Error::new(Kind::Git, "there is no snapshot to verify"))?;
         let snapshot = Snapshot::read(&repository, tip)?;
         let seed = draw_seed()?;
-        let request = verify::Request { repository: &repository, snapshot: &snapshot, sample, seed };
+        let settings = &self.seat.settings;
+        let remotes = settings.remotes.iter().map(|remote| remote.name.clone()).collect();
+        let objects = Objects::of(&self.seat.path);
+        let known: Arc<dyn LargeContents> =
+            Arc::new(Known::new(objects, common.store.reader(), settings.name.clone(), remotes));
+        let large = Some(&known);
+        let request = verify::Request { repository: &repository, snapshot: &snapshot, sample, seed, large };
         let report = verify::verify(&request, &mut |_| {}, progress)?;
         verified::remember(
             &common.state_dir,

@@ -3,7 +3,7 @@
 pub mod contents;
 pub mod health;
 pub mod housekeeping;
-mod ownership;
+pub(crate) mod ownership;
 pub mod pack;
 pub mod prune;
 pub mod reachable;

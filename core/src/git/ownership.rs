@@ -20,7 +20,7 @@ const SET_GROUP_ID: u32 = 0o2000;
 ///
 /// The directory's owner may put something else in the place of what we made while we look. So all is done through
 /// one descriptor, never through a link, and only to what is ours and has no other name.
-pub(super) fn follow(path: &Path, directory: &Path) {
+pub(crate) fn follow(path: &Path, directory: &Path) {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let Ok(open) = rustix::fs::open(path, flags, Mode::empty()) else { return };
     let open = File::from(open);

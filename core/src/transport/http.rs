@@ -7,14 +7,16 @@
 mod body;
 pub(super) mod client;
 mod login;
+pub(super) mod reach;
 
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER, USER_AGENT};
 use reqwest::{Client, Method, Response, Url};
 
-use self::body::{Answer, Upload};
-use self::login::Login;
+pub(crate) use self::body::{Answer, Upload};
+pub(crate) use self::login::Login;
+use super::pace::Throttle;
 use super::wire::{Body, Conversation, Incoming, Limits, Service, Wire};
 use super::{Notes, refusal, runtime};
 use crate::config::{self as model, NetworkUrl};
@@ -44,6 +46,7 @@ pub(super) struct HttpWire {
     is_moved: bool,
     login: Login,
     limits: Limits,
+    throttle: Throttle,
     progress: Progress,
     notes: Notes,
 }
@@ -68,6 +71,7 @@ impl HttpWire {
             is_moved: false,
             login,
             limits,
+            throttle: Throttle::new(limits.bandwidth),
             progress: progress.clone(),
             notes: Notes::default(),
         })
@@ -178,7 +182,7 @@ impl HttpWire {
             headers.insert(CONTENT_TYPE, kind("request")?);
             headers.insert(ACCEPT, kind("result")?);
             let request = self.client.request(Method::POST, &address).headers(headers);
-            let mut upload = Upload::start(request, length, self.limits, &self.progress)?;
+            let mut upload = Upload::start(request, length, self.limits, &self.throttle, &self.progress)?;
             let written = body(&mut upload);
             let is_cut_off = upload.is_cut_off();
             let response = match written {
@@ -233,7 +237,7 @@ impl HttpWire {
         let pause = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let pause = pause.and_then(|value| refusal::retry_after(value, jiff::Timestamp::now()));
         let limits = Limits { answer: self.limits.answer.min(REFUSAL_PATIENCE), ..self.limits };
-        let mut answer = Answer::new(response, limits, &self.progress);
+        let mut answer = Answer::new(response, limits, &self.throttle, &self.progress);
         let mut words = vec![0; REFUSAL_BYTES];
         let mut filled = 0;
         while filled < words.len() {
@@ -269,7 +273,7 @@ impl HttpWire {
     }
 }
 
-fn origin_of(url: &Url) -> String {
+pub(crate) fn origin_of(url: &Url) -> String {
     let port = url.port_or_known_default().map_or_else(String::new, |port| format!(":{port}"));
     format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or(""))
 }
@@ -317,7 +321,8 @@ impl Incoming for HttpConversation<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         if self.advertisement.is_none() {
             let response = self.wire.get(self.service)?;
-            let mut answer = Answer::new(response, self.wire.limits, &self.wire.progress);
+            let mut answer =
+                Answer::new(response, self.wire.limits, &self.wire.throttle, &self.wire.progress);
             answer.flow();
             self.advertisement = Some(answer);
         }
@@ -345,7 +350,7 @@ impl Conversation for HttpConversation<'_> {
             );
             return Err(Error::new(Kind::RemoteUnreachable, text));
         }
-        Ok(Box::new(Answer::new(response, self.wire.limits, &self.wire.progress)))
+        Ok(Box::new(Answer::new(response, self.wire.limits, &self.wire.throttle, &self.wire.progress)))
     }
 
     fn has_to_be_read_first(&self) -> bool {

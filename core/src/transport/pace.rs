@@ -4,6 +4,7 @@
 //! under way, what counts is whether enough of them came over the last stretch; while the other end works on an answer,
 //! how long it has said nothing.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::wire::{LOWEST_RATE, Limits};
@@ -100,17 +101,18 @@ impl Pace {
     }
 }
 
-/// Holds a transfer down to a number of bytes a second.
-#[derive(Debug)]
-pub(super) struct Throttle {
+/// Holds transfers down to a number of bytes a second; those with clones of one share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Throttle {
     rate: Option<u64>,
     /// When what was let through so far will have been sent at that rate.
-    paid_until: Instant,
+    paid_until: Arc<Mutex<Instant>>,
 }
 
 impl Throttle {
-    pub(super) fn new(rate: Option<u64>) -> Self {
-        Self { rate: rate.filter(|rate| *rate > 0), paid_until: Instant::now() }
+    pub(crate) fn new(rate: Option<u64>) -> Self {
+        let paid_until = Arc::new(Mutex::new(Instant::now()));
+        Self { rate: rate.filter(|rate| *rate > 0), paid_until }
     }
 
     /// Bytes that may go at once: small enough that a slow rate stays even.
@@ -120,16 +122,18 @@ impl Throttle {
     }
 
     /// Waits until `bytes` more may go.
-    pub(super) fn pass(&mut self, bytes: usize, progress: &Progress) -> Result<()> {
+    pub(super) fn pass(&self, bytes: usize, progress: &Progress) -> Result<()> {
         let Some(rate) = self.rate else { return Ok(()) };
-        while let Some(left) =
-            self.paid_until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
-        {
+        let turn = {
+            let mut paid_until = self.paid_until.lock().unwrap_or_else(PoisonError::into_inner);
+            let turn = (*paid_until).max(Instant::now());
+            *paid_until = turn + Duration::from_secs_f64(bytes as f64 / rate as f64);
+            turn
+        };
+        while let Some(left) = turn.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
             progress.check()?;
             std::thread::sleep(left.min(NAP));
         }
-        let now = Instant::now();
-        self.paid_until = self.paid_until.max(now) + Duration::from_secs_f64(bytes as f64 / rate as f64);
         Ok(())
     }
 }
@@ -191,7 +195,7 @@ mod tests {
     #[test]
     fn a_limited_transfer_takes_its_time_and_can_be_cancelled() {
         let progress = Progress::new();
-        let mut throttle = Throttle::new(Some(100_000));
+        let throttle = Throttle::new(Some(100_000));
         assert_eq!(throttle.piece(1 << 20), 10_000);
         let began = Instant::now();
         for _ in 0..4 {
@@ -202,5 +206,18 @@ mod tests {
         progress.cancel();
         assert_eq!(throttle.pass(1, &progress).unwrap_err().kind(), Kind::Cancelled);
         assert_eq!(Throttle::new(None).piece(1 << 20), 1 << 20);
+    }
+
+    #[test]
+    fn transfers_that_share_a_limit_are_together_no_faster_than_one() {
+        let throttle = Throttle::new(Some(100_000));
+        let began = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                let mine = throttle.clone();
+                scope.spawn(move || (0..3).for_each(|_| mine.pass(10_000, &Progress::new()).unwrap()));
+            }
+        });
+        assert!(began.elapsed() >= Duration::from_millis(500));
     }
 }

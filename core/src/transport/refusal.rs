@@ -33,7 +33,7 @@ const PHRASES: &[(&str, Kind)] = &[
 ];
 
 /// What kind of trouble a message of a server tells of.
-pub(super) fn kind_of(message: &[u8]) -> Kind {
+pub(crate) fn kind_of(message: &[u8]) -> Kind {
     let text = String::from_utf8_lossy(message).to_lowercase();
     PHRASES.iter().find(|(phrase, _)| text.contains(phrase)).map_or(Kind::RemoteRefused, |(_, kind)| *kind)
 }
@@ -118,7 +118,7 @@ pub(super) fn of_status(status: u16, doing: &str, retry_after: Option<Duration>,
 }
 
 /// A `Retry-After` header: seconds, or a date of RFC 9110.
-pub(super) fn retry_after(value: &str, now: jiff::Timestamp) -> Option<Duration> {
+pub(crate) fn retry_after(value: &str, now: jiff::Timestamp) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse::<u64>() {
         return Some(Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER));

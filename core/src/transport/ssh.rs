@@ -15,6 +15,7 @@ mod key;
 mod known_hosts;
 mod login;
 mod meeting;
+mod program;
 mod site;
 mod stream;
 pub mod trust;
@@ -30,6 +31,7 @@ use self::conversation::{Parked, SshConversation};
 use self::known_hosts::KnownHosts;
 pub use self::known_hosts::{Recorded, Standing};
 use self::login::{Login, Means, Outcome};
+pub(crate) use self::program::Said;
 use self::site::Site;
 use super::Notes;
 use super::pace::Throttle;
@@ -136,7 +138,7 @@ impl SshWire {
     fn start(&mut self, service: Service) -> Result<russh::Channel<russh::client::Msg>> {
         let Self { site, limits, progress, .. } = self;
         if let Some(connection) = self.connection.take().filter(|connection| !connection.handle.is_closed()) {
-            match conversation::start(&connection, site, progress, *limits, service) {
+            match conversation::start(&connection, site, progress, *limits, &site.command(service)) {
                 Ok(channel) => {
                     self.connection = Some(connection);
                     return Ok(channel);
@@ -147,7 +149,8 @@ impl SshWire {
             }
         }
         let connection = self.connect()?;
-        let channel = conversation::start(&connection, &self.site, &self.progress, self.limits, service)?;
+        let command = self.site.command(service);
+        let channel = conversation::start(&connection, &self.site, &self.progress, self.limits, &command)?;
         self.connection = Some(connection);
         Ok(channel)
     }
@@ -176,6 +179,9 @@ impl Wire for SshWire {
         Notes { warnings: std::mem::take(&mut self.warnings), ..Notes::default() }
     }
 }
+
+#[cfg(test)]
+pub(crate) use self::tests::sshd as test_sshd;
 
 #[cfg(test)]
 mod tests;

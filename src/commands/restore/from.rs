@@ -7,11 +7,14 @@
 use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use backupbot_core::clock;
 use backupbot_core::config::RemoteUrl;
+use backupbot_core::git::contents::LargeContents;
 use backupbot_core::git::repository::Repository;
 use backupbot_core::history::{Oid, Snapshot, moment};
+use backupbot_core::lfs;
 use backupbot_core::names::RepositoryName;
 use backupbot_core::progress::Progress;
 use backupbot_core::restore::{Selection, marker};
@@ -35,6 +38,7 @@ pub struct Fetched {
     retrieval: RefCell<Retrieval>,
     tip: Oid,
     address: String,
+    large: Arc<dyn LargeContents>,
     /// Removed at the end.
     _scratch: Scratch,
 }
@@ -106,7 +110,10 @@ pub fn open<'w>(
         }
     }
     let repository = Repository::open(&scratch.0)?;
+    // Known hosts of SSH lie two levels above a repository of ours.
+    let stands_for = state_dir.join("repos").join("restored.git");
     let fetched = Fetched {
+        large: Arc::new(lfs::fetched::Fetched::new(&scratch.0, vec![remote.clone()], &stands_for)),
         retrieval: RefCell::new(retrieval),
         tip: tip.commit,
         address: remote.url.to_string(),
@@ -116,6 +123,11 @@ pub fn open<'w>(
 }
 
 impl Fetched {
+    /// Who has large contents.
+    pub fn large(&self) -> Arc<dyn LargeContents> {
+        self.large.clone()
+    }
+
     /// Fetches what a restore of `selection` needs, and says before what that is.
     pub fn bring(
         &self,

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use backupbot_core::config::{Repository as RepositorySettings, Root};
+use backupbot_core::git::contents::LargeContents;
 use backupbot_core::git::repository::Repository;
 use backupbot_core::history::Snapshot;
 use backupbot_core::names::{RepositoryName, RootName};
@@ -24,6 +26,8 @@ pub struct Source<'w> {
     pub looking: Looking<'w>,
     /// Where the rest of it comes from, if it is not here.
     fetched: Option<Fetched>,
+    /// It is a repository on a disk that is looked into where it is.
+    is_in_place: bool,
 }
 
 impl<'w> Source<'w> {
@@ -34,12 +38,16 @@ impl<'w> Source<'w> {
         wanted: Option<&str>,
         path: Option<&Path>,
     ) -> Result<Self, Failure> {
-        Looking::open(world, global, wanted, path).map(|looking| Self { looking, fetched: None })
+        Looking::open(world, global, wanted, path).map(|looking| Self {
+            looking,
+            fetched: None,
+            is_in_place: false,
+        })
     }
 
     /// A repository that is open already.
     pub fn of(looking: Looking<'w>) -> Self {
-        Self { looking, fetched: None }
+        Self { looking, fetched: None, is_in_place: false }
     }
 
     /// What a remote has.
@@ -51,7 +59,16 @@ impl<'w> Source<'w> {
         progress: &Progress,
     ) -> Result<Self, Failure> {
         let (looking, fetched) = from::open(world, global, arguments, from, progress)?;
-        Ok(Self { looking, fetched })
+        let is_in_place = fetched.is_none();
+        Ok(Self { looking, fetched, is_in_place })
+    }
+
+    /// Who has large contents; nobody but the repository's own store if absent.
+    pub fn large(&self) -> Option<Arc<dyn LargeContents>> {
+        match &self.fetched {
+            Some(fetched) => Some(fetched.large()),
+            None => (!self.is_in_place).then(|| self.looking.large()),
+        }
     }
 
     /// Makes sure that what is to be restored is here.

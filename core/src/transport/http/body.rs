@@ -24,7 +24,7 @@ const PIECE: usize = 64 * 1024;
 const WAITING: usize = 4;
 
 /// A request whose body is being written.
-pub(super) struct Upload {
+pub(crate) struct Upload {
     pieces: Option<mpsc::Sender<Bytes>>,
     held: Vec<u8>,
     response: JoinHandle<reqwest::Result<Response>>,
@@ -39,10 +39,11 @@ pub(super) struct Upload {
 
 impl Upload {
     /// Sends the head of the request and waits for its body.
-    pub(super) fn start(
+    pub(crate) fn start(
         request: RequestBuilder,
         length: Option<u64>,
         limits: Limits,
+        throttle: &Throttle,
         progress: &Progress,
     ) -> Result<Self> {
         let (sender, receiver) = mpsc::channel(WAITING);
@@ -59,14 +60,14 @@ impl Upload {
             limits,
             pace: Pace::flowing(limits),
             left: Instant::now(),
-            throttle: Throttle::new(limits.bandwidth),
+            throttle: throttle.clone(),
             progress: progress.clone(),
             is_cut_off: false,
         })
     }
 
     /// Whether the client takes no more: the answer is there, or the connection is not.
-    pub(super) fn is_cut_off(&self) -> bool {
+    pub(crate) fn is_cut_off(&self) -> bool {
         self.is_cut_off
     }
 
@@ -121,7 +122,7 @@ impl Upload {
     }
 
     /// Ends the body, and waits for the head of the answer.
-    pub(super) fn answer(mut self) -> Result<Response> {
+    pub(crate) fn answer(mut self) -> Result<Response> {
         if !self.is_cut_off && !self.held.is_empty() {
             let rest = std::mem::take(&mut self.held);
             if let Err(error) = self.send(Bytes::from(rest))
@@ -195,7 +196,7 @@ impl Stream for Pieces {
 }
 
 /// The body of an answer.
-pub(super) struct Answer {
+pub(crate) struct Answer {
     response: Response,
     held: Bytes,
     pace: Pace,
@@ -206,13 +207,13 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    pub(super) fn new(response: Response, limits: Limits, progress: &Progress) -> Self {
+    pub(crate) fn new(response: Response, limits: Limits, throttle: &Throttle, progress: &Progress) -> Self {
         Self {
             response,
             held: Bytes::new(),
             pace: Pace::waiting(limits),
             left: Instant::now(),
-            throttle: Throttle::new(limits.bandwidth),
+            throttle: throttle.clone(),
             progress: progress.clone(),
         }
     }
@@ -231,7 +232,9 @@ impl Incoming for Answer {
             match piece {
                 Some(Ok(Some(piece))) => {
                     self.pace.moved(piece.len())?;
+                    let held_back = Instant::now();
                     self.throttle.pass(piece.len(), &self.progress)?;
+                    self.pace.excuse(held_back.elapsed());
                     self.held = piece;
                 }
                 Some(Ok(None)) => return Ok(0),

@@ -14,6 +14,7 @@ use rustls::{ClientConfig, RootCertStore};
 use crate::config::Remote;
 use crate::error::{Error, Kind, Result};
 use crate::path::lossy;
+use crate::transport::http::reach::{OutOfReach, Reach, Resolver};
 use crate::transport::wire::Limits;
 
 /// Idle connections go after this; servers close theirs after about a minute.
@@ -29,17 +30,29 @@ struct Key {
     connect: Duration,
     /// Without encryption nobody asks for certificates.
     is_plain: bool,
+    /// How far the words of a server may lead; `None` where only the configuration says where to go.
+    reach: Option<Reach>,
 }
 
 static CLIENTS: Mutex<Option<HashMap<Key, Client>>> = Mutex::new(None);
 
 /// A client for a receiver of messages: no proxy, this system's authorities.
 pub(crate) fn plain(scheme: &str, connect: Duration) -> Result<Client> {
-    kept(Key { authorities: None, proxy: None, connect, is_plain: scheme == "http" })
+    kept(Key { authorities: None, proxy: None, connect, is_plain: scheme == "http", reach: None })
 }
 
 /// The client for `remote`: a file of authorities that has changed makes a new one.
-pub(super) fn of(remote: &Remote, base: &Url, limits: Limits) -> Result<Client> {
+pub(crate) fn of(remote: &Remote, base: &Url, limits: Limits) -> Result<Client> {
+    for_remote(remote, base, limits, None)
+}
+
+/// A client for `place`, which a server has named: it connects to nothing beyond `reach`, and takes bodies as they
+/// are. Behind a proxy nobody here sees the addresses; then names are all that can be judged.
+pub(crate) fn within(remote: &Remote, place: &Url, limits: Limits, reach: Reach) -> Result<Client> {
+    for_remote(remote, place, limits, Some(reach))
+}
+
+fn for_remote(remote: &Remote, base: &Url, limits: Limits, reach: Option<Reach>) -> Result<Client> {
     let authorities = match &remote.ca_file {
         Some(path) => {
             let metadata = fs::metadata(path).map_err(|error| unusable(path, &error.to_string()))?;
@@ -53,6 +66,7 @@ pub(super) fn of(remote: &Remote, base: &Url, limits: Limits) -> Result<Client> 
         connect: limits.connect,
         is_plain: base.scheme() == "http"
             && remote.proxy.as_ref().is_none_or(|proxy| proxy.starts_with("http://")),
+        reach,
     };
     kept(key)
 }
@@ -93,6 +107,12 @@ fn make(key: &Key) -> Result<Client> {
         .referer(false);
     if let Some(proxy) = &key.proxy {
         builder = builder.proxy(Proxy::all(proxy).map_err(fail)?);
+    }
+    if let Some(reach) = key.reach {
+        builder = builder.gzip(false);
+        if key.proxy.is_none() {
+            builder = builder.dns_resolver(Resolver::shared(reach));
+        }
     }
     builder.build().map_err(fail)
 }
@@ -147,7 +167,11 @@ pub(crate) fn error_of(doing: &str, error: &reqwest::Error) -> Error {
         cause = error.source();
     }
     // The innermost cause says what happened; the outer ones that something happened.
-    let last = causes.pop().unwrap_or_else(|| error.to_string());
+    let last = causes.pop().unwrap_or_else(|| {
+        // Its own words end with the address, the query of which may be all that protects what is there.
+        let words = error.to_string();
+        words.split(" for url (").next().unwrap_or_default().to_owned()
+    });
     let mut text = format!("{doing}: {}", super::super::said(last.as_bytes()));
     if last.contains("certificate") || last.contains("UnknownIssuer") {
         text.push_str(
@@ -156,5 +180,18 @@ pub(crate) fn error_of(doing: &str, error: &reqwest::Error) -> Error {
     } else if error.is_timeout() && error.is_connect() {
         text = format!("{doing}: no connection in time");
     }
-    Error::new(Kind::RemoteUnreachable, text)
+    // Waiting does not move an address.
+    let is_out_of_reach = is_caused_by::<OutOfReach>(error);
+    Error::new(if is_out_of_reach { Kind::RemoteRefused } else { Kind::RemoteUnreachable }, text)
+}
+
+fn is_caused_by<E: std::error::Error + 'static>(error: &reqwest::Error) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if error.is::<E>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }

@@ -13,7 +13,7 @@ use crate::secret;
 const ANYBODY: &str = "git";
 
 /// The credentials of one connection.
-pub(super) struct Login {
+pub(crate) struct Login {
     remote: String,
     credentials: Option<Credentials>,
     /// What was read, as the header has it.
@@ -23,7 +23,7 @@ pub(super) struct Login {
 }
 
 impl Login {
-    pub(super) fn new(remote: &Remote) -> Self {
+    pub(crate) fn new(remote: &Remote) -> Self {
         Self {
             remote: remote.name.to_string(),
             credentials: remote.credentials.clone(),
@@ -33,9 +33,9 @@ impl Login {
     }
 
     /// Puts the credentials into a request's headers, if there are any.
-    pub(super) fn add_to(&mut self, headers: &mut HeaderMap, warnings: &mut Vec<String>) -> Result<()> {
+    pub(crate) fn add_to(&mut self, headers: &mut HeaderMap, warnings: &mut Vec<String>) -> Result<()> {
         if self.header.is_none() {
-            self.header = self.read(warnings)?;
+            self.header = self.read(false, warnings)?;
         }
         if let Some(header) = &self.header {
             headers.insert(AUTHORIZATION, header.clone());
@@ -43,7 +43,15 @@ impl Login {
         Ok(())
     }
 
-    fn read(&self, warnings: &mut Vec<String>) -> Result<Option<HeaderValue>> {
+    /// The same as a bearer's token, whatever else is configured: some interfaces take nothing else.
+    pub(crate) fn add_as_token(&self, headers: &mut HeaderMap, warnings: &mut Vec<String>) -> Result<()> {
+        if let Some(header) = self.read(true, warnings)? {
+            headers.insert(AUTHORIZATION, header);
+        }
+        Ok(())
+    }
+
+    fn read(&self, as_token: bool, warnings: &mut Vec<String>) -> Result<Option<HeaderValue>> {
         let Some(credentials) = &self.credentials else { return Ok(None) };
         let user = credentials.username.as_ref();
         let (source, what) = match (&credentials.password, &credentials.token) {
@@ -55,7 +63,7 @@ impl Login {
         warnings.extend(found.warning);
         let value = found.secret.text()?;
         // A token alone is a bearer's; with a user name it stands for the password, as most hosts want it.
-        let text = if user.is_none() && what == "token" {
+        let text = if as_token || (user.is_none() && what == "token") {
             Zeroizing::new(format!("Bearer {value}"))
         } else {
             let pair = Zeroizing::new(format!("{}:{value}", user.map_or(ANYBODY, String::as_str)));
@@ -73,20 +81,25 @@ impl Login {
     }
 
     /// They were refused: whether to read them again and to try once more.
-    pub(super) fn try_again(&mut self) -> bool {
+    pub(crate) fn try_again(&mut self) -> bool {
         let may = self.header.is_some() && !self.tried_again;
         self.tried_again = true;
         self.header = None;
         may
     }
 
+    /// They were refused: the next use reads them again.
+    pub(crate) fn forget(&mut self) {
+        self.header = None;
+    }
+
     /// They were accepted.
-    pub(super) fn is_good(&mut self) {
+    pub(crate) fn is_good(&mut self) {
         self.tried_again = false;
     }
 
     /// In words, without anything secret.
-    pub(super) fn what_was_used(&self) -> Option<String> {
+    pub(crate) fn what_was_used(&self) -> Option<String> {
         let Some(credentials) =
             self.credentials.as_ref().filter(|c| c.password.is_some() || c.token.is_some())
         else {

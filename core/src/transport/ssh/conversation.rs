@@ -104,19 +104,19 @@ impl Parked {
     }
 }
 
-/// Starts `service` on a new channel of a connection.
+/// Starts `command` on a new channel of a connection.
 pub(super) fn start(
     connection: &Connection,
     site: &Site,
     progress: &Progress,
     limits: Limits,
-    service: Service,
+    command: &str,
 ) -> Result<russh::Channel<Msg>> {
     run(progress, async {
         let open = async {
             let channel = connection.handle.channel_open_session().await?;
             // What the server makes of it comes as the channel's first message.
-            channel.exec(true, site.command(service)).await?;
+            channel.exec(true, command).await?;
             Ok(channel)
         };
         match timeout(limits.connect, open).await {

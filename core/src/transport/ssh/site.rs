@@ -88,7 +88,17 @@ impl Site {
 
     /// What the server's shell is told to run.
     pub(super) fn command(&self, service: Service) -> String {
-        format!("{} {}", service.as_str(), quoted(&self.path))
+        self.command_of(service.as_str())
+    }
+
+    /// The same for any program that is given the repository's path.
+    pub(super) fn command_of(&self, program: &str) -> String {
+        format!("{program} {}", quoted(&self.path))
+    }
+
+    /// As the programs there are given it.
+    pub(super) fn path(&self) -> &str {
+        &self.path
     }
 }
 
