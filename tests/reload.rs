@@ -11,6 +11,7 @@ use crate::audit;
 use crate::http::{remote, served};
 use crate::support::daemon::{Daemon, Setup};
 use crate::support::fault_proxy::{Behaviour, FaultProxy, Head};
+use crate::support::git::git;
 use crate::support::scrape::{Scrape, scrape_when};
 use crate::support::tree::write;
 use crate::support::web::{PASSWORD, Switches};
@@ -195,6 +196,92 @@ fn a_storm_of_changes_is_few_reloads_and_the_last_one_counts() {
     daemon.api().flush();
     daemon.stop();
     setup.assert_all_is_well();
+}
+
+#[test]
+fn a_storm_of_orders_to_reload_holds_no_commit_back() {
+    const ORDERS: u64 = 200;
+    let mut setup = Setup::new();
+    let daemon = setup.start();
+    let api = daemon.api();
+    api.flush();
+    let began = Instant::now();
+    let orders: Vec<_> = (1..=ORDERS)
+        .map(|number| {
+            shake(&mut setup, number);
+            replace_config(&setup);
+            write(&setup.root(), "file", number.to_string());
+            let api = api.clone();
+            std::thread::sleep(Duration::from_millis(20));
+            std::thread::spawn(move || api.post("/api/v1/reload", &json!({})).status)
+        })
+        .collect();
+    // Here nothing is asked to hurry: quiet after 50 ms, at most 200 ms, and a batch after 100 ms more.
+    let late = Duration::from_secs(6);
+    let wanted = ORDERS.to_string();
+    let has_it = || {
+        setup.remote().tip("main")?;
+        (setup.remote().blob("main", "folder1/file")? == wanted.as_bytes()).then_some(())
+    };
+    eventually("the last version is at the remote", late, has_it);
+    let commits = git(&setup.remote().path, &["rev-list", "--count", "main"]);
+    assert!(commits.trim().parse::<u64>().unwrap() >= 4, "and some before it: {commits}");
+    for order in orders {
+        assert_eq!(order.join().unwrap(), 200);
+    }
+    let reloads = Scrape::of(&daemon).sum("config_reloads_total");
+    let most = 6.0 + began.elapsed().as_secs_f64() / 3.0;
+    println!("{reloads} reloads, {commits} commits in {:?}", began.elapsed());
+    assert!(reloads <= most, "{reloads} reloads");
+    obeyed(&daemon, "what was ordered last is in force");
+    shake(&mut setup, 0);
+    replace_config(&setup);
+    reload(&daemon);
+    api.flush();
+    daemon.stop();
+    setup.assert_clone_equals_root();
+}
+
+#[test]
+fn a_reload_that_changes_nothing_replaces_nobody() {
+    let setup = Setup::new();
+    let daemon = setup.start();
+    let api = daemon.api();
+    api.flush();
+    let look = || {
+        let children = api.get("/api/v1/children").json()["children"].as_array().unwrap().clone();
+        let runs = children.iter().map(|child| (child["id"].clone(), child["generation"].clone()));
+        runs.collect::<Vec<_>>()
+    };
+    let before = look();
+    assert!(before.iter().any(|(id, _)| id == "inspector") && before.iter().any(|(id, _)| id == "health"));
+    for _ in 0..200 {
+        assert_eq!(api.post("/api/v1/reload", &json!({})).json()["changed"], false);
+    }
+    daemon.signal(rustix::process::Signal::HUP);
+    scrape_when(&daemon, "all of them", |scrape| {
+        scrape.value("config_reloads_total", "result=\"unchanged\"") >= 201.0
+    });
+    assert_eq!(look(), before);
+    daemon.stop();
+}
+
+#[cfg(feature = "fault-points")]
+#[test]
+fn the_file_is_followed_although_who_follows_it_broke_down() {
+    let mut setup = Setup::new();
+    let daemon = setup.launch(&[("BACKUPBOT_FAULT", "actor:follow-file:news=panic@1")]);
+    daemon.serving();
+    differ(&mut setup, 1);
+    replace_config(&setup);
+    applied(&daemon, 1.0);
+    eventually("it was said", SOON, || {
+        daemon.output().contains("a task has broken down and is begun anew").then_some(())
+    });
+    differ(&mut setup, 2);
+    replace_config(&setup);
+    applied(&daemon, 2.0);
+    daemon.stop();
 }
 
 /// Another root or none, and sometimes something that concerns the whole repository.

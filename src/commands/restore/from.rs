@@ -19,6 +19,7 @@ use backupbot_core::names::RepositoryName;
 use backupbot_core::progress::Progress;
 use backupbot_core::restore::{Selection, marker};
 use backupbot_core::retrieve::{self, Cost, Retrieval};
+use backupbot_core::wording;
 use bytesize::ByteSize;
 use jiff::tz::TimeZone;
 
@@ -175,7 +176,9 @@ impl Fetched {
 fn tell_cost(doing: &str, address: &str, cost: Cost) {
     let what = match cost {
         Cost::Everything => "the whole snapshot; how much that is the server does not say".to_owned(),
-        Cost::Some { files, bytes } => format!("{files} files, {}", ByteSize(bytes).display().iec()),
+        Cost::Some { files: count, bytes } => {
+            format!("{}, {}", wording::files(count), ByteSize(bytes).display().iec())
+        }
     };
     output::complain(&format!("{doing} from {address}: {what}"));
 }
