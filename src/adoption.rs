@@ -11,6 +11,7 @@ use std::path::Path;
 use backupbot_actors::root::repository_path;
 use backupbot_actors::seat::now_ms;
 use backupbot_core::adopt::{self, Adoption, Offer};
+use backupbot_core::audit::{Audit, Event};
 use backupbot_core::config::{self as model, BranchTemplate, Config};
 use backupbot_core::error::Result as CoreResult;
 use backupbot_core::git::repository::{OWN_ORIGIN, Repository};
@@ -53,7 +54,13 @@ pub fn apply(config: &mut Config) -> Result<(), Failure> {
 }
 
 /// Does what was decided, for every repository that has something to decide.
-pub fn decide(config: &mut Config, adoption: Adoption, store: &Store, log: &Logger) -> Result<(), Failure> {
+pub fn decide(
+    config: &mut Config,
+    adoption: Adoption,
+    store: &Store,
+    (who, audit): (&str, &Audit),
+    log: &Logger,
+) -> Result<(), Failure> {
     let (state_dir, instance) = (config.state_dir.clone(), config.instance.clone());
     for repository in &mut config.repositories {
         let name = repository.name.clone();
@@ -73,7 +80,15 @@ pub fn decide(config: &mut Config, adoption: Adoption, store: &Store, log: &Logg
             continue;
         };
         match adoption {
-            Adoption::Continue => go_on(repository, &git, &branch, &instance, offer, store, log)?,
+            Adoption::Continue => {
+                let set_aside = go_on(repository, &git, &branch, &instance, offer, store, log)?;
+                let event = decided(name.as_str(), offer, who).with("decision", "continue");
+                if let Some((aside, ours)) = set_aside {
+                    let event = decided(name.as_str(), offer, who).with("decision", "set aside");
+                    audit.reference_stands(event.reference(&aside, Some(&ours)));
+                }
+                audit.reference_stands(event.reference(&branch, Some(&offer.tip.to_string())));
+            }
             Adoption::Branch => {
                 let configured = repository.branch.as_str().to_owned();
                 repository.branch = template(&format!("{configured}-{{instance}}"), &instance)?;
@@ -81,6 +96,8 @@ pub fn decide(config: &mut Config, adoption: Adoption, store: &Store, log: &Logg
                 let branch = repository.branch.as_str().to_owned();
                 branches.insert(name.to_string(), Instead { configured, branch });
                 write(&state_dir, &branches)?;
+                let event = decided(name.as_str(), offer, who).with("decision", "branch");
+                audit.record(event.with("branch", repository.branch.as_str()));
                 warn!(log, "a history that is not ours is left alone; from now on there is a branch of our own";
                       "repository" => %name, "theirs" => branch_of(&offer.tip, &offer.remote),
                       "branch" => repository.branch.as_str());
@@ -88,6 +105,12 @@ pub fn decide(config: &mut Config, adoption: Adoption, store: &Store, log: &Logg
         }
     }
     Ok(())
+}
+
+/// Whose history it was about.
+fn decided(repository: &str, offer: &Offer, who: &str) -> Event {
+    let event = Event::new("adopt", "ok").by(who).in_repository(repository);
+    event.with("theirs", branch_of(&offer.tip, &offer.remote))
 }
 
 fn branch_of(tip: &impl std::fmt::Display, remote: &impl std::fmt::Display) -> String {
@@ -121,6 +144,7 @@ fn offers(
     offers
 }
 
+/// Returns the branch under which our own history stays, if one had begun, and where it stands.
 fn go_on(
     repository: &model::Repository,
     git: &Repository,
@@ -129,7 +153,7 @@ fn go_on(
     offer: &Offer,
     store: &Store,
     log: &Logger,
-) -> Result<(), Failure> {
+) -> Result<Option<(String, String)>, Failure> {
     let remote = repository.remotes.iter().find(|remote| remote.name == offer.remote);
     let connected = match remote {
         Some(remote) => transport::connect_to_fetch(remote, git.path(), &Progress::new())?,
@@ -149,8 +173,8 @@ fn go_on(
         remembered.record(&record, None)?;
     }
     warn!(log, "going on from a history that is not ours; what we had here stays as a branch";
-          "repository" => %repository.name, "from" => branch_of(&offer.tip, &offer.remote), "ours" => set_aside);
-    Ok(())
+          "repository" => %repository.name, "from" => branch_of(&offer.tip, &offer.remote), "ours" => &set_aside);
+    Ok(git.reference(&set_aside)?.map(|ours| (set_aside, ours.to_string())))
 }
 
 fn template(text: &str, instance: &str) -> Result<BranchTemplate, Failure> {

@@ -9,11 +9,15 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use backupbot_actors::alarm;
 use backupbot_actors::supervision::install_panic_hook;
 use backupbot_core::adopt::Adoption;
 use backupbot_core::audit::{Audit, Event};
 use backupbot_core::config::{Admin, Config};
+use backupbot_core::error::Result as CoreResult;
+use backupbot_core::inspect;
 use backupbot_core::private_file;
+use backupbot_core::small_state::Aside;
 use backupbot_core::store::{Recovery, Store};
 use rustix::fs::Mode;
 use slog::{Logger, crit, error, info, warn};
@@ -24,11 +28,15 @@ use crate::exit::Failure;
 use crate::files::shown;
 use crate::http::auth;
 use crate::lock::{self, Holder, Lock};
+use crate::restoring;
 use crate::settings::{Origin, Settings};
 use crate::status::VERSION;
 
 /// The audit log, unless the configuration says otherwise.
 pub const AUDIT_FILE: &str = "audit.jsonl";
+
+/// What the alarm keeps.
+pub const ALERTS_FILE: &str = "alerts.json";
 
 /// How long a start waits for a command that only looks to let go of the lock.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
@@ -39,6 +47,8 @@ pub struct Ground {
     pub store: Store,
     /// What was done about a damaged one.
     pub recovery: Option<Recovery>,
+    /// Small files that were damaged.
+    pub asides: Vec<Aside>,
     /// Where it is written down what is done.
     pub audit: Audit,
     /// Keeps others out.
@@ -91,21 +101,40 @@ pub fn prepare(
     make_state_dir(&config.state_dir, log)?;
     let lock = lock::take(&config.state_dir, &Holder::this(command, &config.instance, host), LOCK_PATIENCE)?;
     private_file::sweep(&config.state_dir)?;
+    let asides = mend_small_files(&config.state_dir, log);
     let audit = Audit::open(&audit_file(config))?;
     let (store, recovery) = Store::open(&config.state_dir)?;
     if let Some(recovery) = &recovery {
         error!(log, "{}", recovered(recovery));
     }
     settings.remember()?;
-    log_start(settings, &store, command, &audit, log)?;
+    let who = format!("{command} by user {}", rustix::process::getuid().as_raw());
+    log_start(settings, &store, (command, &who), &audit, log)?;
     if let Some(adopt) = adopt {
         let adoption = match adopt {
             Adopt::Continue => Adoption::Continue,
             Adopt::Branch => Adoption::Branch,
         };
-        adoption::decide(&mut settings.config, adoption, &store, log)?;
+        adoption::decide(&mut settings.config, adoption, &store, (&who, &audit), log)?;
     }
-    Ok(Ground { store, recovery, audit, lock })
+    Ok(Ground { store, recovery, asides, audit, lock })
+}
+
+/// Sets aside what is damaged of the small files, so that nobody takes them for empty. `branches.json` is not among them: without
+/// it commits would go elsewhere, so its reader refuses to start.
+fn mend_small_files(state_dir: &Path, log: &Logger) -> Vec<Aside> {
+    let mut asides = Vec::new();
+    let mut take = |mended: CoreResult<Vec<Aside>>| match mended {
+        Ok(mended) => asides.extend(mended),
+        Err(error) => error!(log, "a damaged file cannot be set aside"; "error" => %error),
+    };
+    take(alarm::mend(&state_dir.join(ALERTS_FILE)).map(Vec::from_iter));
+    take(restoring::mend(state_dir).map(Vec::from_iter));
+    take(inspect::mend(state_dir));
+    for aside in &asides {
+        error!(log, "{}", aside.words());
+    }
+    asides
 }
 
 /// What happened to a damaged database, in words for the operator.
@@ -121,7 +150,7 @@ pub fn recovered(recovery: &Recovery) -> String {
 fn log_start(
     settings: &Settings,
     store: &Store,
-    command: &str,
+    (command, who): (&str, &str),
     audit: &Audit,
     log: &Logger,
 ) -> Result<(), Failure> {
@@ -133,13 +162,12 @@ fn log_start(
     let origin_words = origin.clone();
     info!(log, "starting"; "command" => command, "version" => VERSION, "pid" => std::process::id(),
           "instance" => &config.instance, "state_dir" => shown(&config.state_dir), "configuration" => origin);
-    let who = format!("{command} by user {}", rustix::process::getuid().as_raw());
-    let start = Event::new("start", "ok").by(&who).with("version", VERSION);
+    let start = Event::new("start", "ok").by(who).with("version", VERSION);
     audit.record(start.with("pid", std::process::id()));
     let former = store.swap_config_checksum(&config.checksum)?;
     if former.as_ref() != Some(&config.checksum) {
         let change =
-            Event::new("configuration", "ok").by(&who).with("from", former.as_deref().unwrap_or("none"));
+            Event::new("configuration", "ok").by(who).with("from", former.as_deref().unwrap_or("none"));
         audit.record(change.with("to", &config.checksum).with("read from", &origin_words));
     }
     if former.is_some_and(|former| former != config.checksum) {

@@ -10,15 +10,18 @@ pub mod remotes;
 pub mod shown;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use backupbot_actors::root::repository_path;
 use backupbot_core::clock;
 use backupbot_core::config::Repository as RepositorySettings;
+use backupbot_core::git::contents::LargeContents;
 use backupbot_core::git::repository::Repository;
 use backupbot_core::guard;
 use backupbot_core::history::directory::{Problem, Remark};
 use backupbot_core::history::log::Timeline;
 use backupbot_core::history::{Oid, Snapshot, moment};
+use backupbot_core::lfs::fetched::Fetched;
 use backupbot_core::names::{RepositoryName, RootName};
 use backupbot_core::path::RelPath;
 use jiff::Zoned;
@@ -100,6 +103,14 @@ impl<'w> Looking<'w> {
         let tip = tip.ok_or_else(|| nothing_yet(&name, &state_dir))?;
         let now = clock::now().to_zoned(TimeZone::system());
         Ok(Self { world, settings, state_dir, name, repository, tip, now })
+    }
+
+    /// Who has large contents: the repository, and the remotes that are configured for it.
+    pub fn large(&self) -> Arc<dyn LargeContents> {
+        let remotes = configured(self.settings.as_ref(), &self.name)
+            .map_or_else(Vec::new, |repository| repository.remotes.clone());
+        let own = self.repository.path();
+        Arc::new(Fetched::new(own, own, remotes, own))
     }
 
     /// The snapshot that is meant; the latest if nothing was said.

@@ -10,11 +10,13 @@
 mod adoption;
 mod afar;
 mod alerts;
+mod beside;
 mod boot;
 mod cli;
 mod client;
 mod commands;
 mod daemon;
+mod deeds;
 mod exit;
 mod files;
 mod health;

@@ -96,6 +96,8 @@ impl Exporter {
 }
 
 fn collect(events: &PrometheusHandle, control: &Control, started: Moment) -> String {
+    // What commands wrote into the audit log counts too. If it cannot be read now it counts later, and an alert says why.
+    let _ = control.audit().head();
     let configured = text::Configured::of(control.seats().iter().map(|seat| &seat.settings));
     let mut text = text::tidy(&events.render(), &configured);
     text.push_str(&text::tidy(&gauges::render(control, started), &configured));

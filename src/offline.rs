@@ -21,6 +21,7 @@ use backupbot_core::guard;
 use backupbot_core::history::Oid;
 use backupbot_core::ignore::IgnoreRules;
 use backupbot_core::inspect::{drills, verified};
+use backupbot_core::lfs::SizeLimit;
 use backupbot_core::names::{RemoteName, RepositoryName};
 use backupbot_core::protection::{self, PathReport, StateCounts, Subject};
 use backupbot_core::scan::{Bounds, WatchedRoot};
@@ -408,7 +409,7 @@ impl Offline {
                         IgnoreRules::new(&root.path, &root.ignore, &root.ignore_files, root.system_excludes);
                     let bounds = Bounds {
                         one_file_system: root.one_file_system,
-                        largest_file: settings.config.limits.repository_size,
+                        largest_file: SizeLimit::of(repository, settings.config.limits.repository_size),
                     };
                     WatchedRoot::new(root.name.clone(), root.path.clone(), Arc::new(rules), bounds)
                 })

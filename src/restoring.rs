@@ -11,12 +11,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use backupbot_actors::board::Moment;
+use backupbot_core::audit::{Audit, Event};
+use backupbot_core::error::{Error, Kind};
 use backupbot_core::progress::Progress;
-use backupbot_core::restore::Report;
+use backupbot_core::restore::{Report, marker};
+use backupbot_core::small_state::{self, Aside};
 use serde::{Deserialize, Serialize};
 use slog::{Logger, error, info, warn};
 use utoipa::ToSchema;
 
+use crate::deeds::{self, Restored};
 use crate::exit::Failure;
 use crate::files;
 use crate::http::shapes;
@@ -29,6 +33,12 @@ const NAMED: usize = 1000;
 const FILE_NAME: &str = "restore-jobs.json";
 /// More than [`KEPT`] reports need.
 const FILE_LIMIT: u64 = 64 << 20;
+
+/// Sets the file aside if it is damaged: for a start, before [`Jobs::open`].
+pub fn mend(state_dir: &Path) -> backupbot_core::error::Result<Option<Aside>> {
+    let lost = "what became of earlier restores over HTTP is not known any more";
+    small_state::mend::<Vec<Job>>(&state_dir.join(FILE_NAME), FILE_LIMIT, lost)
+}
 
 /// What is to be restored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -166,6 +176,8 @@ pub enum Refused {
     Busy(String),
     /// The target lies elsewhere.
     Elsewhere(String),
+    /// Something stands there, or another process restores there.
+    Occupied(String),
     /// The wish contradicts itself.
     Senseless(String),
     /// Our own trouble.
@@ -178,6 +190,7 @@ pub struct Jobs(Arc<Shared>);
 
 struct Shared {
     file: PathBuf,
+    audit: Audit,
     log: Logger,
     kept: Mutex<Kept>,
 }
@@ -196,7 +209,7 @@ struct Running {
 
 impl Jobs {
     /// Those of the runs before; what was running then is interrupted.
-    pub fn open(state_dir: &Path, log: &Logger) -> Self {
+    pub fn open(state_dir: &Path, audit: &Audit, log: &Logger) -> Self {
         let file = state_dir.join(FILE_NAME);
         let read = files::read_small(&file, FILE_LIMIT)
             .map(|bytes| bytes.map(|bytes| serde_json::from_slice(&bytes)));
@@ -216,10 +229,16 @@ impl Jobs {
         for job in jobs.iter_mut().filter(|job| job.state.is_running()) {
             job.state = State::Interrupted;
             job.ended = Some(Moment::now());
+            if !job.wish.dry_run {
+                audit.record(line(job, None, Restored::Interrupted));
+            }
         }
         let kept = Mutex::new(Kept { jobs, running: None });
-        let this = Self(Arc::new(Shared { file, log: log.clone(), kept }));
-        this.with(|_| ());
+        let this = Self(Arc::new(Shared { file, audit: audit.clone(), log: log.clone(), kept }));
+        if this.with(|kept| kept.jobs.iter().any(|job| job.state == State::Interrupted)) {
+            // Or the next start would tell of them again.
+            this.write();
+        }
         this
     }
 
@@ -257,10 +276,18 @@ impl Jobs {
     }
 
     /// Begins one. Blocks.
-    pub fn start(&self, wish: Wish, settings: &Arc<Settings>) -> Result<Job, Refused> {
+    pub fn start(&self, wish: Wish, settings: &Arc<Settings>, who: &str) -> Result<Job, Refused> {
         let paths = work::check(&wish).map_err(Refused::Senseless)?;
         let target =
             work::target(&wish.to, &settings.config.admin.restore_dirs).map_err(Refused::Elsewhere)?;
+        let free = match wish.overwrite {
+            None => marker::look_for_others(&target).and_then(|()| marker::look_for_writer(&target)),
+            Some(_) => marker::look_for_writer(&target),
+        };
+        free.map_err(|error| match error.kind() {
+            Kind::Config | Kind::InUse => Refused::Occupied(for_http(&error)),
+            _ => Refused::Failed(error.to_string()),
+        })?;
         let id = getrandom::u64().map_err(|error| Refused::Failed(error.to_string()))?;
         let job = Job {
             id: format!("{id:016x}"),
@@ -287,43 +314,51 @@ impl Jobs {
         })?;
         self.write();
         info!(self.0.log, "a restore begins"; "id" => &job.id, "repository" => &job.wish.repository, "to" => files::shown(&target));
-        let (this, settings, begun) = (self.clone(), settings.clone(), job.clone());
+        let (this, settings, begun, asker) = (self.clone(), settings.clone(), job.clone(), who.to_owned());
         let thread = std::thread::Builder::new().name("restore".to_owned()).spawn(move || {
             let run = std::panic::AssertUnwindSafe(|| {
-                let step = |step| this.take(&begun.id, step);
+                let step = |step| this.take(&begun.id, step, &asker);
                 work::work(&settings, &begun.wish, &paths, &target, &progress, &step)
             });
             let outcome = std::panic::catch_unwind(run).unwrap_or_else(|_| {
                 Err(Failure::failed("the restore broke down; the daemon's log says where"))
             });
-            this.ended(&begun.id, outcome, progress.is_cancelled());
+            this.ended(&begun.id, outcome, progress.is_cancelled(), &asker);
         });
         if let Err(error) = thread {
-            self.ended(&job.id, Err(Failure::failed(error.to_string())), false);
+            self.ended(&job.id, Err(Failure::failed(error.to_string())), false, who);
             return Err(Refused::Failed(format!("there is no thread for it: {error}")));
         }
         Ok(job)
     }
 
-    fn take(&self, id: &str, step: work::Reached) {
-        self.with(|kept| {
+    fn take(&self, id: &str, step: work::Reached, who: &str) {
+        let began_writing = self.with(|kept| {
             if step.state == State::Restoring
                 && let Some(running) = &mut kept.running
             {
                 running.began_writing = Some(Instant::now());
             }
-            let Some(job) = kept.jobs.iter_mut().find(|job| job.id == id) else { return };
+            let job = kept.jobs.iter_mut().find(|job| job.id == id)?;
             job.state = step.state;
             job.snapshot = Some(step.snapshot);
             if let Some((files, bytes)) = step.totals {
                 job.done = Done { files_total: Some(files), bytes_total: Some(bytes), ..job.done };
             }
+            (step.state == State::Restoring).then(|| job.clone())
         });
+        if let Some(job) = began_writing {
+            let snapshot = job.snapshot.as_deref().unwrap_or_default();
+            let event = deeds::restore_begun(&job.wish.repository, snapshot, &job.wish.to);
+            self.0.audit.record(event.by(who).with("job", &job.id));
+        }
     }
 
-    fn ended(&self, id: &str, outcome: Result<Report, Failure>, is_cancelled: bool) {
-        self.with(|kept| {
-            let Some(at) = kept.jobs.iter().position(|job| job.id == id) else { return };
+    fn ended(&self, id: &str, outcome: Result<Report, Failure>, is_cancelled: bool, who: &str) {
+        let exit = outcome.as_ref().map(|report| report.problem_count).map_err(Clone::clone);
+        let became = Restored::ended(&exit, is_cancelled);
+        let ended = self.with(|kept| {
+            let at = kept.jobs.iter().position(|job| job.id == id)?;
             let mut job = kept.as_of_now(&kept.jobs[at]);
             job.ended = Some(Moment::now());
             match outcome {
@@ -342,9 +377,13 @@ impl Jobs {
                     job.error = (!is_cancelled).then_some(why);
                 }
             }
-            kept.jobs[at] = job;
+            kept.jobs[at] = job.clone();
             kept.running = None;
+            Some(job)
         });
+        if let (Some(job), Some(became)) = (ended.filter(|job| !job.wish.dry_run), became) {
+            self.0.audit.record(line(&job, Some(who), became));
+        }
         self.write();
     }
 
@@ -358,6 +397,20 @@ impl Jobs {
             error!(self.0.log, "what is restored cannot be noted"; "error" => failure.lines.join("; "));
         }
     }
+}
+
+/// The remedy in the words of a wish, not of the command.
+fn for_http(error: &Error) -> String {
+    error.to_string().replace("--overwrite=never, changed or always", "`overwrite`: never, changed or always")
+}
+
+/// What the audit log says at the end of a job.
+fn line(job: &Job, who: Option<&str>, became: Restored) -> Event {
+    let snapshot = job.snapshot.as_deref().unwrap_or("none");
+    let (repository, to) = (&job.wish.repository, &job.wish.to);
+    let event = deeds::restore_ended(became, repository, snapshot, to, job.report.as_ref());
+    let event = who.iter().fold(event, |event, who| event.by(who)).with("job", &job.id);
+    job.error.iter().fold(event, |event, error| event.with("message", error))
 }
 
 impl Kept {
@@ -394,14 +447,18 @@ mod tests {
             error: None,
             report: None,
         };
+        let audit = Audit::open(&scratch.path().join("audit.jsonl")).unwrap();
         let before = [job("a", State::Finished), job("b", State::Restoring)];
         std::fs::write(scratch.path().join(FILE_NAME), serde_json::to_vec(&before).unwrap()).unwrap();
-        let jobs = Jobs::open(scratch.path(), &log);
+        let jobs = Jobs::open(scratch.path(), &audit, &log);
         let states: Vec<_> = jobs.all().iter().map(|job| (job.id.clone(), job.state)).collect();
         assert_eq!(states, [("b".to_owned(), State::Interrupted), ("a".to_owned(), State::Finished)]);
         assert!(jobs.get("b").unwrap().ended.is_some() && jobs.cancel("c").is_none());
 
         std::fs::write(scratch.path().join(FILE_NAME), "{").unwrap();
-        assert!(Jobs::open(scratch.path(), &log).all().is_empty(), "a damaged file loses only the past");
+        assert!(
+            Jobs::open(scratch.path(), &audit, &log).all().is_empty(),
+            "a damaged file loses only the past"
+        );
     }
 }

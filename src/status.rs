@@ -42,7 +42,6 @@ pub struct StatusAnswer {
     pub configuration: Option<ConfigurationStatus>,
     /// What was checked, how it was found, and since when; without a daemon nobody checks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<Object>)]
     pub health: Vec<HealthRow>,
 }
 
@@ -61,15 +60,14 @@ pub struct RepositoryAnswer {
     pub remotes: Vec<RemoteView>,
     /// What was last verified of it, here and at its remotes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<Object>)]
+    #[schema(value_type = Vec<shapes::Verified>)]
     pub verified: Vec<Verified>,
     /// The latest restore drill of each remote, and after it the one that found something which is not known to be well again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<Object>)]
+    #[schema(value_type = Vec<shapes::Drilled>)]
     pub drills: Vec<Drilled>,
     /// When each place is inspected next; known to the daemon.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<Object>)]
     pub inspections: Vec<InspectionStatus>,
 }
 

@@ -173,6 +173,7 @@ fn a_restore_is_a_job_that_ends_with_a_report() {
     assert_eq!(fs::read(setup.path("restored/older/folder1/letter")).unwrap(), b"first");
     let mut missing = older;
     missing["paths"] = json!(["folder1/none"]);
+    missing["to"] = json!(setup.path("restored/none").to_str().unwrap());
     let job = ended(&api, &begin(&api, &missing));
     assert_eq!(job["state"], "failed", "{job:#}");
     assert!(job["error"].as_str().unwrap().contains("is not in snapshot"), "{job:#}");
@@ -214,6 +215,115 @@ fn a_restore_writes_nowhere_else() {
         .problem(400);
     assert!(fs::read_dir(setup.path("elsewhere")).unwrap().next().is_none());
     assert!(!setup.path("restored/x").exists());
+}
+
+/// With a daemon that waits in each restore after its first file, while the file that is returned is there.
+#[cfg(feature = "fault-points")]
+fn held_history() -> (Setup, Daemon, std::path::PathBuf) {
+    let (setup, daemon) = with_history();
+    daemon.stop();
+    let held_by = setup.path("held");
+    fs::write(&held_by, "").unwrap();
+    let daemon = setup.launch(&[
+        ("BACKUPBOT_FAULT", "restore:file-written=hold@1"),
+        ("BACKUPBOT_FAULT_HELD_BY", held_by.to_str().unwrap()),
+    ]);
+    daemon.serving();
+    (setup, daemon, held_by)
+}
+
+#[cfg(feature = "fault-points")]
+fn writes(api: &Api, location: &str) {
+    eventually("the restore writes", SOON, || {
+        let state = ok(&api.get(location))["state"].clone();
+        (state == "restoring").then_some(())
+    });
+}
+
+#[cfg(feature = "fault-points")]
+#[test]
+fn a_second_restore_waits_its_turn_and_the_first_can_be_cancelled_and_gone_on_with() {
+    let (setup, daemon, held_by) = held_history();
+    let api = daemon.api();
+    let to = setup.path("restored/back");
+    let wish = json!({"repository": "documents", "to": to.to_str().unwrap()});
+    let location = begin(&api, &wish);
+    writes(&api, &location);
+    let mut other = wish.clone();
+    other["to"] = json!(setup.path("restored/other").to_str().unwrap());
+    let refused = api.post("/api/v1/restores", &other).problem(409);
+    assert!(location.ends_with(refused["running"].as_str().unwrap()), "{refused}");
+    // The same wish too: it is being done.
+    api.post("/api/v1/restores", &wish).problem(409);
+    api.with_token(READER).delete(&location).problem(403);
+    assert_eq!(api.post(&format!("{location}/cancel"), &json!({})).status, 200);
+    fs::remove_file(held_by).unwrap();
+    let job = ended(&api, &location);
+    assert_eq!((&job["state"], &job["error"]), (&json!("cancelled"), &Value::Null), "{job:#}");
+    assert!(!setup.path("restored/other").exists());
+    let again = ended(&api, &begin(&api, &wish));
+    assert_eq!(again["state"], "finished", "{again:#}");
+    assert_eq!(fs::read(to.join("folder1/letter")).unwrap(), b"second");
+    let results: Vec<Value> = crate::audit::lines(&setup)
+        .iter()
+        .filter(|line| line["what"] == "restore")
+        .map(|line| line["result"].clone())
+        .collect();
+    assert_eq!(results, ["begun", "cancelled", "begun", "ok"]);
+    let scrape = crate::support::scrape::Scrape::of(&daemon);
+    assert_eq!(scrape.value("restore_total", "result=\"cancelled\""), 1.0);
+    daemon.stop();
+}
+
+#[cfg(feature = "fault-points")]
+#[test]
+fn a_restore_that_a_killed_daemon_left_is_told_as_interrupted_and_can_be_gone_on_with() {
+    let (setup, daemon, _) = held_history();
+    let wish = json!({"repository": "documents", "to": setup.path("restored/back").to_str().unwrap()});
+    let location = begin(&daemon.api(), &wish);
+    writes(&daemon.api(), &location);
+    daemon.kill();
+    for _ in 0..2 {
+        let daemon = setup.start();
+        assert_eq!(ok(&daemon.api().get(&location))["state"], "interrupted");
+        daemon.stop();
+    }
+    let is_told = |line: &&Value| line["what"] == "restore" && line["result"] == "interrupted";
+    assert_eq!(crate::audit::lines(&setup).iter().filter(is_told).count(), 1, "told once");
+    let daemon = setup.start();
+    let job = ended(&daemon.api(), &begin(&daemon.api(), &wish));
+    assert_eq!(job["state"], "finished", "{job:#}");
+    daemon.stop();
+}
+
+#[cfg(feature = "fault-points")]
+#[test]
+fn where_something_stands_or_somebody_writes_a_restore_is_refused_at_once() {
+    let (setup, daemon) = with_history();
+    let api = daemon.api();
+    write(&setup.path("restored/full"), "file", "somebody's");
+    let wish = |to: &str| json!({"repository": "documents", "to": setup.path(to).to_str().unwrap()});
+    let refused = api.post("/api/v1/restores", &wish("restored/full")).problem(409);
+    assert!(refused["detail"].as_str().unwrap().contains("`overwrite`"), "{refused}");
+    let mut over = wish("restored/full");
+    over["overwrite"] = json!("never");
+    assert_eq!(ended(&api, &begin(&api, &over))["state"], "finished");
+
+    let (held_by, to) = (setup.path("held"), setup.path("restored/taken"));
+    fs::write(&held_by, "").unwrap();
+    let config = setup.write_config();
+    let mut command = setup
+        .command(&["restore", "--config", config.to_str().unwrap(), "--to", to.to_str().unwrap()])
+        .env("BACKUPBOT_FAULT", "restore:file-written=hold@1")
+        .env("BACKUPBOT_FAULT_HELD_BY", &held_by)
+        .spawn()
+        .unwrap();
+    eventually("the command writes", SOON, || to.join("folder1").exists().then_some(()));
+    let refused = api.post("/api/v1/restores", &wish("restored/taken")).problem(409);
+    assert!(refused["detail"].as_str().unwrap().contains("another restore is writing"), "{refused}");
+    fs::remove_file(held_by).unwrap();
+    assert!(command.wait().unwrap().success());
+    daemon.stop();
 }
 
 #[test]

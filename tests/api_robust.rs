@@ -170,6 +170,34 @@ fn events_tell_what_happens_and_what_was_missed() {
 }
 
 #[test]
+fn events_tell_of_a_quarantine_and_of_lines_in_the_audit_log_that_a_command_wrote() {
+    let mut setup = Setup::new();
+    setup.repository()["mass_change"] = json!({"min_files": 4});
+    for number in 0..10 {
+        write(&setup.root(), format!("file-{number}"), format!("content {number}"));
+    }
+    let daemon = setup.start();
+    let api = daemon.api();
+    api.flush();
+    let mut stream = api.begin("/api/v1/events", "");
+    let mut heard = String::new();
+    hear(&mut stream, &mut heard, "retry:");
+    assert!(setup.run(&["restore", "--to", setup.path("out").to_str().unwrap()]).status.success());
+    let verified = setup.run(&["audit", "verify", "--json"]);
+    let verified: serde_json::Value = serde_json::from_slice(&verified.stdout).unwrap();
+    hear(&mut stream, &mut heard, &format!("\"hash\":{}", verified["last"]["hash"]));
+    assert!(!heard.contains("event: guard"), "{heard}");
+    for number in 0..10 {
+        write(&setup.root(), format!("file-{number}"), format!("encrypted {number}"));
+    }
+    hear(&mut stream, &mut heard, "event: guard");
+    hear(&mut stream, &mut heard, "\"protected_branch\":\"main\"");
+    api.post("/api/v1/approve", &json!({}));
+    hear(&mut stream, &mut heard, "\"quarantine\":null");
+    daemon.stop();
+}
+
+#[test]
 fn guessing_is_slowed_down_and_the_token_still_opens() {
     let setup = Setup::new();
     let daemon = setup.start();

@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::audit::assert_tells_all;
 use crate::support::daemon::Setup;
 use crate::support::git::{git, try_git};
+use crate::support::lfs::{self, GitLfs};
 use crate::support::tree::{Churn, corpus, fingerprint, write};
 use crate::support::web::Switches;
 use crate::support::{Random, SOON, eventually, seed};
@@ -36,6 +37,8 @@ enum Stage {
     Unneeded,
     /// A first start with a remote behind a web server.
     Network,
+    /// A first start where hardly a file is too small for Git LFS.
+    Large,
 }
 
 /// Every point, how often it is passed there at least, and the stage in which it is.
@@ -71,6 +74,9 @@ const POINTS: &[(&str, &[u32], Stage)] = &[
     ("push:recorded", &[1, 3], Stage::First),
     ("audit:commit-not-written", &[1, 3], Stage::First),
     ("audit:written", &[1, 4], Stage::First),
+    ("lfs:object-begun", &[1, 2, 20], Stage::Large),
+    ("lfs:object-synced", &[1, 2, 20], Stage::Large),
+    ("lfs:object-stored", &[1, 2, 20], Stage::Large),
     ("recover:pack-dropped", &[1], Stage::AfterStaged),
     ("adopt:fetched", &[1], Stage::WithoutState),
     ("rebuild:root-handed-over", &[1], Stage::WithoutDatabase),
@@ -106,7 +112,7 @@ fn die_at(setup: &Setup, point: &str, pass: u32, stage: Stage) {
 fn prepare(setup: &Setup, stage: Stage, seed: u64) -> Churn {
     corpus(&setup.root(), 60, &mut Random::new(seed));
     match stage {
-        Stage::First | Stage::ManyPacks | Stage::Network => {}
+        Stage::First | Stage::ManyPacks | Stage::Network | Stage::Large => {}
         Stage::AfterStaged => die_at(setup, "snapshot:staged", 1, stage),
         Stage::WithoutState | Stage::WithoutDatabase | Stage::Damaged | Stage::Unneeded => {
             let daemon = setup.start();
@@ -141,6 +147,10 @@ fn dies_and_recovers(point: &str, pass: u32, stage: Stage, seed: u64) {
     } else {
         (Setup::new(), None)
     };
+    let mut setup = setup;
+    if stage == Stage::Large {
+        setup.repository()["lfs"] = serde_json::json!({"threshold": "100B"});
+    }
     let churn = prepare(&setup, stage, seed);
     let complete_before = setup.remote().tip("main");
     die_at(&setup, point, pass, stage);
@@ -151,7 +161,10 @@ fn dies_and_recovers(point: &str, pass: u32, stage: Stage, seed: u64) {
     let daemon = setup.start();
     daemon.api().flush();
     daemon.stop();
-    setup.assert_all_is_well();
+    match stage {
+        Stage::Large => assert!(!lfs::assert_all_is_well(&setup, &GitLfs::new()).is_empty()),
+        _ => setup.assert_all_is_well(),
+    }
     assert_eq!(fingerprint(&setup.root()), untouched, "a file of the user was touched");
     for tip in [complete_before, complete_after_death].into_iter().flatten() {
         assert!(setup.remote().is_ancestor(&tip, "main"), "{tip} was complete and is lost");
@@ -234,6 +247,11 @@ fn death_while_an_earlier_death_is_made_good() {
     area("recover:");
     area("adopt:");
     area("rebuild:");
+}
+
+#[test]
+fn death_while_a_large_content_is_stored() {
+    area("lfs:");
 }
 
 #[test]

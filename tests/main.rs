@@ -24,6 +24,7 @@ mod api_history;
 mod api_reload;
 mod api_robust;
 mod audit;
+mod audit_deeds;
 mod cli;
 #[cfg(feature = "fault-points")]
 mod crash;
@@ -39,6 +40,9 @@ mod http;
 mod http_faults;
 mod http_refusals;
 mod inspect;
+mod lfs;
+mod lfs_http;
+mod lfs_remotes;
 mod lifecycle;
 mod logs;
 mod look;

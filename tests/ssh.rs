@@ -52,7 +52,13 @@ fn a_servers_key_is_shown_and_recorded_only_when_somebody_says_so() {
     assert!(text.contains(&fingerprint) && text.contains("ssh-ed25519") && text.contains("--yes"), "{text}");
     assert!(!bench.known_hosts().exists());
 
+    let log = bench.setup.state().join("audit.jsonl");
+    fs::create_dir_all(bench.setup.state()).unwrap();
+    fs::write(&log, "").unwrap();
     let recorded = bench.trust(&["nas", "--yes"]);
+    let line: Value = serde_json::from_str(&fs::read_to_string(&log).unwrap()).unwrap();
+    assert_eq!((&line["what"], &line["remote"]), (&json!("trust"), &json!("nas")), "{line}");
+    assert!(line["detail"]["key"].as_str().unwrap().contains(&fingerprint), "{line}");
     assert_eq!(recorded.status.code(), Some(0), "{}", said(&recorded));
     assert_eq!(fs::read_to_string(bench.known_hosts()).unwrap(), bench.sshd.known_hosts_line("ed25519"));
     let again = bench.trust(&["nas"]);

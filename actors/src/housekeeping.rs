@@ -16,6 +16,7 @@ use backupbot_core::git::housekeeping::{self, Housekept, Policy, Skipped};
 use backupbot_core::git::prune::{self, Prepared, Pruned};
 use backupbot_core::git::repository::Repository;
 use backupbot_core::git::workshop;
+use backupbot_core::names::RemoteName;
 use backupbot_core::progress::Progress;
 use backupbot_core::snapshot;
 use git2::Oid;
@@ -24,6 +25,7 @@ use slog::{Logger, error, info, warn};
 use crate::job::{JobOutcome, JobSlot};
 use crate::seat::RepositorySeat;
 use crate::supervision::ExitHandle;
+use crate::trail;
 
 /// After trouble the next merge is not tried before this: a full disk or a damaged pack stays so for a while.
 const PAUSE_AFTER_TROUBLE: Duration = Duration::from_secs(3600);
@@ -114,6 +116,7 @@ pub(crate) fn merge_in_repository(seat: &RepositorySeat, progress: &Progress) ->
     let Some(survey) = housekeeping::survey(&repository, &policy())? else { return Ok(None) };
     let staged = seat.common.store.reader().staged(&seat.settings.name)?;
     let done = survey.merge(staged.as_ref().map(|staged| staged.pack.as_str()), progress)?;
+    trail::merged(seat, None, &done);
     if let Some(damaged) = done.left_alone.first() {
         seat.suspect(&damaged.to_string());
     }
@@ -161,7 +164,11 @@ pub(crate) fn finish_pruning(
     if seat.common.store.reader().staged(&seat.settings.name)?.is_some() {
         return Ok(None);
     }
-    prepared.finish(&Repository::open(&seat.path)?, &known_tips(seat)?, progress)
+    let pruned = prepared.finish(&Repository::open(&seat.path)?, &known_tips(seat)?, progress)?;
+    if let Some(pruned) = &pruned {
+        trail::pruned(seat, pruned);
+    }
+    Ok(pruned)
 }
 
 /// Commits that the database knows and no reference may lead to.
@@ -187,9 +194,19 @@ fn hastened_grace() -> Option<Duration> {
     text.parse().ok().map(Duration::from_millis)
 }
 
-/// A pusher's job, for the repository at `own`.
-pub(crate) fn merge_in_remote(path: &Path, own: &Path, progress: &Progress) -> Result<Option<Housekept>> {
-    housekeeping::merge_in_remote(path, &workshop::owner_of(own), &policy(), progress)
+/// A pusher's job, for the remote at `path`.
+pub(crate) fn merge_in_remote(
+    seat: &RepositorySeat,
+    remote: &RemoteName,
+    path: &Path,
+    progress: &Progress,
+) -> Result<Option<Housekept>> {
+    let owner = workshop::owner_of(&seat.path);
+    let done = housekeeping::merge_in_remote(path, &owner, &policy(), progress)?;
+    if let Some(done) = &done {
+        trail::merged(seat, Some(remote), done);
+    }
+    Ok(done)
 }
 
 /// The test build may ask for more work.

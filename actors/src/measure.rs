@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use backupbot_core::audit::Event;
 use backupbot_core::config::Repository;
 use backupbot_core::push::tally::{FAILURES, Tally};
 use metrics::{counter, histogram};
@@ -44,6 +45,7 @@ const OVERFLOWS: &str = "backupbot_watch_overflows_total";
 const RESCANS: &str = "backupbot_rescans_total";
 const TORN: &str = "backupbot_torn_reads_total";
 const RELOADS: &str = "backupbot_config_reloads_total";
+const RESTORES: &str = "backupbot_restore_total";
 
 /// A commit is a matter of moments, of minutes where files are large.
 const COMMIT_BUCKETS: &[f64] = &[0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
@@ -55,7 +57,7 @@ const DETECTION_BUCKETS: &[f64] =
     &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 120.0, 300.0];
 
 /// All of them.
-pub const EVENTS: [Described; 12] = [
+pub const EVENTS: [Described; 13] = [
     of(FILES, Shape::Counter, "Files and links, new or changed, that went into commits."),
     of(COMMITS, Shape::Counter, "Commits made."),
     of(
@@ -84,6 +86,11 @@ pub const EVENTS: [Described; 12] = [
     of(RESCANS, Shape::Counter, "Comparisons of a whole root that were begun, by reason."),
     of(TORN, Shape::Counter, "Files that changed while they were read, and were read again later."),
     of(RELOADS, Shape::Counter, "Attempts to obey a changed configuration without a restart, by result."),
+    of(
+        RESTORES,
+        Shape::Counter,
+        "Restores that ended, of the API and of commands that wrote into this audit log, by result; no dry runs.",
+    ),
 ];
 
 const fn of(name: &'static str, shape: Shape, help: &'static str) -> Described {
@@ -173,6 +180,32 @@ pub fn reloaded(result: Reload) {
 
 fn reloads(result: Reload, times: u64) {
     counter!(RELOADS, "result" => result.as_str()).increment(times);
+}
+
+/// What became of a restore: the results of its last line in the audit log, and the labels.
+const RESTORED: [(&str, &str); 5] = [
+    ("ok", "success"),
+    ("incomplete", "incomplete"),
+    ("cancelled", "cancelled"),
+    ("interrupted", "interrupted"),
+    ("failed", "failure"),
+];
+
+/// Makes the series of restores, at zero.
+pub fn begin_restores() {
+    RESTORED.into_iter().for_each(|(_, label)| restores(label, 0));
+}
+
+/// Counts the line if it says what became of a restore: so one that a command made counts as one of the API does.
+pub fn restored(line: &Event) {
+    let label = RESTORED.into_iter().find(|(result, _)| *result == line.result);
+    if let Some((_, label)) = label.filter(|_| line.what == "restore") {
+        restores(label, 1);
+    }
+}
+
+fn restores(result: &'static str, times: u64) {
+    counter!(RESTORES, "result" => result).increment(times);
 }
 
 /// Makes every series of a repository, at zero.

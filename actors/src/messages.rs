@@ -283,6 +283,8 @@ pub enum Refusal {
     NoCommit(String),
     /// The actor that would do it is not running.
     NotRunning(String),
+    /// It was taken out of the configuration meanwhile.
+    Unconfigured(String),
 }
 
 /// The repository was paused or resumed.

@@ -16,6 +16,7 @@ use backupbot_core::error::{Error, Kind, Result};
 use backupbot_core::fault;
 use backupbot_core::names::RemoteName;
 use backupbot_core::progress::Progress;
+use backupbot_core::push::courier::{Courier, Refusals};
 use backupbot_core::push::delivery::{self, Delivery, Wanted};
 use backupbot_core::transport::memory::Memory;
 use git2::Oid;
@@ -63,6 +64,8 @@ pub struct Pusher {
     housekeeper: Housekeeper,
     /// What the last push learnt of the remote.
     memory: Memory,
+    /// The large contents that it refused lately.
+    refusals: Refusals,
 }
 
 impl Pusher {
@@ -97,6 +100,7 @@ impl Pusher {
             status,
             housekeeper,
             memory: Memory::default(),
+            refusals: Refusals::default(),
         }
     }
 
@@ -129,6 +133,10 @@ impl Pusher {
         debug!(self.log, "looking whether the remote lacks something"; "eager" => eager, "resume" => resume);
         let (seat, remote, exit) = (self.seat.clone(), self.remote.clone(), self.exit.clone());
         let memory = self.memory.clone();
+        if eager {
+            self.refusals.clear();
+        }
+        let refusals = self.refusals.clone();
         let board = self.seat.common.board.clone();
         let pushing = RemoteStatus { state: RemoteState::Pushing, ..self.status.clone() };
         let attempt = async move {
@@ -153,10 +161,21 @@ impl Pusher {
                     memory: &memory,
                     now_ms: now_ms(),
                 };
+                let known = record.large();
+                let mut courier = Courier {
+                    remote: &remote,
+                    remotes: &seat.settings.remotes,
+                    repository: &seat.path,
+                    branch: &branch,
+                    known: &known,
+                    refusals: &refusals,
+                    now_ms: wanted.now_ms,
+                };
                 let repository = seat.settings.name.clone();
                 let delivery = delivery::deliver(
                     &wanted,
                     &record,
+                    Some(&mut courier),
                     &mut || board.publish_remote(&repository, pushing.clone()),
                     progress,
                 )?;
@@ -287,8 +306,8 @@ impl Pusher {
     /// Every push makes a pack. Where the remote is a directory here and ours, nobody else would merge them.
     fn keep_house(&mut self, ctx: &mut Context<Self>) {
         let model::RemoteUrl::Local(path) = self.remote.url.clone() else { return };
-        let own = self.seat.path.clone();
-        let work = move |progress: &Progress| merge_in_remote(&path, &own, progress);
+        let (seat, remote) = (self.seat.clone(), self.remote.name.clone());
+        let work = move |progress: &Progress| merge_in_remote(&seat, &remote, &path, progress);
         self.housekeeper.begin(ctx, |actor: &mut Self| &mut actor.housekeeper, work);
     }
 

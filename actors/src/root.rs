@@ -17,6 +17,7 @@ use backupbot_core::config::diff::{Diff, RepositoryDiff};
 use backupbot_core::config::{Alerts, Config};
 use backupbot_core::fault;
 use backupbot_core::ignore::IgnoreRules;
+use backupbot_core::lfs::SizeLimit;
 use backupbot_core::names::{RepositoryName, RootName};
 use backupbot_core::scan::{Bounds, WatchedRoot};
 use backupbot_core::store::Store;
@@ -233,7 +234,7 @@ pub(crate) fn seats_of(
         }
         measure::begin(settings);
         let shared = former.zip(change).filter(|(_, change)| !change.is_whole());
-        Arc::new(seat_of(common, config.limits.repository_size, settings, shared))
+        Arc::new(seat_of(common, SizeLimit::of(settings, config.limits.repository_size), settings, shared))
     });
     seats.collect()
 }
@@ -246,7 +247,7 @@ pub fn repository_path(state_dir: &std::path::Path, name: &str) -> PathBuf {
 /// A seat, which shares with the former one what `shared` says that did not change.
 fn seat_of(
     common: &Common,
-    largest_file: u64,
+    largest_file: SizeLimit,
     settings: &backupbot_core::config::Repository,
     shared: Option<(&Arc<RepositorySeat>, &RepositoryDiff)>,
 ) -> RepositorySeat {

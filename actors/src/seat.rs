@@ -15,6 +15,7 @@ use backupbot_core::scan::WatchedRoot;
 use backupbot_core::store::Store;
 use backupbot_core::store::guard::Quarantine;
 use slog::Logger;
+use tokio::sync::watch;
 
 use crate::board::Board;
 use crate::committer::Committer;
@@ -50,13 +51,28 @@ pub struct Common {
 }
 
 /// The repositories of the configuration in force; clones are the same.
-#[derive(Clone, Default)]
-pub struct Seats(Arc<Mutex<Vec<Arc<RepositorySeat>>>>);
+#[derive(Clone)]
+pub struct Seats(Arc<watch::Sender<Vec<Arc<RepositorySeat>>>>);
+
+impl Default for Seats {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(Vec::new())))
+    }
+}
 
 impl Seats {
     /// Those of now, in the order of the configuration.
     pub fn now(&self) -> Vec<Arc<RepositorySeat>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.borrow().clone()
+    }
+
+    /// Waits until `seat` is no longer in force, which may never be; the one in its place, if the repository is still configured.
+    pub(crate) async fn replaced(&self, seat: &Arc<RepositorySeat>) -> Option<Arc<RepositorySeat>> {
+        let mut changes = self.0.subscribe();
+        let is_in_force = |seats: &Vec<Arc<RepositorySeat>>| seats.iter().any(|it| Arc::ptr_eq(it, seat));
+        // The sender lives as long as this does.
+        let _ = changes.wait_for(|seats| !is_in_force(seats)).await;
+        self.of(&seat.settings.name)
     }
 
     /// One of them.
@@ -65,7 +81,7 @@ impl Seats {
     }
 
     pub(crate) fn put(&self, seats: Vec<Arc<RepositorySeat>>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = seats;
+        self.0.send_replace(seats);
     }
 }
 

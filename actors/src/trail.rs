@@ -1,7 +1,12 @@
-//! What the tree writes into the audit log: where references stand here and at remotes, and how pushes went.
+//! What the tree writes into the audit log: where references stand here and at remotes, how pushes went, what
+//! was fetched, and what was merged, removed or forgotten.
 
 use backupbot_core::audit::Event;
 use backupbot_core::config::Remote;
+use backupbot_core::error::Error;
+use backupbot_core::git::housekeeping::Housekept;
+use backupbot_core::git::prune::Pruned;
+use backupbot_core::names::RemoteName;
 use backupbot_core::push::delivery::Delivery;
 use backupbot_core::store::guard::Quarantine;
 use git2::Oid;
@@ -27,6 +32,11 @@ pub(crate) fn branch_moved(seat: &RepositorySeat, branch: &str, tip: Oid) {
     seat.common.audit.reference_stands(local(seat, "branch", branch, tip));
 }
 
+/// The branch begins where a remote's history ends.
+pub(crate) fn adopted(seat: &RepositorySeat, branch: &str, tip: Oid) {
+    seat.common.audit.reference_stands(local(seat, "adopt", branch, tip));
+}
+
 /// A mass change was found, and commits go to a quarantine from now on.
 pub(crate) fn quarantined(seat: &RepositorySeat, quarantine: &Quarantine) {
     let event = Event::new("quarantine", "begun").in_repository(seat.settings.name.as_str());
@@ -50,6 +60,48 @@ pub(crate) fn rejected(seat: &RepositorySeat, quarantine: &Quarantine) {
 pub(crate) fn repository_replaced(seat: &RepositorySeat, words: &str) {
     let event = Event::new("repository", "replaced").in_repository(seat.settings.name.as_str());
     seat.common.audit.record(event.with("why", words));
+}
+
+/// A history was fetched from a remote; a line about the branch says that it was taken over.
+pub(crate) fn fetched(seat: &RepositorySeat, remote: &RemoteName, tip: Oid, why: &str) {
+    let event = Event::new("fetch", "ok").in_repository(seat.settings.name.as_str());
+    let event = event.at_remote(remote.as_str()).with("commit", tip).with("why", why);
+    seat.common.audit.record(event);
+}
+
+/// A history could not be fetched.
+pub(crate) fn not_fetched(seat: &RepositorySeat, remote: &RemoteName, tip: Oid, error: &Error) {
+    let event = Event::new("fetch", "failed").in_repository(seat.settings.name.as_str());
+    let event = event.at_remote(remote.as_str()).with("commit", tip).with("message", error);
+    seat.common.audit.record(event);
+}
+
+/// Packs were merged, here or in a remote that this program made.
+pub(crate) fn merged(seat: &RepositorySeat, remote: Option<&RemoteName>, done: &Housekept) {
+    let Some(into) = &done.into else { return };
+    let event = Event::new("merge", "ok").in_repository(seat.settings.name.as_str());
+    let event = remote.iter().fold(event, |event, remote| event.at_remote(remote.as_str()));
+    let event = event.with("packs", done.merged).with("removed", done.removed).with("into", into);
+    seat.common.audit.record(event.with("objects", done.objects).with("bytes", done.bytes));
+}
+
+/// What nobody needed was removed.
+pub(crate) fn pruned(seat: &RepositorySeat, pruned: &Pruned) {
+    let event = Event::new("prune", "ok").in_repository(seat.settings.name.as_str());
+    seat.common.audit.record(event.with("objects", pruned.objects).with("bytes", pruned.bytes));
+}
+
+/// What was queued of roots that are no longer configured is forgotten.
+pub(crate) fn roots_dropped(seat: &RepositorySeat, rows: usize) {
+    let roots: Vec<&str> = seat.roots.iter().map(|root| root.name.as_str()).collect();
+    let event = Event::new("roots", "dropped").in_repository(seat.settings.name.as_str());
+    seat.common.audit.record(event.with("rows", rows).with("what is left", roots.join(", ")));
+}
+
+/// A drill of the inspector came to no result.
+pub(crate) fn not_drilled(seat: &RepositorySeat, remote: &RemoteName, error: &Error) {
+    let event = Event::new("drill", "failed").in_repository(seat.settings.name.as_str());
+    seat.common.audit.record(event.at_remote(remote.as_str()).with("message", error));
 }
 
 fn local(seat: &RepositorySeat, what: &str, branch: &str, tip: Oid) -> Event {

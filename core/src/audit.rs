@@ -16,19 +16,33 @@ pub mod read;
 pub mod verify;
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 pub use self::event::{Event, Line, Where};
-use self::file::LogFile;
+use self::file::{LogFile, Role};
 use crate::clock;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Events that wait for a disk with room at most.
 const PENDING: usize = 4096;
 /// What was written is synced after this.
 const SYNC_AFTER: Duration = Duration::from_millis(500);
+
+/// Is told of every line, also of those that other processes write, as soon as this one comes by them. It must not block, and
+/// must not write lines.
+pub type Heed = Arc<dyn Fn(&Event) + Send + Sync>;
+
+/// The last line: its number, and BLAKE3 of its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Its number, 0 before the first.
+    pub seq: u64,
+    /// In hexadecimal.
+    pub hash: String,
+}
 
 /// The audit log, for everybody who does something worth a line.
 #[derive(Debug, Clone)]
@@ -63,13 +77,47 @@ impl Audit {
     /// # Errors
     /// If the file can be neither read nor made: whoever starts without an audit log should know.
     pub fn open(path: &Path) -> Result<Self> {
-        let (file, cut) = LogFile::open(path)?;
+        let opened = LogFile::open(path, Role::Keeper);
+        opened
+            .map(|opened| Self::of(path, opened))
+            .map_err(|error| Error::io("open the audit log", path, error))
+    }
+
+    /// Opens the log of somebody else who may be writing to it, to add lines; `None` if nobody has begun one.
+    ///
+    /// # Errors
+    /// If it may not be written to.
+    pub fn join(path: &Path) -> Result<Option<Self>> {
+        match LogFile::open(path, Role::Guest) {
+            Ok(opened) => Ok(Some(Self::of(path, opened))),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+            Err(error) => Err(Error::io("open the audit log", path, error)),
+        }
+    }
+
+    fn of(path: &Path, (file, cut): (LogFile, u64)) -> Self {
         let state = State { file, pending: VecDeque::new(), lost: 0, trouble: None, syncer: Syncer::Rests };
         let audit = Self(Arc::new(Shared { path: path.to_owned(), state: Mutex::new(state) }));
         if cut > 0 {
             audit.record(Event::new("audit", "mended").with("bytes of a line that was cut off", cut));
         }
-        Ok(audit)
+        audit
+    }
+
+    /// Has `heed` told of every line from now on.
+    pub fn heed(&self, heed: Heed) {
+        self.0.state().file.set_heed(heed);
+    }
+
+    /// Looks what others wrote, and says which line is the last.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn head(&self) -> Result<Head> {
+        let mut state = self.0.state();
+        state.file.catch_up()?;
+        let (seq, hash) = state.file.head();
+        Ok(Head { seq, hash: hash.to_owned() })
     }
 
     /// Where the log is.

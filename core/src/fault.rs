@@ -2,8 +2,8 @@
 //!
 //! With the feature `fault-points`, `BACKUPBOT_FAULT` holds a comma-separated list of `name=action@n`: at the
 //! n-th pass (counted from 1, default 1) through the point `name` the process kills itself (`kill`), the
-//! thread panics (`panic`, at every pass from the n-th if the number is followed by `+`) or sleeps an hour
-//! (`stall`). docs/architecture.md lists the points beside what is on disk at each.
+//! thread panics (`panic`, at every pass from the n-th if the number is followed by `+`), sleeps an hour
+//! (`stall`), or waits for as long as the file that `BACKUPBOT_FAULT_HELD_BY` names is there (`hold`). docs/architecture.md lists the points beside what is on disk at each.
 
 /// A named place to die at. Names are `area:what-just-became-true`.
 #[cfg(not(feature = "fault-points"))]
@@ -32,6 +32,7 @@ mod enabled {
         Kill,
         Panic,
         Stall,
+        Hold,
     }
 
     #[derive(Clone)]
@@ -54,6 +55,7 @@ mod enabled {
             "kill" => Action::Kill,
             "panic" => Action::Panic,
             "stall" => Action::Stall,
+            "hold" => Action::Hold,
             _ => return None,
         };
         let onwards = count.ends_with('+');
@@ -92,6 +94,12 @@ mod enabled {
             }
             Some(Action::Panic) => panic!("fault point {name}"),
             Some(Action::Stall) => std::thread::sleep(Duration::from_secs(3600)),
+            Some(Action::Hold) => {
+                let held_by = std::env::var_os("BACKUPBOT_FAULT_HELD_BY").map(std::path::PathBuf::from);
+                while held_by.as_ref().is_some_and(|file| file.exists()) {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
         }
     }
 }

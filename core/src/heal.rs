@@ -1,7 +1,7 @@
 //! A damaged or lost repository of our own is replaced, and its history goes on.
 //!
-//! The new one is built beside it and swapped in whole. Into it goes what can still be read of the old one. The
-//! branch then continues from the most advanced commit that is complete: one that was known here (where the
+//! The new one is built beside it and swapped in whole. Into it goes what can still be read of the old one, its large
+//! contents too. The branch then continues from the most advanced commit that is complete: one that was known here (where the
 //! branch stood, what the database remembers), or, where a remote is further or nothing here is complete, the
 //! remote's, which is fetched. With neither, the history begins anew; a remote that turns out to have one is
 //! then halted and the work goes to its rescue branch, as with every history that is not an ancestor of ours.
@@ -27,6 +27,7 @@ use crate::git::prune;
 use crate::git::refs;
 use crate::git::repository::{self, Repository};
 use crate::git::salvage::{self, Salvaged};
+use crate::lfs::Objects;
 use crate::names::{RemoteName, RootName};
 use crate::progress::Progress;
 use crate::quarantine;
@@ -100,6 +101,10 @@ pub fn heal(patient: &Patient<'_>, progress: &Progress) -> Result<Healed> {
         Some(source) => salvage::salvage_packs(source, &made, progress)?,
         None => Salvaged::default(),
     };
+    // Large contents may be nowhere else.
+    if let Some(source) = &source {
+        Objects::of(&made).adopt(&Objects::of(source), progress)?;
+    }
     let references = source.as_deref().map(salvage::readable_references).unwrap_or_default();
     let mut unasked = Vec::new();
     let continued = {

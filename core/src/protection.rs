@@ -8,6 +8,7 @@ use crate::beneath::RootDirectory;
 use crate::error::Result;
 use crate::git::repository::Repository;
 use crate::ignore::Verdict;
+use crate::lfs::attributes::FILE_NAME;
 use crate::names::{RemoteName, RepositoryName};
 use crate::path::RelPath;
 use crate::scan::WatchedRoot;
@@ -85,7 +86,8 @@ pub fn count_unconfirmed(git_directory: &Path, branch: &str, confirmed: Option<g
     let new = repository.tree_of(tip)?;
     let mut count = 0;
     let counted = tree::diff_paths(&repository.objects()?, old, Some(new), &mut |change| {
-        let is_ours = change.path.starts_with(crate::path::OWN_DIRECTORY.as_bytes());
+        let is_ours = change.path.starts_with(crate::path::OWN_DIRECTORY.as_bytes())
+            || change.path.split(|byte| *byte == b'/').next_back() == Some(FILE_NAME);
         if !is_ours && change.new.is_some_and(|entry| !entry.is_tree()) {
             count += 1;
         }

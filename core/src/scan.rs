@@ -366,17 +366,19 @@ impl Walker<'_> {
 
     fn compare(&mut self, path: RelPath, look: Look, recorded: Option<FileRecord>) {
         self.progress.tick();
+        // What is stored already is no trouble, however large it is by now's limits.
+        if recorded.as_ref().is_some_and(|recorded| recorded.proves_unchanged(&look, now_ns())) {
+            return;
+        }
         if let Some(failure) = self.watched.refusal(&look) {
             self.out.findings.push(Finding::Skipped { path, failure });
             return;
         }
-        if let Some(recorded) = &recorded {
-            if recorded.proves_unchanged(&look, now_ns()) {
-                return;
-            }
-            if recorded.look.kind == EntryKind::Directory && look.kind != EntryKind::Directory {
-                self.out.findings.push(Finding::Gone { path: path.clone(), kind: EntryKind::Directory });
-            }
+        if let Some(recorded) = &recorded
+            && recorded.look.kind == EntryKind::Directory
+            && look.kind != EntryKind::Directory
+        {
+            self.out.findings.push(Finding::Gone { path: path.clone(), kind: EntryKind::Directory });
         }
         if look.kind == EntryKind::File {
             self.out.bytes = self.out.bytes.saturating_add(look.size);

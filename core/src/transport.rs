@@ -126,6 +126,8 @@ pub struct Sent {
     pub bytes: u64,
     /// How many of the objects the remote should have had and had lost.
     pub restored: u64,
+    /// Large contents besides.
+    pub large: u64,
 }
 
 /// An open connection to a remote.

@@ -19,8 +19,10 @@ mod survey;
 mod tests;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::error::Result;
+use crate::git::contents::LargeContents;
 use crate::git::repository::Repository;
 use crate::history::{Oid, Snapshot};
 use crate::names::RootName;
@@ -44,6 +46,8 @@ pub struct Request<'r> {
     pub sample: Sample,
     /// Decides which files a sample has: the same seed, the same files.
     pub seed: u64,
+    /// Who has large contents; without it, the repository's own store.
+    pub large: Option<&'r Arc<dyn LargeContents>>,
 }
 
 /// What is going to be read.
@@ -64,7 +68,7 @@ pub fn verify(request: &Request<'_>, announce: &mut dyn FnMut(Work), progress: &
     let (chosen, work) = look(request, &mut report, progress)?;
     announce(work);
     let lot = Lot::new(request.seed);
-    let hashes = Hashes::open(request.repository, request.seed, progress)?;
+    let hashes = Hashes::open(request, progress)?;
     let mut files = (0u64, 0u64);
     let (wrong, done) = hashes.run(&mut |queue| {
         Survey::new(request, progress)?.run(&mut |found| {
@@ -83,6 +87,7 @@ pub fn verify(request: &Request<'_>, announce: &mut dyn FnMut(Work), progress: &
     report.verified_bytes = files.1;
     report.objects = done.objects;
     report.hashed_bytes = done.bytes;
+    report.elsewhere = done.elsewhere;
     if wrong.is_empty() {
         return Ok(report);
     }
@@ -102,7 +107,7 @@ fn still_wrong(
     progress: &Progress,
 ) -> Result<HashMap<u128, String>> {
     let lot = Lot::new(request.seed);
-    let hashes = Hashes::open(request.repository, request.seed, progress)?;
+    let hashes = Hashes::open(request, progress)?;
     let (wrong, _) = hashes.run(&mut |queue| {
         Survey::new(request, progress)?.run(&mut |found| {
             let Found::Content(content) = found else { return Ok(()) };

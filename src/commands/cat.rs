@@ -26,13 +26,18 @@ pub fn cat(world: &World, global: &Global, arguments: &Cat) -> Result<Exit, Fail
     let node = located.ok_or_else(|| looking.absent(&root, &path, &snapshot))?.node;
     let shown = shown::path(&root, &path);
     let oid = content_of(&node, &objects, &shown, arguments.raw)?;
-    let contents = Contents::open(looking.repository.path())?;
+    let contents = Contents::open_with(looking.repository.path(), Some(looking.large()))?;
     let mut reader = contents.reader();
-    let found = reader.find(oid).map_err(|error| Failure::failed(format!("{shown}: {error}")))?;
+    let wrong = |error: Error| Failure::failed(format!("{shown}: {error}"));
+    let recorded = node.record.as_ref().and_then(|record| record.blake3);
+    let mut found = reader.find(oid).map_err(wrong)?;
     if !arguments.raw {
+        found = reader.behind(found, recorded, &Progress::new()).map_err(wrong)?;
+    }
+    if !arguments.raw && found.pointer().is_none() {
         refuse_stand_ins(&mut reader, &found, &node, &shown)?;
     }
-    let expected = node.record.as_ref().and_then(|record| record.blake3).filter(|_| !arguments.raw);
+    let expected = recorded.filter(|_| !arguments.raw);
     let mut lines = Lines::begin();
     // A reader that went away ends the stream as an error; what it was is kept here.
     let mut unwritten: Option<Failure> = None;

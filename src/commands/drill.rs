@@ -2,13 +2,16 @@
 //!
 //! It needs no daemon and no lock, and one may work meanwhile; the result is remembered where the daemon keeps its own.
 
+use backupbot_core::audit::Event;
 use backupbot_core::clock;
 use backupbot_core::config::{self, Remote};
 use backupbot_core::error::Kind;
+use backupbot_core::inspect;
 use backupbot_core::inspect::drill::{self as core, Rehearsal};
 use backupbot_core::inspect::drills::{self, Drilled, Way};
 use backupbot_core::progress::Progress;
 use backupbot_core::verify::{Sample, draw_seed};
+use backupbot_core::wording::files;
 use bytesize::ByteSize;
 use serde_json::{Value, json};
 use slog::{Discard, Logger, o};
@@ -19,6 +22,7 @@ use crate::afar::Fetching;
 use crate::boot;
 use crate::cli::Invocation;
 use crate::cli::drill::Drill;
+use crate::deeds::Deeds;
 use crate::exit::{Exit, Failure};
 use crate::output;
 use crate::settings::{self, Settings, World};
@@ -37,7 +41,16 @@ pub fn drill(world: &World, invocation: &Invocation, arguments: &Drill) -> Resul
     boot::make_state_dir(&state_dir, &Logger::root(Discard, o!()))?;
     let progress = Progress::new();
     interrupt::listen(&progress);
+    // If it cannot be done, remembering fails as well, and says so.
+    for aside in inspect::mend(&state_dir).unwrap_or_default() {
+        output::complain(&aside.words());
+    }
     let known = drills::read(&state_dir);
+    let deeds = Deeds::of("drill", world, global);
+    let failed = |repository: &config::Repository, remote: &Remote, result: &str| {
+        let event = Event::new("drill", result).in_repository(repository.name.as_str());
+        event.at_remote(remote.name.as_str())
+    };
     let (mut answers, mut exit) = (Vec::new(), Exit::Done);
     for (repository, remote) in chosen {
         let (sample, seed) = lot(arguments, repository, remote, &known)?;
@@ -57,6 +70,7 @@ pub fn drill(world: &World, invocation: &Invocation, arguments: &Drill) -> Resul
         };
         match outcome {
             Ok(rehearsal) => {
+                deeds.write(rehearsal.drilled.deed());
                 if rehearsal.drilled.problems > 0 {
                     exit = Exit::SomeSkipped;
                 }
@@ -66,9 +80,11 @@ pub fn drill(world: &World, invocation: &Invocation, arguments: &Drill) -> Resul
                 answers.push(told(global.json, &rehearsal)?);
             }
             Err(_) if progress.is_cancelled() => {
+                deeds.write(failed(repository, remote, "cancelled"));
                 return Err(Failure::failed("interrupted: what was not restored was not proven"));
             }
             Err(error) => {
+                deeds.write(failed(repository, remote, "failed").with("message", &error));
                 if exit == Exit::Done {
                     exit = if error.kind() == Kind::InUse { Exit::InUse } else { Exit::Failed };
                 }
@@ -164,11 +180,11 @@ fn summary(drilled: &Drilled) -> String {
         "with its metadata; the same snapshot is not here"
     };
     format!(
-        "{} from {}: {verdict}\nsnapshot {} ({way}): {} files ({}; {}) restored and compared {compared}",
+        "{} from {}: {verdict}\nsnapshot {} ({way}): {} ({}; {}) restored and compared {compared}",
         drilled.repository,
         drilled.remote,
         &drilled.commit[..12],
-        drilled.files,
+        files(drilled.files),
         ByteSize(drilled.bytes).display().iec(),
         drilled.sample
     )

@@ -7,6 +7,7 @@ use backupbot_actors::board::{
     ConfigurationStatus, InspectionStatus, Moment, QuarantineStatus, RemoteState, RemoteView,
 };
 use backupbot_core::inspect::drills::Drilled;
+use backupbot_core::wording::files;
 
 use crate::alerts::Severity;
 use crate::health;
@@ -345,10 +346,6 @@ impl Page {
             RemoteState::Idle | RemoteState::Pushing => {}
         }
     }
-}
-
-fn files(count: u64) -> String {
-    if count == 1 { "1 file".to_owned() } else { format!("{count} files") }
 }
 
 /// Files that cannot be stored; they are pending, too.

@@ -16,10 +16,12 @@ mod place;
 mod present;
 mod tell;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use backupbot_core::audit::Event;
 use backupbot_core::history::Snapshot;
 use backupbot_core::ignore::IgnoreRules;
 use backupbot_core::names::RootName;
@@ -31,6 +33,7 @@ use backupbot_core::restore::{
 use crate::boot;
 use crate::cli::Global;
 use crate::cli::restore::{Overwrite, Restore};
+use crate::deeds::{self, Deeds, Restored};
 use crate::exit::{Exit, Failure};
 use crate::files::shown;
 use crate::output;
@@ -64,12 +67,14 @@ pub fn restore(world: &World, global: &Global, arguments: &Restore) -> Result<Ex
         None => Source::find(world, global, wanted, arguments.paths.first().map(PathBuf::as_path)),
     };
     let source = source.map_err(|failure| interrupt::explain(failure, &progress))?;
-    let run = Run { world, global, arguments, source: &source, progress: &progress };
+    let run =
+        Run { world, global, arguments, source: &source, progress: &progress, wanted: RefCell::default() };
     let outcome = match &arguments.to {
         Some(directory) => run.to(&world.absolute(directory)),
         None if arguments.undo => run.undo(),
         None => run.in_place(),
     };
+    run.tell_end(&outcome);
     outcome.map_err(|failure| interrupt::explain(failure, &progress))
 }
 
@@ -106,9 +111,63 @@ struct Run<'r> {
     arguments: &'r Restore,
     source: &'r Source<'r>,
     progress: &'r Progress,
+    /// What is restored, for the audit log.
+    wanted: RefCell<Option<Wanted>>,
+}
+
+/// What is going to be restored, and how much of it was.
+#[derive(Default)]
+struct Wanted {
+    snapshot: String,
+    report: Option<Report>,
 }
 
 impl Run<'_> {
+    /// It is known which state is to be restored.
+    fn want(&self, snapshot: &Snapshot) {
+        if !self.arguments.dry_run {
+            let snapshot = snapshot.id.to_string();
+            *self.wanted.borrow_mut() = Some(Wanted { snapshot, report: None });
+        }
+    }
+
+    fn deeds(&self) -> Deeds {
+        Deeds::of(if self.arguments.undo { "restore --undo" } else { "restore" }, self.world, self.global)
+    }
+
+    fn tell_begin(&self) {
+        if let Some(wanted) = &*self.wanted.borrow() {
+            let begun = deeds::restore_begun(self.source.name().as_str(), &wanted.snapshot, &self.target());
+            self.deeds().write(self.with_origin(begun));
+        }
+    }
+
+    fn tell_end(&self, outcome: &Result<Exit, Failure>) {
+        let Some(wanted) = self.wanted.take() else { return };
+        let report = wanted.report.as_ref();
+        let problems = report.map_or(0, |report| report.problem_count);
+        let exit = outcome.as_ref().map(|_| problems).map_err(Clone::clone);
+        let Some(became) = Restored::ended(&exit, self.progress.is_cancelled()) else { return };
+        let (repository, target) = (self.source.name().as_str(), self.target());
+        let ended = deeds::restore_ended(became, repository, &wanted.snapshot, &target, report);
+        let ended = match outcome {
+            Err(failure) => ended.with("message", failure.lines.join("; ")),
+            Ok(_) => ended,
+        };
+        self.deeds().write(self.with_origin(ended));
+    }
+
+    fn with_origin(&self, event: Event) -> Event {
+        self.arguments.from.iter().fold(event, |event, from| event.with("from", from))
+    }
+
+    fn target(&self) -> String {
+        match &self.arguments.to {
+            Some(directory) => shown(&self.world.absolute(directory)),
+            None => "in place".to_owned(),
+        }
+    }
+
     fn snapshot(&self) -> Result<Snapshot, Failure> {
         self.source.looking.snapshot(self.arguments.at.as_deref())
     }
@@ -132,6 +191,7 @@ impl Run<'_> {
             set_id: !arguments.no_set_id,
             contents_elsewhere: arguments.dry_run && self.source.is_fetched(),
             bounds: Bounds { on: !arguments.no_limits, ..Bounds::default() },
+            large: Some(self.source.large()),
             ..Policies::default()
         }
     }
@@ -177,6 +237,7 @@ impl Run<'_> {
             Some(snapshot) => snapshot,
             None => self.snapshot()?,
         };
+        self.want(&snapshot);
         let selection = selection(self.source, &snapshot, &self.arguments.paths)?;
         self.source.refuse_dangerous_target(directory, &snapshot)?;
         let mut policies = self.policies();
@@ -218,6 +279,7 @@ impl Run<'_> {
             Some(snapshot) => snapshot,
             None => self.snapshot()?,
         };
+        self.want(&snapshot);
         let selection = selection(self.source, &snapshot, &self.arguments.paths)?;
         let identity = self.identity(&snapshot);
         self.work_in_place(&snapshot, &selection, self.policies(), identity).map(|(exit, _)| exit)
@@ -239,6 +301,7 @@ impl Run<'_> {
         let before =
             past.head.before.parse().map_err(|error| Failure::io("the journal is damaged", error))?;
         let snapshot = Snapshot::read(self.source.repository(), before)?;
+        self.want(&snapshot);
         let selection = Selection::Exactly(past.paths.clone());
         let policies = Policies {
             existing: Existing::Changed,
@@ -286,6 +349,7 @@ impl Run<'_> {
         }
         teller.show_plan(&plan)?;
         if !present::confirm(self.arguments.yes)? {
+            self.wanted.take();
             return Err(Failure::failed("nothing was restored"));
         }
         let present = present::commit(self.world, self.global, self.source, selection)?;
@@ -334,6 +398,7 @@ impl Run<'_> {
         teller: &mut Teller,
         mut journal: Option<&mut journal::Journal>,
     ) -> Result<Report, Failure> {
+        self.tell_begin();
         let work = Progress::new();
         let _following = follow(self.progress, &work);
         let shown = tell::show_progress(&work, &plan.report.totals);
@@ -353,10 +418,10 @@ impl Run<'_> {
     }
 
     fn report(&self, mut report: Report, teller: Teller) -> Result<Exit, Failure> {
-        report.target = match &self.arguments.to {
-            Some(directory) => shown(&self.world.absolute(directory)),
-            None => "in place".to_owned(),
-        };
+        report.target = self.target();
+        if let Some(wanted) = &mut *self.wanted.borrow_mut() {
+            wanted.report = Some(report.clone());
+        }
         if let Some(file) = &self.arguments.report {
             teller.write_report(&self.world.absolute(file), &report)?;
         }

@@ -11,10 +11,13 @@ mod meant;
 pub(super) mod tell;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use backupbot_core::clock::Moment;
+use backupbot_core::git::contents::LargeContents;
 use backupbot_core::git::repository::Repository;
 use backupbot_core::history::{Oid, Snapshot};
+use backupbot_core::inspect;
 use backupbot_core::inspect::far::{self, Wanted};
 use backupbot_core::inspect::scratch::{Purpose, Scratch};
 use backupbot_core::inspect::verified::{self, Verified};
@@ -27,6 +30,7 @@ use crate::afar::Fetching;
 use crate::boot;
 use crate::cli::verify::Verify;
 use crate::cli::{Global, Invocation};
+use crate::deeds::Deeds;
 use crate::exit::{Exit, Failure};
 use crate::looking::Looking;
 use crate::output;
@@ -72,8 +76,13 @@ impl Lot {
         Ok(Self { sample: arguments.sample.unwrap_or(Sample::Whole), seed })
     }
 
-    fn request<'r>(self, repository: &'r Repository, snapshot: &'r Snapshot) -> Request<'r> {
-        Request { repository, snapshot, sample: self.sample, seed: self.seed }
+    fn request<'r>(
+        self,
+        repository: &'r Repository,
+        snapshot: &'r Snapshot,
+        large: Option<&'r Arc<dyn LargeContents>>,
+    ) -> Request<'r> {
+        Request { repository, snapshot, sample: self.sample, seed: self.seed, large }
     }
 }
 
@@ -99,7 +108,7 @@ impl Run<'_> {
             at => Ok(looking.snapshot(at)?),
         };
         let report = match &snapshot {
-            Ok(snapshot) => self.read(&looking.repository, snapshot)?,
+            Ok(snapshot) => self.read(&looking.repository, snapshot, Some(&looking.large()))?,
             Err(why) => self.unread(looking.tip, why),
         };
         let snapshot = snapshot.ok();
@@ -137,7 +146,7 @@ impl Run<'_> {
         let here = here.and_then(|looking| Snapshot::read(&looking.repository, far.commit).ok());
         let report = match &far.snapshot {
             Ok(snapshot) => {
-                let mut report = self.read(&far.repository, snapshot)?;
+                let mut report = self.read(&far.repository, snapshot, Some(&far.large))?;
                 if here.as_ref().is_some_and(|here| here.tree != snapshot.tree) {
                     report.problem(Named::at(b".", "the same snapshot here has another tree"));
                 }
@@ -163,11 +172,16 @@ impl Run<'_> {
         report
     }
 
-    fn read(&self, repository: &Repository, snapshot: &Snapshot) -> Result<Report, Failure> {
+    fn read(
+        &self,
+        repository: &Repository,
+        snapshot: &Snapshot,
+        large: Option<&Arc<dyn LargeContents>>,
+    ) -> Result<Report, Failure> {
         let work = Progress::new();
         let _following = interrupt::follow(self.progress, &work);
         let mut watched = Watched::looking();
-        let request = self.lot.request(repository, snapshot);
+        let request = self.lot.request(repository, snapshot, large);
         Ok(core::verify(&request, &mut |to_do| watched.reading(&work, to_do), &work)?)
     }
 
@@ -182,11 +196,23 @@ impl Run<'_> {
     ) -> Result<Exit, Failure> {
         let exit = told.tell(self.global.json, report)?;
         let has_place = told.place.is_none() || remote.is_some();
-        if has_place && self.at().is_none() {
-            let news = Verified::new(told.repository, remote, report, Moment::now());
-            if let Err(failure) = verified::remember(state_dir, news) {
-                output::complain(&format!("backupbot: the result is not kept for `status`: {failure}"));
+        let news = Verified::new(told.repository, remote, report, Moment::now());
+        if let Some(place) = &told.place {
+            // Who named an address may have named anybody's: it is told as it is shown.
+            let deeds = Deeds::of("verify", self.world, self.global);
+            deeds.write(remote.map_or_else(|| news.deed().with("from", place), |_| news.deed()));
+        }
+        if has_place {
+            // If it cannot be done, remembering fails as well, and says so.
+            for aside in inspect::mend(state_dir).unwrap_or_default() {
+                output::complain(&aside.words());
             }
+        }
+        if has_place
+            && self.at().is_none()
+            && let Err(failure) = verified::remember(state_dir, news)
+        {
+            output::complain(&format!("backupbot: the result is not kept for `status`: {failure}"));
         }
         Ok(exit)
     }

@@ -7,7 +7,7 @@
 //! There are two: one that may do everything, and one that may only look (see [`access`]).
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Instant;
 
@@ -50,7 +50,7 @@ pub async fn gate(
                 door.remembered.forget_status();
             }
             if let (Some((call, peer)), Ok(inside)) = (order, door.enter()) {
-                let who = peer.map_or_else(|| "HTTP".to_owned(), |peer| format!("HTTP from {}", peer.ip()));
+                let who = words(peer);
                 let status = answered.status();
                 let result = if status.is_success() { "ok" } else { "refused" };
                 let event =
@@ -61,6 +61,11 @@ pub async fn gate(
         }
         Err(problem) => Ok(request.into_response(problem.error_response()).map_into_right_body()),
     }
+}
+
+/// Who asks, in the words of the audit log: without the port.
+pub fn words(peer: Option<SocketAddr>) -> String {
+    peer.map_or_else(|| "HTTP".to_owned(), |peer| format!("HTTP from {}", peer.ip()))
 }
 
 async fn check(door: &web::Data<Door>, request: &ServiceRequest) -> Result<Role, Problem> {

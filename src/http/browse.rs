@@ -11,10 +11,12 @@ use backupbot_actors::seat::RepositorySeat;
 use backupbot_core::audit::Event;
 use backupbot_core::clock;
 use backupbot_core::error::{Error, Kind};
+use backupbot_core::git::contents::LargeContents;
 use backupbot_core::git::repository::Repository;
 use backupbot_core::history::directory::{Directory, Node, find, own_record};
 use backupbot_core::history::log::Log;
 use backupbot_core::history::{Odb, Oid, Snapshot, moment};
+use backupbot_core::lfs::fetched::Fetched;
 use backupbot_core::metadata::{EntryKind, Record};
 use backupbot_core::names::RootName;
 use backupbot_core::path::RelPath;
@@ -28,7 +30,7 @@ use std::sync::Arc;
 use super::access::Role;
 use super::admin::{Answer, answer};
 use super::problem::Problem;
-use super::{Door, body, download};
+use super::{Door, auth, body, download};
 use crate::looking::{entry, shown};
 
 /// Snapshots in a page.
@@ -42,6 +44,8 @@ pub const LONGEST_PAGE: usize = 1000;
 pub struct Inspected {
     /// It.
     pub repository: Repository,
+    /// Who has its large contents.
+    pub large: Arc<dyn LargeContents>,
     tip: Oid,
     roots: Vec<(RootName, PathBuf)>,
     log: Logger,
@@ -77,7 +81,8 @@ impl Inspected {
         };
         let tip = tip.ok_or_else(nothing)?;
         let roots = seat.settings.roots.iter().map(|root| (root.name.clone(), root.path.clone())).collect();
-        Ok(Self { repository, tip, roots, log: log.clone() })
+        let large = Arc::new(Fetched::new(&seat.path, &seat.path, seat.settings.remotes.clone(), &seat.path));
+        Ok(Self { repository, large, tip, roots, log: log.clone() })
     }
 
     /// Our own trouble.
@@ -239,9 +244,7 @@ pub async fn files(door: Data<Door>, request: HttpRequest, path: web::Path<(Stri
         Looked::Listed(page) => Ok(answer(&page)),
         Looked::Content(file) => {
             // What leaves the backup is worth a line, as what changes it.
-            let who = request
-                .peer_addr()
-                .map_or_else(|| "HTTP".to_owned(), |peer| format!("HTTP from {}", peer.ip()));
+            let who = auth::words(request.peer_addr());
             let event = Event::new("download", "ok").by(&who).with("file", request.uri().to_string());
             inside.control.audit().record(event);
             download::send(&door, &request, file)

@@ -17,7 +17,7 @@ use actix_web::http::{StatusCode, header};
 use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
 use backupbot_core::error::Error;
-use backupbot_core::git::contents::{Contents, Trouble};
+use backupbot_core::git::contents::{Contents, LargeContents, Trouble};
 use backupbot_core::history::Oid;
 use backupbot_core::history::directory::Node;
 use backupbot_core::history::form::{self, Form};
@@ -41,7 +41,10 @@ pub const STALLED: Duration = Duration::from_secs(20);
 /// A file that can be sent.
 pub struct File {
     repository: PathBuf,
+    large: Arc<dyn LargeContents>,
     oid: Oid,
+    /// As recorded: tells a pointer from a user's own file that looks like one.
+    recorded: Option<[u8; 32]>,
     size: u64,
     name: Vec<u8>,
 }
@@ -56,13 +59,26 @@ pub fn prepare(inspected: &Inspected, root: &RootName, path: &RelPath, node: &No
         }
     };
     let internal = |error: Error| inspected.internal(&error);
-    let contents = Contents::open(inspected.repository.path()).map_err(internal)?;
+    let contents =
+        Contents::open_with(inspected.repository.path(), Some(inspected.large.clone())).map_err(internal)?;
     let mut reader = contents.reader();
     let missing =
         |_| Problem::new(StatusCode::CONFLICT, "its content is missing in the repository, or damaged");
     let found = reader.find(entry.oid).map_err(missing)?;
-    let head = reader.beginning(&found, &Progress::new()).map_err(missing)?;
-    let form = form::of(&head, found.size, node.record.as_ref());
+    let recorded = node.record.as_ref().and_then(|record| record.blake3);
+    let found = reader.behind(found, recorded, &Progress::new()).map_err(missing)?;
+    if !reader.can_be_had(&found).map_err(internal)? {
+        let detail =
+            "its content is a large object (Git LFS) that is not here and at no remote that can be asked";
+        return Err(Problem::new(StatusCode::CONFLICT, detail));
+    }
+    let form = match found.pointer() {
+        Some(_) => Form::Content,
+        None => {
+            let head = reader.beginning(&found, &Progress::new()).map_err(missing)?;
+            form::of(&head, found.size, node.record.as_ref())
+        }
+    };
     if form != Form::Content {
         let detail = format!(
             "it is stored as {}, not as itself, and this version cannot turn that back",
@@ -71,20 +87,29 @@ pub fn prepare(inspected: &Inspected, root: &RootName, path: &RelPath, node: &No
         return Err(Problem::new(StatusCode::CONFLICT, detail));
     }
     let name = path.file_name().unwrap_or(root.as_str().as_bytes()).to_vec();
-    Ok(File { repository: inspected.repository.path().to_path_buf(), oid: entry.oid, size: found.size, name })
+    Ok(File {
+        repository: inspected.repository.path().to_path_buf(),
+        large: inspected.large.clone(),
+        oid: entry.oid,
+        recorded,
+        size: found.size,
+        name,
+    })
 }
 
 /// Sends it.
 pub fn send(door: &Data<Door>, request: &HttpRequest, file: File) -> Result<HttpResponse, Problem> {
     let turn = door.turns.download()?;
     let (sender, pieces) = channel::<io::Result<Bytes>>(PIECES);
-    let (log, oid, place) = (door.log.clone(), file.oid, file.repository);
+    let (log, oid, recorded) = (door.log.clone(), file.oid, file.recorded);
+    let (place, large) = (file.repository, file.large);
     let read = move || {
         let _turn: Turn = turn;
         let mut is_gone = false;
-        let sent = Contents::open(&place).and_then(|contents| {
+        let sent = Contents::open_with(&place, Some(large)).and_then(|contents| {
             let mut reader = contents.reader();
             let found = reader.find(oid)?;
+            let found = reader.behind(found, recorded, &Progress::new())?;
             let mut send = |piece: &[u8]| {
                 let piece = Ok(Bytes::copy_from_slice(piece));
                 is_gone = sender.blocking_send(piece).is_err();

@@ -1,8 +1,8 @@
 //! `GET /api/v1/events`: what happens, as server-sent events.
 //!
 //! ```text
-//! board ─ differences ─▶ Hub ─▶ ring of the latest ─▶ whoever comes back with Last-Event-ID
-//!                          └──▶ a bounded queue a client ─▶ its connection
+//! board, guard's records, audit log ─ differences ─▶ Hub ─▶ ring of the latest ─▶ whoever comes back with Last-Event-ID
+//!                                                     └──▶ a bounded queue a client ─▶ its connection
 //! ```
 //!
 //! | event | data |
@@ -10,6 +10,8 @@
 //! | `commit` | `repository`, `commit` |
 //! | `push` | `repository`, `remote`, `commit`: it was read back there |
 //! | `repository`, `root`, `remote`, `child` | its name and its new state |
+//! | `guard` | `repository`, and as in the status `quarantine` or `mass_change`, or neither when it is over |
+//! | `audit` | `seq` and `hash` of the last line of the audit log, whoever wrote it |
 //! | `alert` | `raised`: an alert, or `cleared`: one |
 //! | `gap` | what was missed cannot be told: look at the status |
 //! | `closing` | why the stream ends; come back with the last id |
@@ -25,9 +27,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix_web::body::{BodySize, MessageBody};
-use actix_web::web::{Bytes, Data};
+use actix_web::web::{self, Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
-use backupbot_actors::board::Board;
+use backupbot_actors::board::{Board, GuardStatus, Moment};
+use backupbot_actors::control::Control;
+use backupbot_core::audit::Head;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -47,6 +51,9 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The board changes in bursts, which are told at once.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// What is not on the board is looked at so often if that is still.
+const LOOK_AT_RECORDS: Duration = Duration::from_secs(5);
 
 struct Event {
     number: u64,
@@ -117,16 +124,50 @@ impl Hub {
     }
 }
 
-/// Tells what changes on the board, for as long as it is polled.
-pub async fn follow(board: Board, hub: Hub) {
+/// Tells what changes, for as long as it is polled. The rest changes with the board as a rule; what commands write into the
+/// audit log does not.
+pub async fn follow(control: Control, hub: Hub) {
+    let board = control.board().clone();
     let mut changes = board.subscribe();
-    let mut before = Seen::of(&board);
+    let mut before = Seen::default();
+    let mut is_first = true;
     loop {
-        changes.changed().await;
-        actix_rt::time::sleep(LOOK_AGAIN).await;
-        let now = Seen::of(&board);
-        now.tell_since(&before, &hub);
+        let mut now = Seen::of(&board);
+        let asked = control.clone();
+        let recorded = web::block(move || Recorded::look(&asked)).await.unwrap_or_default();
+        now.take(recorded, &before);
+        if !std::mem::take(&mut is_first) {
+            now.tell_since(&before, &hub);
+        }
         before = now;
+        let waiting = actix_rt::time::timeout(LOOK_AT_RECORDS, changes.changed());
+        if waiting.await.is_ok() {
+            actix_rt::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+}
+
+/// What is not on the board: it blocks to read it.
+#[derive(Default)]
+struct Recorded {
+    /// How each repository stands with the guard; one that cannot be read is missing.
+    guards: BTreeMap<String, Value>,
+    /// The last line of the audit log.
+    head: Option<Head>,
+}
+
+impl Recorded {
+    fn look(control: &Control) -> Self {
+        let guards = control.seats().into_iter().filter_map(|seat| {
+            let name = &seat.settings.name;
+            let record = seat.common.store.reader().guard(name).ok()?;
+            // Whether it is paused is told of the repository.
+            let standing =
+                GuardStatus::of(&record, false, &seat.settings.mass_change, Moment::now()).ok()?;
+            let told = json!({"repository": name, "quarantine": standing.quarantine, "mass_change": standing.mass_change});
+            Some((name.to_string(), told))
+        });
+        Self { guards: guards.collect(), head: control.audit().head().ok() }
     }
 }
 
@@ -149,6 +190,7 @@ pub fn tell_alerts(before: &mut BTreeMap<String, Alert>, now: Vec<Alert>, hub: &
 struct Seen {
     commits: BTreeMap<Vec<String>, Option<String>>,
     states: BTreeMap<(&'static str, Vec<String>), Value>,
+    head: Option<Head>,
 }
 
 impl Seen {
@@ -181,6 +223,23 @@ impl Seen {
         seen
     }
 
+    /// What could not be read is as it was. That there is nothing to say is news only where there was something.
+    fn take(&mut self, recorded: Recorded, before: &Self) {
+        self.head = recorded.head.or_else(|| before.head.clone());
+        let configured: Vec<String> = self.commits.keys().filter_map(|key| key.first().cloned()).collect();
+        for name in configured {
+            let key = ("guard", vec![name]);
+            let was = before.states.get(&key);
+            let known = recorded.guards.get(&key.1[0]).or(was);
+            let is_said = |known: &&Value| {
+                was.is_some() || known["quarantine"].is_object() || known["mass_change"].is_object()
+            };
+            if let Some(known) = known.filter(is_said) {
+                self.states.insert(key, known.clone());
+            }
+        }
+    }
+
     fn tell_since(&self, before: &Self, hub: &Hub) {
         for (name, commit) in &self.commits {
             let Some(commit) = commit.as_ref().filter(|_| before.commits.get(name) != Some(commit)) else {
@@ -198,13 +257,16 @@ impl Seen {
         {
             hub.tell(key.0, state);
         }
+        if let Some(head) = self.head.as_ref().filter(|head| before.head.as_ref() != Some(head)) {
+            hub.tell("audit", &json!({"seq": head.seq, "hash": head.hash}));
+        }
     }
 }
 
 /// What happens, as server-sent events
 ///
-/// Events are `commit`, `push`, `repository`, `root`, `remote`, `child`, `alert`, `gap` and `closing`; their data is
-/// JSON. With `Last-Event-ID` what was missed comes first, if it is still known.
+/// Events are `commit`, `push`, `repository`, `root`, `remote`, `child`, `guard`, `audit`, `alert`, `gap` and `closing`; their
+/// data is JSON. With `Last-Event-ID` what was missed comes first, if it is still known.
 #[utoipa::path(
     get, path = "/events", tag = "state",
     params(("Last-Event-ID" = Option<String>, Header, description = "The last event that was heard")),

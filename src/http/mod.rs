@@ -232,7 +232,7 @@ fn routes(config: &mut ServiceConfig) {
 /// Tells whoever listens what happens, until the door closes.
 pub async fn tell_events(door: Data<Door>) {
     let Ok(inside) = door.enter() else { return };
-    let board = inside.control.board().clone();
+    let control = inside.control.clone();
     drop(inside);
     let alerts = async {
         let mut before = BTreeMap::new();
@@ -245,7 +245,7 @@ pub async fn tell_events(door: Data<Door>) {
             actix_rt::time::sleep(LOOK_AT_ALERTS).await;
         }
     };
-    crate::race::first(events::follow(board, door.events.clone()), alerts).await;
+    crate::race::first(events::follow(control, door.events.clone()), alerts).await;
 }
 
 fn metrics_routes(config: &mut ServiceConfig) {

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::access::BASE;
 use super::admin::{Answer, answer};
 use super::problem::Problem;
-use super::{Door, body};
+use super::{Door, auth, body};
 use crate::restoring::{Job, Refused, Wish};
 
 /// The restores of late, the latest first
@@ -25,7 +25,7 @@ pub async fn list(door: Data<Door>) -> Answer {
 #[utoipa::path(post, path = "/restores", tag = "restores", request_body = Wish,
     responses(
         (status = 202, description = "It began", body = Job, headers(("Location" = String, description = "Its address"))),
-        (status = 409, description = "Another one runs", body = super::shapes::ProblemDocument, content_type = "application/problem+json"),
+        (status = 409, description = "Another one runs, or something stands where it should write", body = super::shapes::ProblemDocument, content_type = "application/problem+json"),
     ))]
 pub async fn start(door: Data<Door>, request: HttpRequest, payload: Payload) -> Answer {
     let wish: Wish = body::json(&request, payload).await?;
@@ -35,9 +35,10 @@ pub async fn start(door: Data<Door>, request: HttpRequest, payload: Payload) -> 
         let detail = format!("there is no repository {:?}", wish.repository);
         return Err(Problem::new(StatusCode::NOT_FOUND, detail));
     }
-    let (settings, log) = (door.settings(), door.log.clone());
-    let started =
-        web::block(move || inside.jobs.start(wish, &settings)).await.map_err(|_| Problem::stopping())?;
+    let (settings, log, who) = (door.settings(), door.log.clone(), auth::words(request.peer_addr()));
+    let started = web::block(move || inside.jobs.start(wish, &settings, &who))
+        .await
+        .map_err(|_| Problem::stopping())?;
     match started {
         Ok(job) => Ok(HttpResponse::Accepted()
             .insert_header(("Location", format!("{BASE}/restores/{}", job.id)))
@@ -47,6 +48,7 @@ pub async fn start(door: Data<Door>, request: HttpRequest, payload: Payload) -> 
             let detail = "another restore runs; wait for it, or cancel it";
             Err(Problem::new(StatusCode::CONFLICT, detail).with("running", json!(id)))
         }
+        Err(Refused::Occupied(why)) => Err(Problem::new(StatusCode::CONFLICT, why)),
         Err(Refused::Elsewhere(why)) => Err(Problem::new(StatusCode::FORBIDDEN, why)),
         Err(Refused::Senseless(why)) => Err(Problem::bad(why)),
         Err(Refused::Failed(why)) => Err(Problem::internal(&log, &why)),

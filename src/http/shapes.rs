@@ -204,6 +204,61 @@ pub struct Named {
     reason: String,
 }
 
+/// A verification.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "it documents a type of core")]
+pub struct Verified {
+    /// The repository
+    repository: String,
+    /// The remote that it was fetched from; absent: what is here
+    remote: Option<String>,
+    /// The snapshot
+    commit: String,
+    /// When it was done
+    at: String,
+    /// `whole`, or which share or how many files
+    sample: String,
+    /// Files whose content was read
+    files: u64,
+    /// Their bytes
+    bytes: u64,
+    /// How much was wrong
+    problems: u64,
+}
+
+/// A restore drill.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "it documents a type of core")]
+pub struct Drilled {
+    /// The repository
+    repository: String,
+    /// The remote
+    remote: String,
+    /// The snapshot
+    commit: String,
+    /// When it ended
+    at: String,
+    /// `whole`, or which share or how many files
+    sample: String,
+    /// Which files were drawn
+    seed: Option<u64>,
+    /// How the files came: in_place, parts, whole
+    way: String,
+    /// Whether the same snapshot is here, to compare with
+    is_here: bool,
+    /// Files and symbolic links that were restored
+    files: u64,
+    /// Their bytes
+    bytes: u64,
+    /// How much was wrong
+    problems: u64,
+    /// The first of that
+    #[serde(default)]
+    named: Vec<String>,
+}
+
 /// A page of snapshots.
 #[derive(Deserialize, ToSchema)]
 #[expect(dead_code, reason = "it documents an answer")]
@@ -373,7 +428,7 @@ mod tests {
 
     #[test]
     fn the_shapes_are_those_of_what_core_says() {
-        use backupbot_core::{protection, restore};
+        use backupbot_core::{inspect, protection, restore, verify};
         fits::<StateCounts>(protection::StateCounts::default());
         let reread = Some(restore::Reread::default());
         let named = restore::Named { path: "x".into(), path_b64: Some("eA==".into()), reason: "y".into() };
@@ -392,6 +447,24 @@ mod tests {
             remotes: vec![remote],
         };
         fits::<PathReport>(report);
+        let verified = verify::Report { problem_count: 1, ..Default::default() };
+        let verified = inspect::verified::Verified::new("documents", Some("usb"), &verified, Moment::now());
+        fits::<Verified>(verified);
+        let drilled = inspect::drills::Drilled {
+            repository: "documents".into(),
+            remote: "usb".into(),
+            commit: "c".into(),
+            at: Moment::now(),
+            sample: "1%".into(),
+            seed: Some(7),
+            way: inspect::drills::Way::InPlace,
+            is_here: true,
+            files: 1,
+            bytes: 1,
+            problems: 1,
+            named: vec!["x".into()],
+        };
+        fits::<Drilled>(drilled);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What is, at the moment of a scrape: from the board, the store and what the health checker published.
 //!
 //! What is not known has no series: a nought that nobody measured would hide trouble. What is not built has none either;
-//! whoever builds it adds it here: `restore_total` (restoring by the daemon), and the `lfs_*` family.
+//! whoever builds it adds it here: the `lfs_*` family.
 //! This blocks on the store.
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use crate::logging::LOST;
 use crate::status::VERSION;
 
 /// What of ours may be found damaged and made anew.
-const RECOVERIES: [&str; 2] = ["database", "repository"];
+const RECOVERIES: [&str; 3] = ["database", "repository", "file"];
 
 /// Name without prefix, unit, help.
 type Gauge = (&'static str, Unit, &'static str);

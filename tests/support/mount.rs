@@ -30,6 +30,18 @@ pub fn memory(path: &Path, options: &str) -> Result<Mount, String> {
     mount(&["-t", "tmpfs", "-o", options, "none"], path)
 }
 
+/// A file system of 400 MB at `path` that can share blocks between files, in the file `image`; both are made.
+pub fn sharing_blocks(image: &Path, path: &Path) -> Result<Mount, String> {
+    fs::create_dir_all(path).unwrap();
+    fs::File::create(image).unwrap().set_len(400 << 20).unwrap();
+    let made = Command::new("mkfs.xfs").args(["-q", "-f", "-m", "reflink=1"]).arg(image).output();
+    let made = made.map_err(|error| format!("mkfs.xfs: {error}"))?;
+    if !made.status.success() {
+        return Err(format!("mkfs.xfs: {}", String::from_utf8_lossy(&made.stderr).trim()));
+    }
+    mount(&["-o", "loop", image.to_str().unwrap()], path)
+}
+
 /// Mounts `path` onto itself, so that it can be made read-only without anything else.
 pub fn itself(path: &Path) -> Result<Mount, String> {
     let own = path.to_str().unwrap().to_owned();

@@ -6,12 +6,13 @@ use backupbot_core::guard::branch::short;
 use backupbot_core::snapshot;
 use backupbot_core::store::guard::{GuardRecord, Seen};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Moment;
 use crate::control::in_quarantine;
 
 /// What a repository does with what changes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RepositoryState {
     /// It is committed and pushed.
@@ -24,7 +25,7 @@ pub enum RepositoryState {
 }
 
 /// A mass change.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MassChangeStatus {
     /// In which root.
     pub root: String,
@@ -35,11 +36,12 @@ pub struct MassChangeStatus {
     /// The share, in hundredths.
     pub percent: u64,
     /// When it was found.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub since: Option<Moment>,
 }
 
 /// Commits go to a branch of their own.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct QuarantineStatus {
     /// Why, and since when.
     #[serde(flatten)]
@@ -57,7 +59,7 @@ pub struct QuarantineStatus {
 }
 
 /// What the guard has to say of a repository.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GuardStatus {
     /// What is done with what changes.
     #[serde(default)]

@@ -2,11 +2,12 @@
 
 use backupbot_core::names::{RemoteName, RepositoryName, RootName};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Moment;
 
 /// What is checked; a closed list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
     /// A remote answers and lets us in.
@@ -38,7 +39,7 @@ impl Check {
 }
 
 /// How it was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Condition {
     /// As it should be.
@@ -50,16 +51,19 @@ pub enum Condition {
 }
 
 /// Of what something is said: the machine, a repository, one of its remotes or one of its roots.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 pub struct Subject {
     /// The repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub repository: Option<RepositoryName>,
     /// One of its remotes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub remote: Option<RemoteName>,
     /// One of its roots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub root: Option<RootName>,
 }
 
@@ -81,7 +85,7 @@ impl Subject {
 }
 
 /// What one check found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Finding {
     /// Which.
     pub check: Check,
@@ -98,14 +102,16 @@ pub struct Finding {
 }
 
 /// A finding, as it is shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HealthRow {
     /// What was found last.
     #[serde(flatten)]
     pub finding: Finding,
     /// Since when its state is what it is.
+    #[schema(value_type = String, format = DateTime)]
     pub since: Moment,
     /// When it was looked at last.
+    #[schema(value_type = String, format = DateTime)]
     pub checked: Moment,
 }
 

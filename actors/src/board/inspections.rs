@@ -3,18 +3,21 @@
 use backupbot_core::clock::Moment;
 use backupbot_core::names::{RemoteName, RepositoryName};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Board, replace};
 
 /// A place that is inspected: a repository here, or a remote of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct InspectionStatus {
     /// The remote; absent: what is here, which is verified. From a remote, restoring is rehearsed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<String>,
     /// When nothing was found wrong the last time.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub last_good: Option<Moment>,
     /// When it is due next; nothing while there is nothing to look at yet.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub next: Option<Moment>,
     /// Whether it goes on now.
     pub running: bool,

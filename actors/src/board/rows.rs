@@ -15,7 +15,7 @@ use crate::supervision::ChildId;
 /// State of ours that was damaged or lost and was made anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovered {
-    /// What it was: `database` or `repository`.
+    /// What it was: `database`, `repository` or `file`.
     pub kind: &'static str,
     /// When.
     pub at: Moment,
@@ -265,7 +265,6 @@ pub struct RepositoryStatus {
     pub trouble: Option<String>,
     /// How it stands with the guard against mass changes; filled in by whoever can look at the store.
     #[serde(flatten, default)]
-    #[schema(value_type = Object)]
     pub guard: GuardStatus,
 }
 

@@ -15,6 +15,7 @@ use backupbot_core::git::refs;
 use backupbot_core::git::repository::Repository;
 use backupbot_core::guard::Guard;
 use backupbot_core::guard::restores::Restores;
+use backupbot_core::lfs::Classifier;
 use backupbot_core::names::RepositoryName;
 use backupbot_core::path::RelPath;
 use backupbot_core::progress::Progress;
@@ -490,6 +491,7 @@ fn build(seat: &RepositorySeat, rows: Vec<TakenRow>, progress: &Progress) -> Res
         tags: &seat.settings.tags,
         roots: &seat.roots,
         rows,
+        classifier: &Classifier::of(&seat.settings),
         files: &files,
         large_file: seat.settings.batch.bytes,
         limit: Limit {

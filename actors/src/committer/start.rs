@@ -16,7 +16,8 @@ use backupbot_core::git::pack;
 use backupbot_core::git::refs;
 use backupbot_core::git::repository::Repository;
 use backupbot_core::guard;
-use backupbot_core::heal::{self, Healed, Patient};
+use backupbot_core::heal::{self, Continued, Healed, Patient};
+use backupbot_core::lfs::{Objects, fetched};
 use backupbot_core::names::RootName;
 use backupbot_core::progress::Progress;
 use backupbot_core::snapshot::{self, Recovered};
@@ -80,6 +81,7 @@ impl Start {
         let dropped = self.queue.send(keep).await??;
         if dropped > 0 {
             info!(self.log, "what was queued of roots that are no longer configured is dropped"; "rows" => dropped);
+            trail::roots_dropped(&self.seat, dropped);
         }
         let note = GuardNote::CountOnly(roots);
         self.queue.send(NoteOfGuard { repository: name.clone(), note }).await??;
@@ -233,6 +235,9 @@ fn recover(seat: &RepositorySeat, damage: Option<String>, progress: &Progress) -
                 roots: &roots,
             };
             let healed = heal::heal(&patient, progress)?;
+            if let Continued::Remote(remote, tip) = &healed.continued {
+                trail::fetched(seat, remote, *tip, "what was here is damaged");
+            }
             trail::repository_replaced(seat, &healed.in_words(&seat.path, &reason));
             Some((reason, healed))
         }
@@ -312,6 +317,8 @@ fn sweep_and_finish(repository: &Repository, staged: Option<&StagedCommit>) -> R
     // Under the state directory's lock every lock found here is nobody's.
     refs::sweep_stale_locks(repository.path(), Duration::ZERO, std::time::SystemTime::now());
     pack::sweep_temporary(&repository.pack_directory(), staged.map(|staged| staged.pack.as_str()))?;
+    Objects::of(repository.path()).sweep()?;
+    fetched::sweep(repository.path())?;
     pack::sweep_foreign(repository.path(), FOREIGN_GRACE, std::time::SystemTime::now());
     staged.map(|staged| snapshot::recover(repository, staged)).transpose()
 }
@@ -371,10 +378,19 @@ fn take_over(
         Some(remote) => transport::connect_to_fetch(remote, &seat.path, progress)?,
         None => None,
     };
-    match connected {
+    let taken = match connected {
         Some(mut transport) => adopt::take_over(repository, branch, transport.as_mut(), offer, progress),
         None => Err(Error::new(Kind::RemoteUnreachable, "the remote is gone again")),
+    };
+    match &taken {
+        Ok(()) => {
+            trail::fetched(seat, &offer.remote, offer.tip, "the state is new here");
+            trail::adopted(seat, branch, offer.tip);
+        }
+        Err(error) if error.kind() == Kind::Cancelled => {}
+        Err(error) => trail::not_fetched(seat, &offer.remote, offer.tip, error),
     }
+    taken
 }
 
 /// The branch's tip, and whether the stat cache may be believed: it speaks of one commit, its checkpoint.

@@ -9,6 +9,7 @@ use actix::Addr;
 use backupbot_core::error::Error;
 use backupbot_core::git::repository::Repository;
 use backupbot_core::names::RemoteName;
+use backupbot_core::scan::WatchedRoot;
 use git2::Oid;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -85,7 +86,9 @@ impl Control {
         let all = async {
             let mut arrivals = Vec::new();
             for seat in &seats {
-                let commit = commit_all(seat, false, true).await.map_err(|refusal| {
+                let committed =
+                    self.while_configured(seat, async |seat| commit_all(&seat, false, true).await).await;
+                let commit = committed.map_err(|refusal| {
                     ControlError::Refused(format!("{}: {}", seat.settings.name, explain(&refusal)))
                 })?;
                 arrivals.push(Arrival { commit, read_back: BTreeMap::new() });
@@ -125,8 +128,9 @@ impl Control {
         let seats = self.chosen(repository)?;
         if !wait {
             for seat in seats.clone() {
+                let control = self.clone();
                 actix_rt::spawn(async move {
-                    let _ = flush_repository(&seat, manner).await;
+                    let _ = control.flush_configured(&seat, manner).await;
                 });
             }
             return self.flushed(&seats, None);
@@ -135,8 +139,8 @@ impl Control {
             let tasks: Vec<_> = seats
                 .iter()
                 .map(|seat| {
-                    let seat = seat.clone();
-                    actix_rt::spawn(async move { flush_repository(&seat, manner).await })
+                    let (control, seat) = (self.clone(), seat.clone());
+                    actix_rt::spawn(async move { control.flush_configured(&seat, manner).await })
                 })
                 .collect();
             let _cancel = AbortOnDrop(tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect());
@@ -155,6 +159,38 @@ impl Control {
             Err(_) => Err(ControlError::TimedOut(Box::new(self.flushed(&seats, None)?))),
             Ok((arrivals, refusals)) if refusals.is_empty() => self.flushed(&seats, Some(&arrivals)),
             Ok((_, refusals)) => Err(ControlError::Refused(refusals.join("; "))),
+        }
+    }
+
+    async fn flush_configured(&self, seat: &Arc<RepositorySeat>, manner: Manner) -> Result<Arrival, Refusal> {
+        self.while_configured(seat, async |seat| flush_repository(&seat, manner).await).await
+    }
+
+    /// Does `work` with the repository as it is configured: when that changes under it, it is begun anew, because those whom it
+    /// waited for may be gone for ever. When the repository or one of its roots is gone, what had changed there will never
+    /// be anywhere.
+    async fn while_configured<T>(
+        &self,
+        seat: &Arc<RepositorySeat>,
+        work: impl AsyncFn(Arc<RepositorySeat>) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let mut seat = seat.clone();
+        loop {
+            let next = tokio::select! {
+                done = work(seat.clone()) => return done,
+                next = self.seats.replaced(&seat) => next,
+            };
+            let Some(next) = next else {
+                return Err(Refusal::Unconfigured(
+                    "it was taken out of the configuration meanwhile".to_owned(),
+                ));
+            };
+            let is_gone = |root: &&WatchedRoot| next.root(&root.name).is_none();
+            if let Some(root) = seat.roots.iter().find(is_gone) {
+                let text = format!("its root {} was taken out of the configuration meanwhile", root.name);
+                return Err(Refusal::Unconfigured(text));
+            }
+            seat = next;
         }
     }
 
@@ -240,6 +276,7 @@ pub(super) fn explain(refusal: &Refusal) -> String {
         Refusal::Quarantine(why) => why.clone(),
         Refusal::NoCommit(why) => format!("no commit can be made: {why}"),
         Refusal::NotRunning(why) => why.clone(),
+        Refusal::Unconfigured(why) => format!("{why}, so what had changed there may not be backed up"),
     }
 }
 

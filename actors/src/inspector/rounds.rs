@@ -9,20 +9,25 @@ use backupbot_core::clock::Moment;
 use backupbot_core::config::Remote;
 use backupbot_core::error::{Error, Kind, Result};
 use backupbot_core::fault;
+use backupbot_core::git::contents::LargeContents;
 use backupbot_core::git::repository::Repository;
 use backupbot_core::history::Snapshot;
+use backupbot_core::inspect;
 use backupbot_core::inspect::drill::{self, Rehearsal};
 use backupbot_core::inspect::drills::{self, Drilled};
 use backupbot_core::inspect::places::{self, Place};
 use backupbot_core::inspect::schedule::{self, Due, Past, Period};
 use backupbot_core::inspect::scratch;
 use backupbot_core::inspect::verified::{self, Verified};
+use backupbot_core::lfs::Objects;
+use backupbot_core::lfs::known::Known;
 use backupbot_core::progress::Progress;
 use backupbot_core::verify::{self, Sample, draw_seed};
 use slog::{Logger, error, info, warn};
 
 use crate::board::InspectionStatus;
 use crate::seat::{Common, RepositorySeat, now_ms};
+use crate::trail;
 
 /// Between two looks at what is due: clocks are set, and commands write results too.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
@@ -79,6 +84,10 @@ pub(super) fn turn(
     log: &Logger,
     progress: &Progress,
 ) -> Result<Duration> {
+    for aside in inspect::mend(&common.state_dir)? {
+        error!(log, "{}", aside.words());
+        common.board.recovered("file", &aside.name(), &aside.words());
+    }
     let tasks = survey(common, seats)?;
     publish(common, seats, &tasks, None);
     let is_due = |task: &&Task<'_>| task.due.after.is_zero();
@@ -273,6 +282,9 @@ impl Task<'_> {
                 return Err(Error::cancelled());
             }
             Err(error) => {
+                if let Some(remote) = self.remote {
+                    trail::not_drilled(self.seat, &remote.name, &error);
+                }
                 let what = if error.kind() == Kind::DiskFull { "skipped" } else { "failed" };
                 let remote = self.place.remote.as_deref().unwrap_or("none");
                 warn!(log, "a verification or drill came to no result and is tried again"; "what" => what,
@@ -289,11 +301,11 @@ impl Task<'_> {
     }
 
     fn verify(&self, common: &Common, log: &Logger, progress: &Progress) -> Result<()> {
-        let settings = self.seat.settings.verify.clone().unwrap_or_default();
+        let policy = self.seat.settings.verify.clone().unwrap_or_default();
         let sample = match (&self.bad, self.due.is_whole) {
             (Some((sample, _)), _) => *sample,
             (None, true) => Sample::Whole,
-            (None, false) => settings.sample,
+            (None, false) => policy.sample,
         };
         let repository = Repository::open(&self.seat.path)?;
         let tip = match repository.reference(&self.seat.branch()?)? {
@@ -304,7 +316,13 @@ impl Task<'_> {
         let tip = tip.ok_or_else(|| Error::new(Kind::Git, "there is no snapshot to verify"))?;
         let snapshot = Snapshot::read(&repository, tip)?;
         let seed = draw_seed()?;
-        let request = verify::Request { repository: &repository, snapshot: &snapshot, sample, seed };
+        let settings = &self.seat.settings;
+        let remotes = settings.remotes.iter().map(|remote| remote.name.clone()).collect();
+        let objects = Objects::of(&self.seat.path);
+        let known: Arc<dyn LargeContents> =
+            Arc::new(Known::new(objects, common.store.reader(), settings.name.clone(), remotes));
+        let large = Some(&known);
+        let request = verify::Request { repository: &repository, snapshot: &snapshot, sample, seed, large };
         let report = verify::verify(&request, &mut |_| {}, progress)?;
         verified::remember(
             &common.state_dir,
@@ -342,6 +360,7 @@ impl Task<'_> {
         };
         let say = &mut |text: &str| info!(log, "drill"; "remote" => %remote.name, "note" => text);
         let Rehearsal { drilled, .. } = drill::drill(&request, say, progress)?;
+        common.audit.record(drilled.deed());
         drills::remember(&common.state_dir, drilled.clone())?;
         let repository = &drilled.repository;
         if drilled.problems == 0 {

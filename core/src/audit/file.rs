@@ -2,9 +2,11 @@
 //!
 //! A daemon and a command may write at the same time. Each append takes the file's lock, and whoever finds that the file is not as
 //! they left it reads it again. A file that has grown large gets the number of its last line as its name; the next one begins with where
-//! every reference stood.
+//! every reference stood. Only who opened the log does that: a guest, a command that may run as another user, writes into what is
+//! there and makes no file that its owner could not write to.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -13,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::Heed;
 use super::event::{Event, Line, Where};
 use crate::error::{Error, Result};
 use crate::fault;
@@ -23,17 +26,35 @@ const LARGEST_FILE: u64 = 16 << 20;
 pub(super) const LONGEST_LINE: u64 = 256 << 10;
 /// Others hold the lock for one append.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+/// Between two looks whether it is free.
+const LOCK_PAUSE: Duration = Duration::from_millis(2);
 /// What the first line holds instead of a hash.
 pub(super) const NOTHING_BEFORE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
+/// Whose log it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Makes the files.
+    Keeper,
+    /// Writes into those that are there.
+    Guest,
+}
+
 /// The open file and what its lines came to.
-#[derive(Debug)]
 pub(super) struct LogFile {
     path: PathBuf,
     file: File,
     end: End,
     is_dirty: bool,
     largest: u64,
+    role: Role,
+    heed: Option<Heed>,
+}
+
+impl fmt::Debug for LogFile {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.debug_struct("LogFile").field("path", &self.path).field("role", &self.role).finish_non_exhaustive()
+    }
 }
 
 /// What has to be known to write the next line.
@@ -65,25 +86,49 @@ impl End {
 }
 
 impl LogFile {
-    /// Opens or begins the file. Returns how many bytes of a last line that was cut off were taken away.
-    pub fn open(path: &Path) -> Result<(Self, u64)> {
-        let open = || -> io::Result<(Self, u64)> {
-            let file = open(path)?;
-            let end = End::of_nothing();
-            let mut log = Self { path: path.to_owned(), file, end, is_dirty: false, largest: LARGEST_FILE };
-            let cut = log.locked(|log| {
-                log.read_again()?;
-                log.cut_torn_end()
-            })?;
-            Ok((log, cut))
+    /// Opens the file, or as its keeper begins it. Returns how many bytes of a last line that was cut off were taken away.
+    pub fn open(path: &Path, role: Role) -> io::Result<(Self, u64)> {
+        let file = open(path, role)?;
+        let mut log = Self {
+            path: path.to_owned(),
+            file,
+            end: End::of_nothing(),
+            is_dirty: false,
+            largest: if role == Role::Guest { u64::MAX } else { LARGEST_FILE },
+            role,
+            heed: None,
         };
-        open().map_err(|error| Error::io("open the audit log", path, error))
+        let cut = log.locked(|log| {
+            log.read_again()?;
+            log.cut_torn_end()
+        })?;
+        Ok((log, cut))
+    }
+
+    /// From now on `heed` is told of every line, whoever writes it.
+    pub fn set_heed(&mut self, heed: Heed) {
+        self.heed = Some(heed);
+    }
+
+    /// The number and the hash of the last line that is known.
+    pub fn head(&self) -> (u64, &str) {
+        (self.end.seq, &self.end.head)
+    }
+
+    /// Reads what others wrote, if they did.
+    pub fn catch_up(&mut self) -> Result<()> {
+        let path = self.path.clone();
+        self.locked(|log| {
+            log.check_place()?;
+            log.follow_others()
+        })
+        .map_err(|error| Error::io("read the audit log", &path, error))
     }
 
     /// One that can be read only, as on a disk that is full.
     #[cfg(test)]
     pub fn read_only_for_test(path: &Path) -> Self {
-        let (log, _) = Self::open(path).expect("opened before");
+        let (log, _) = Self::open(path, Role::Keeper).expect("opened before");
         Self { file: File::open(path).expect("there"), ..log }
     }
 
@@ -117,18 +162,29 @@ impl LogFile {
             .map_err(|error| Error::io("write to the audit log", &path, error))
     }
 
-    fn append_locked(&mut self, time: &str, event: &Event) -> io::Result<()> {
+    /// Whether the file is still the one at its path: if it was taken away, or followed by the next, the lock that counts is
+    /// that of the file that stands there.
+    fn check_place(&self) -> io::Result<()> {
         let there = std::fs::metadata(&self.path).ok();
         let own = self.file.metadata()?;
-        let is_same = there.is_some_and(|there| (there.dev(), there.ino()) == (own.dev(), own.ino()));
-        if !is_same {
-            // Taken away, or followed by the next: the lock that counts is the one of the file that stands there.
-            return Err(io::Error::new(io::ErrorKind::StaleNetworkFileHandle, "the file was replaced"));
+        match there.is_some_and(|there| (there.dev(), there.ino()) == (own.dev(), own.ino())) {
+            true => Ok(()),
+            false => Err(io::Error::new(io::ErrorKind::StaleNetworkFileHandle, "the file was replaced")),
         }
-        if own.len() != self.end.length {
+    }
+
+    /// Whoever wrote half a line is dead: it held the lock.
+    fn follow_others(&mut self) -> io::Result<()> {
+        if self.file.metadata()?.len() != self.end.length {
             self.read_again()?;
             self.cut_torn_end()?;
         }
+        Ok(())
+    }
+
+    fn append_locked(&mut self, time: &str, event: &Event) -> io::Result<()> {
+        self.check_place()?;
+        self.follow_others()?;
         if self.end.length >= self.largest {
             self.begin_next(time)?;
         }
@@ -153,6 +209,9 @@ impl LogFile {
         fault::point("audit:written");
         self.is_dirty = true;
         self.end.follow(&bytes[..whole], &line);
+        if let Some(heed) = &self.heed {
+            heed(&line.event);
+        }
         Ok(())
     }
 
@@ -160,7 +219,7 @@ impl LogFile {
     fn begin_next(&mut self, time: &str) -> io::Result<()> {
         self.file.sync_data()?;
         std::fs::rename(&self.path, former(&self.path, self.end.seq))?;
-        let next = open(&self.path)?;
+        let next = open(&self.path, self.role)?;
         lock(&next)?;
         self.file = next;
         self.end.length = 0;
@@ -189,7 +248,14 @@ impl LogFile {
                     if error.kind() == io::ErrorKind::StaleNetworkFileHandle
                         && began.elapsed() < LOCK_PATIENCE =>
                 {
-                    self.file = open(&self.path)?;
+                    self.file = match open(&self.path, self.role) {
+                        // The next one is about to be made.
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                            std::thread::sleep(LOCK_PAUSE);
+                            continue;
+                        }
+                        opened => opened?,
+                    };
                     // Its length is not the one that is known, unless both are nothing.
                     self.end.length = u64::MAX;
                 }
@@ -201,12 +267,18 @@ impl LogFile {
     /// Reads the file before, for its references, and this one. What is known already stays known if somebody took files away.
     fn read_again(&mut self) -> io::Result<()> {
         let mut end = End::of_nothing();
+        let (known, heed) = (self.end.seq, self.heed.clone());
+        let news = |line: &Line| {
+            if let Some(heed) = heed.as_ref().filter(|_| line.seq > known) {
+                heed(&line.event);
+            }
+        };
         if let Some(before) = formers(&self.path)?.pop() {
-            read_end(&File::open(before)?, &mut end)?;
+            read_end(&File::open(before)?, &mut end, &news)?;
         }
         end.length = 0;
         self.file.seek(SeekFrom::Start(0))?;
-        read_end(&self.file, &mut end)?;
+        read_end(&self.file, &mut end, &news)?;
         if end.seq < self.end.seq {
             self.end.length = end.length;
         } else {
@@ -228,12 +300,15 @@ impl LogFile {
 }
 
 /// Follows the whole lines of a file. One that is none of ours counts by its bytes and its place.
-fn read_end(file: &File, end: &mut End) -> io::Result<()> {
+fn read_end(file: &File, end: &mut End, news: &dyn Fn(&Line)) -> io::Result<()> {
     let mut reader = BufReader::with_capacity(1 << 16, file);
     let mut bytes = Vec::new();
     while next_line(&mut reader, &mut bytes)? == Some(Ending::Whole) {
         match serde_json::from_slice::<Line>(&bytes) {
-            Ok(line) => end.follow(&bytes, &line),
+            Ok(line) => {
+                end.follow(&bytes, &line);
+                news(&line);
+            }
             Err(_) => {
                 end.length += bytes.len() as u64 + 1;
                 end.seq += 1;
@@ -270,8 +345,8 @@ pub(super) fn next_line(reader: &mut impl BufRead, bytes: &mut Vec<u8>) -> io::R
     })
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)
+fn open(path: &Path, role: Role) -> io::Result<File> {
+    OpenOptions::new().read(true).append(true).create(role == Role::Keeper).mode(0o600).open(path)
 }
 
 /// Waits for the lock, but not for ever: somebody may hold it who was stopped.
@@ -281,7 +356,7 @@ fn lock(file: &File) -> io::Result<()> {
         match flock(file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(()),
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) if Instant::now() < end => {
-                std::thread::sleep(Duration::from_millis(2));
+                std::thread::sleep(LOCK_PAUSE);
             }
             Err(errno) => return Err(errno.into()),
         }

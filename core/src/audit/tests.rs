@@ -141,6 +141,60 @@ fn two_writers_share_one_chain() {
 }
 
 #[test]
+fn a_guest_writes_into_a_log_that_is_there_and_makes_none() {
+    let (_scratch, path) = log();
+    assert!(Audit::join(&path).unwrap().is_none());
+    assert!(Audit::join(&path.join("no/such")).unwrap().is_none());
+    assert!(!path.exists());
+    let keeper = Audit::open(&path).unwrap();
+    let guest = Audit::join(&path).unwrap().unwrap();
+    keeper.0.state().file.set_largest(500);
+    for number in 0..20 {
+        keeper.record(Event::new("commit", "ok").with("n", number));
+        guest.record(Event::new("restore", "ok").with("n", number));
+    }
+    assert_eq!((keeper.trouble(), guest.trouble()), (None, None));
+    let found = verified(&path);
+    assert_eq!(found.problem_count, 0, "{found:?}");
+    assert_eq!(all(&path).iter().filter(|line| line.event.what == "restore").count(), 20);
+    fs::remove_file(&path).unwrap();
+    guest.record(Event::new("restore", "ok"));
+    assert!(guest.trouble().is_some() && !path.exists(), "a log that is gone is the keeper's to begin");
+}
+
+#[test]
+fn lines_of_others_are_heeded_once_and_the_head_is_the_last_of_all() {
+    let (_scratch, path) = log();
+    let keeper = Audit::open(&path).unwrap();
+    keeper.record(Event::new("before", "ok"));
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let ear = heard.clone();
+    keeper.heed(Arc::new(move |event: &Event| ear.lock().unwrap().push(event.what.clone())));
+    let guest = Audit::join(&path).unwrap().unwrap();
+    guest.record(Event::new("theirs", "ok"));
+    let found = verified(&path);
+    let head = keeper.head().unwrap();
+    assert_eq!((head.seq, head.hash), (2, found.head));
+    keeper.record(Event::new("ours", "ok"));
+    guest.record(Event::new("theirs again", "ok"));
+    keeper.record(Event::new("ours again", "ok"));
+    assert_eq!(keeper.head().unwrap().seq, 5);
+    assert_eq!(*heard.lock().unwrap(), ["theirs", "ours", "theirs again", "ours again"]);
+}
+
+#[test]
+fn half_a_line_of_a_guest_that_was_killed_is_taken_away_by_the_keeper() {
+    let (_scratch, path) = log();
+    let keeper = Audit::open(&path).unwrap();
+    keeper.record(moved("aaa"));
+    fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"seq\":2,\"ti").unwrap();
+    assert_eq!(keeper.head().unwrap().seq, 1);
+    keeper.record(moved("bbb"));
+    let found = verified(&path);
+    assert_eq!((found.lines, found.problem_count, found.is_cut_off), (2, 0, false));
+}
+
+#[test]
 fn a_file_that_has_grown_is_followed_by_the_next_and_the_chain_goes_on() {
     let (_scratch, path) = log();
     let audit = Audit::open(&path).unwrap();

@@ -129,7 +129,10 @@ fn of_repository(old: &Repository, new: &Repository) -> RepositoryDiff {
         name: new.name.clone(),
         roots: parts(&old.roots, &new.roots, |root| &root.name),
         remotes: parts(&old.remotes, &new.remotes, |remote| &remote.name),
-        settings: bare(old) != bare(new),
+        // How large a file may be counts for all roots.
+        settings: bare(old) != bare(new)
+            || old.largest_blob() != new.largest_blob()
+            || old.largest_object() != new.largest_object(),
     }
 }
 

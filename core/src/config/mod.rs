@@ -10,6 +10,7 @@ mod decode;
 pub mod diff;
 mod environment;
 mod flags;
+mod hosts;
 mod model;
 pub mod on_disk;
 mod reader;

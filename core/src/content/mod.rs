@@ -2,19 +2,24 @@
 //!
 //! A file is looked at before and after it is read; anything but the same look means that it changed meanwhile,
 //! and nothing of it is kept. Small files are read whole, so that an unchanged or already stored content costs
-//! neither compression nor space; larger ones are streamed with flat memory.
+//! neither compression nor space; larger ones are streamed with flat memory. What the settings call large goes to the
+//! repository's large contents (`large.rs`), and a pointer to it is the object.
+
+mod large;
 
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
 
 use git2::Oid;
+use sha2::{Digest, Sha256};
 
 use crate::beneath::{self, EntryKind, Look, RootDirectory, Unseen};
 use crate::clock::now_ns;
 use crate::error::{Error, Kind, Result};
 use crate::git::pack::object::prepare_hashed;
 use crate::git::pack::{Compressor, ObjectKind, PackSet, PackWriter, Streamed, hash_object};
+use crate::lfs::{Classifier, ObjectId, Objects, Pointer};
 use crate::path::RelPath;
 use crate::progress::Progress;
 use crate::store::changes::{Failure, SkipReason};
@@ -34,6 +39,8 @@ pub struct Cleaned {
     pub recorded_ns: i64,
     /// The object.
     pub stored: Oid,
+    /// Whether the object is a pointer, and the content among the large ones.
+    pub is_pointer: bool,
     /// BLAKE3 of the bytes.
     pub checksum: [u8; 32],
     /// Extended attributes, by name.
@@ -51,19 +58,31 @@ pub enum Capture {
     Failed(Failure),
 }
 
+/// Where contents go, and which.
+#[derive(Clone, Copy)]
+pub struct Destination<'d> {
+    /// The pack of the batch.
+    pub pack: &'d PackWriter,
+    /// Objects that need not be written again.
+    pub present: &'d PackSet,
+    /// The large contents.
+    pub objects: &'d Objects,
+    /// Which contents are large.
+    pub classifier: &'d Classifier,
+}
+
 /// What one thread needs to clean files into a pack.
 pub struct Cleaner<'c> {
     root: &'c RootDirectory,
-    pack: &'c PackWriter,
-    present: &'c PackSet,
+    to: Destination<'c>,
     compressor: Compressor,
     buffer: Vec<u8>,
 }
 
 impl<'c> Cleaner<'c> {
-    /// A cleaner of files beneath `root`; objects that `present` has are not written again.
-    pub fn new(root: &'c RootDirectory, pack: &'c PackWriter, present: &'c PackSet) -> Self {
-        Self { root, pack, present, compressor: Compressor::new(), buffer: Vec::new() }
+    /// A cleaner of files beneath `root`.
+    pub fn new(root: &'c RootDirectory, to: Destination<'c>) -> Self {
+        Self { root, to, compressor: Compressor::new(), buffer: Vec::new() }
     }
 
     /// Captures the file or link at `path`, which was seen as `look`.
@@ -107,17 +126,20 @@ impl<'c> Cleaner<'c> {
             return Ok(Capture::Gone);
         }
         let former = recorded.filter(|record| record.look.kind == EntryKind::File);
+        let is_large = self.to.classifier.is_large(path, before.size);
         let read = if before.size <= WHOLE_BYTES {
             match self.read_whole(&mut file, &before) {
                 // Nothing of a torn read may reach the pack.
-                Ok(()) => self.store_whole(former)?,
+                Ok(()) => self.store_whole(former, is_large)?,
                 Err(capture) => return Ok(capture),
             }
+        } else if is_large {
+            self.store_large(&mut file, &before, former, progress)?
         } else {
             self.store_stream(&mut file, &before, former, progress)?
         };
-        let (stored, checksum) = match read {
-            Reading::Done(stored, checksum) => (stored, checksum),
+        let Stored { stored, checksum, is_pointer } = match read {
+            Reading::Done(stored) => stored,
             Reading::Failed(capture) => return Ok(capture),
         };
         let xattrs = match beneath::xattrs_of(file.as_fd()) {
@@ -126,7 +148,8 @@ impl<'c> Cleaner<'c> {
         };
         match beneath::look_at_open(file.as_fd()) {
             Ok(after) if after == before => {
-                Ok(Capture::Stored(Box::new(Cleaned { look: before, recorded_ns, stored, checksum, xattrs })))
+                let cleaned = Cleaned { look: before, recorded_ns, stored, is_pointer, checksum, xattrs };
+                Ok(Capture::Stored(Box::new(cleaned)))
             }
             Ok(_) => Ok(changing()),
             Err(unseen) => Ok(capture_of(unseen)),
@@ -146,13 +169,20 @@ impl<'c> Cleaner<'c> {
         Ok(())
     }
 
-    fn store_whole(&mut self, former: Option<&FileRecord>) -> Result<Reading> {
+    fn store_whole(&mut self, former: Option<&FileRecord>, is_large: bool) -> Result<Reading> {
         let checksum = *blake3::hash(&self.buffer).as_bytes();
         if let Some(former) = former.filter(|former| former.checksum == checksum) {
-            return Ok(Reading::Done(oid_of(&former.stored)?, checksum));
+            if large::may_be_lost(former) {
+                self.put_large()?;
+            }
+            return Stored::again(former).map(Reading::Done);
+        }
+        let is_pointer = is_large || self.to.classifier.looks_like_a_pointer(&self.buffer);
+        if is_pointer {
+            self.buffer = self.put_large()?.encode().into_bytes();
         }
         Ok(match self.store_blob()? {
-            Some(stored) => Reading::Done(stored, checksum),
+            Some(stored) => Reading::Done(Stored { stored, checksum, is_pointer }),
             None => Reading::Failed(collision()),
         })
     }
@@ -164,9 +194,9 @@ impl<'c> Cleaner<'c> {
             Err(error) if error.kind() == Kind::Git => return Ok(None),
             oid => oid?,
         };
-        if !self.pack.contains(&oid) && !self.present.contains(&oid)? {
+        if !self.to.pack.contains(&oid) && !self.to.present.contains(&oid)? {
             let prepared = prepare_hashed(oid, ObjectKind::Blob, &self.buffer, &mut self.compressor)?;
-            self.pack.add_prepared(&prepared)?;
+            self.to.pack.add_prepared(&prepared)?;
         }
         Ok(Some(oid))
     }
@@ -178,24 +208,11 @@ impl<'c> Cleaner<'c> {
         former: Option<&FileRecord>,
         progress: &Progress,
     ) -> Result<Reading> {
-        // Reading twice is far cheaper than storing gigabytes again because a time stamp moved.
-        if let Some(former) = former.filter(|former| former.look.size == look.size) {
-            let mut hasher = blake3::Hasher::new();
-            match hash_stream(file, &mut hasher, progress) {
-                Ok(()) => {}
-                Err(StreamTrouble::Cancelled(error)) => return Err(error),
-                Err(StreamTrouble::Read(error)) => return Ok(Reading::Failed(unreadable(&error))),
-            }
-            let checksum = *hasher.finalize().as_bytes();
-            if checksum == former.checksum {
-                return Ok(Reading::Done(oid_of(&former.stored)?, checksum));
-            }
-            if let Err(error) = std::io::Seek::rewind(file) {
-                return Ok(Reading::Failed(unreadable(&error)));
-            }
+        if let Some(again) = self.stored_before(file, look, former, progress)? {
+            return Ok(again);
         }
         let mut hasher = blake3::Hasher::new();
-        let streamed = self.pack.add_stream(look.size, file, progress, &mut |piece| {
+        let streamed = self.to.pack.add_stream(look.size, file, progress, &mut |piece| {
             hasher.update(piece);
         });
         let streamed = match streamed {
@@ -203,10 +220,56 @@ impl<'c> Cleaner<'c> {
             streamed => streamed?,
         };
         Ok(match streamed {
-            Streamed::Stored(oid) => Reading::Done(oid, *hasher.finalize().as_bytes()),
+            Streamed::Stored(stored) => {
+                Reading::Done(Stored { stored, checksum: *hasher.finalize().as_bytes(), is_pointer: false })
+            }
             Streamed::SizeChanged => Reading::Failed(changing()),
             Streamed::ReadFailed(error) => Reading::Failed(unreadable(&error)),
         })
+    }
+
+    /// What a content of this size is stored as that turns out to be the former one; `None`, with the file at its
+    /// beginning, if it is another.
+    fn stored_before(
+        &self,
+        file: &mut File,
+        look: &Look,
+        former: Option<&FileRecord>,
+        progress: &Progress,
+    ) -> Result<Option<Reading>> {
+        // Reading twice is far cheaper than storing gigabytes again because a time stamp moved.
+        let Some(former) = former.filter(|former| former.look.size == look.size) else { return Ok(None) };
+        let mut hasher = blake3::Hasher::new();
+        let mut name = large::may_be_lost(former).then(Sha256::new);
+        let read = hash_stream(file, progress, &mut |piece| {
+            hasher.update(piece);
+            if let Some(name) = &mut name {
+                name.update(piece);
+            }
+        });
+        match read {
+            Ok(()) => {}
+            Err(StreamTrouble::Cancelled(error)) => return Err(error),
+            Err(StreamTrouble::Read(error)) => return Ok(Some(Reading::Failed(unreadable(&error)))),
+        }
+        let is_same = *hasher.finalize().as_bytes() == former.checksum;
+        let is_here = match name {
+            Some(name) => {
+                let id = ObjectId(name.finalize().into());
+                self.to.objects.has(&Pointer { id, size: look.size })?
+            }
+            None => true,
+        };
+        if is_same && is_here {
+            return Stored::again(former).map(Reading::Done).map(Some);
+        }
+        if let Err(error) = std::io::Seek::rewind(file) {
+            return Ok(Some(Reading::Failed(unreadable(&error))));
+        }
+        if !is_same {
+            return Ok(None);
+        }
+        self.put_again(file, look, former, progress).map(Some)
     }
 
     fn clean_link(&mut self, path: &RelPath) -> Result<Capture> {
@@ -232,6 +295,7 @@ impl<'c> Cleaner<'c> {
                 look: before,
                 recorded_ns,
                 stored,
+                is_pointer: false,
                 checksum,
                 xattrs: Vec::new(),
             }))),
@@ -242,8 +306,23 @@ impl<'c> Cleaner<'c> {
 }
 
 enum Reading {
-    Done(Oid, [u8; 32]),
+    Done(Stored),
     Failed(Capture),
+}
+
+/// What a content is stored as.
+struct Stored {
+    stored: Oid,
+    checksum: [u8; 32],
+    is_pointer: bool,
+}
+
+impl Stored {
+    /// As it was, whatever the settings say by now: history does not grow because they change.
+    fn again(former: &FileRecord) -> Result<Self> {
+        let stored = oid_of(&former.stored)?;
+        Ok(Self { stored, checksum: former.checksum, is_pointer: former.is_pointer })
+    }
 }
 
 enum StreamTrouble {
@@ -253,8 +332,8 @@ enum StreamTrouble {
 
 fn hash_stream(
     file: &mut File,
-    hasher: &mut blake3::Hasher,
     progress: &Progress,
+    each: &mut dyn FnMut(&[u8]),
 ) -> std::result::Result<(), StreamTrouble> {
     let mut piece = vec![0u8; 256 * 1024];
     loop {
@@ -262,7 +341,7 @@ fn hash_stream(
         match file.read(&mut piece) {
             Ok(0) => return Ok(()),
             Ok(length) => {
-                hasher.update(&piece[..length]);
+                each(&piece[..length]);
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return Err(StreamTrouble::Read(error)),

@@ -5,9 +5,13 @@
 //! loose objects. Deltas, which our own repositories have of trees only, come through libgit2 and are held whole, within
 //! [`MOST_HELD_BYTES`]. Whatever a repository says is taken for hostile: the name decides whether bytes count.
 //!
-//! `checked` hashes and counts, `loose` reads objects that are files of their own.
+//! A pointer of Git LFS is a blob of its own. [`ContentReader::behind`] leads from it to the large content that it stands
+//! for, which is proven by SHA-256 instead.
+//!
+//! `checked` hashes and counts, `loose` reads objects that are files of their own, `large` those outside Git.
 
 mod checked;
+mod large;
 mod loose;
 
 #[cfg(test)]
@@ -22,10 +26,12 @@ use libdeflater::Decompressor;
 
 use self::checked::Checked;
 pub use self::checked::{BEGINNING_BYTES, Proof, Trouble};
+pub use self::large::{LargeContents, may_point};
 use self::loose::Loose;
 use super::pack::{EntryKind, ObjectKind, PackReader, PackSet, RawEntry};
 use super::repository::Repository;
 use crate::error::{Error, Kind, Result};
+use crate::lfs::{Objects, Pointer};
 use crate::progress::Progress;
 
 /// Up to this an object is inflated at once, which is twice as fast.
@@ -39,6 +45,7 @@ const PIECE_BYTES: usize = 256 * 1024;
 pub struct Contents {
     repository: PathBuf,
     packs: PackSet,
+    large: Arc<dyn LargeContents>,
 }
 
 /// Where a blob is, and how large.
@@ -59,6 +66,18 @@ enum Place {
     Loose,
     /// Where libgit2 finds it, if anybody does.
     Elsewhere,
+    /// Outside Git, as this pointer says.
+    Large(Pointer),
+}
+
+impl Found {
+    /// What is to be proven by SHA-256, because it is outside Git.
+    pub fn pointer(&self) -> Option<&Pointer> {
+        match &self.place {
+            Place::Large(pointer) => Some(pointer),
+            _ => None,
+        }
+    }
 }
 
 impl Contents {
@@ -67,8 +86,17 @@ impl Contents {
     /// # Errors
     /// If its packs cannot be listed.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::open_with(path, None)
+    }
+
+    /// As [`Contents::open`], with large contents from elsewhere than the repository's own store.
+    ///
+    /// # Errors
+    /// As [`Contents::open`].
+    pub fn open_with(path: &Path, large: Option<Arc<dyn LargeContents>>) -> Result<Self> {
         let packs = PackSet::open(&path.join("objects/pack"))?;
-        Ok(Self { repository: path.to_path_buf(), packs })
+        let large = large.unwrap_or_else(|| Arc::new(Objects::of(path)));
+        Ok(Self { repository: path.to_path_buf(), packs, large })
     }
 
     /// One thread's way to them.
@@ -146,6 +174,45 @@ impl ContentReader<'_> {
         Ok(self.repository.insert(opened))
     }
 
+    /// The large content that a blob points at; the blob itself if it points at none, or is a user's own file that only
+    /// looks like a pointer: then its BLAKE3 is the recorded one.
+    ///
+    /// # Errors
+    /// What is wrong with the blob.
+    pub fn behind(&mut self, found: Found, recorded: Option<[u8; 32]>, progress: &Progress) -> Result<Found> {
+        if !may_point(found.size) || matches!(found.place, Place::Large(_)) {
+            return Ok(found);
+        }
+        let blob = self.beginning(&found, progress)?;
+        let Some(pointer) = Pointer::parse(&blob) else { return Ok(found) };
+        if recorded.is_some_and(|recorded| recorded == *blake3::hash(&blob).as_bytes()) {
+            return Ok(found);
+        }
+        Ok(Found { id: found.id, size: pointer.size, place: Place::Large(pointer) })
+    }
+
+    /// Whether the bytes are here, or can at least be asked for.
+    ///
+    /// # Errors
+    /// When that cannot be seen.
+    pub fn can_be_had(&self, found: &Found) -> Result<bool> {
+        match &found.place {
+            Place::Large(pointer) => self.contents.large.can_be_had(pointer),
+            _ => Ok(true),
+        }
+    }
+
+    /// Whether it was taken away from here on purpose ([`LargeContents::is_elsewhere`]).
+    ///
+    /// # Errors
+    /// When that cannot be seen.
+    pub fn is_elsewhere(&self, found: &Found) -> Result<bool> {
+        match &found.place {
+            Place::Large(pointer) => self.contents.large.is_elsewhere(pointer),
+            _ => Ok(false),
+        }
+    }
+
     /// Gives the blob's bytes to `sink` in pieces. They count only if this returns without an error.
     ///
     /// # Errors
@@ -156,7 +223,10 @@ impl ContentReader<'_> {
         progress: &Progress,
         sink: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> std::result::Result<Proof, Trouble> {
-        self.pass(found, progress, Checked::new(found, sink))
+        match &found.place {
+            Place::Large(pointer) => large::stream(self.contents.large.as_ref(), pointer, progress, sink),
+            _ => self.pass(found, progress, Checked::new(found, sink)),
+        }
     }
 
     /// As [`ContentReader::stream`] where the bytes should have a BLAKE3. Only if they have another, or none is known, is the
@@ -171,7 +241,9 @@ impl ContentReader<'_> {
         progress: &Progress,
         sink: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> std::result::Result<Proof, Trouble> {
-        let Some(expected) = expected else { return self.stream(found, progress, sink) };
+        let Some(expected) = expected.filter(|_| found.pointer().is_none()) else {
+            return self.stream(found, progress, sink);
+        };
         let proof = self.pass(found, progress, Checked::by_plain_name(found, sink))?;
         if proof.blake3 != expected {
             self.stream(found, progress, &mut |_| Ok(()))?;
@@ -200,7 +272,7 @@ impl ContentReader<'_> {
                     None => self.at_once(found, progress, &mut checked)?,
                 }
             }
-            Place::Elsewhere => self.at_once(found, progress, &mut checked)?,
+            Place::Elsewhere | Place::Large(_) => self.at_once(found, progress, &mut checked)?,
         }
         checked.finish()
     }

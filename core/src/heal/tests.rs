@@ -73,6 +73,25 @@ impl World {
 }
 
 #[test]
+fn large_contents_come_along_whether_the_repository_is_damaged_or_was_set_aside() {
+    let world = World::new(2, 0);
+    let put = || {
+        let mut draft = Objects::of(&world.path()).begin().unwrap();
+        draft.write(b"large").unwrap();
+        draft.finish().unwrap()
+    };
+    let pointer = put();
+    fs::write(world.path().join("HEAD"), "").unwrap();
+    world.heal();
+    let is_sound = || Objects::of(&world.path()).is_sound(&pointer, &Progress::new()).unwrap();
+    assert_eq!(is_sound(), Some(true));
+    // Killed between the two renames.
+    quarantine::set_aside(&world.path(), KEPT).unwrap();
+    world.heal();
+    assert_eq!(is_sound(), Some(true));
+}
+
+#[test]
 fn damage_outside_of_the_objects_costs_no_commit() {
     let damages: [fn(&Path); 4] = [
         |path| fs::write(path.join("HEAD"), "").unwrap(),

@@ -114,7 +114,7 @@ fn rehearse(
     let (selection, looked) = selection(request, far, snapshot, progress)?;
     let destination = Destination::Directory(target.to_path_buf());
     // Whoever restores in earnest may give set-id bits; nobody runs what a drill restores.
-    let policies = Policies { set_id: false, ..Policies::default() };
+    let policies = Policies { set_id: false, large: Some(far.large.clone()), ..Policies::default() };
     let restoring = restore::Request {
         repository: &far.repository,
         snapshot,
@@ -173,7 +173,7 @@ fn selection(
         return Ok((Selection::Everything, Vec::new()));
     }
     let (sample, seed) = (request.sample, request.seed);
-    let drawing = verify::Request { repository: &far.repository, snapshot, sample, seed };
+    let drawing = verify::Request { repository: &far.repository, snapshot, sample, seed, large: None };
     let (names, looked) = verify::drawn(&drawing, MOST_DRAWN, progress)?;
     let wishes = names.into_iter().map(|(root, path)| Wish { root, what: What::Path(path) });
     Ok((Selection::Some(wishes.collect()), looked.problems))

@@ -6,8 +6,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::notes;
+use crate::audit::Event;
 use crate::clock::Moment;
 use crate::error::Result;
+use crate::small_state::Aside;
 use crate::verify::Sample;
 
 /// Drills of one remote that are remembered.
@@ -65,6 +67,20 @@ struct Document {
 }
 
 impl Drilled {
+    /// What the audit log says of it: something was fetched, and restored into a scratch directory.
+    pub fn deed(&self) -> Event {
+        let way = match self.way {
+            Way::InPlace => "read in place",
+            Way::Parts => "parts",
+            Way::Whole => "the whole snapshot",
+        };
+        let event = Event::new("drill", if self.problems == 0 { "ok" } else { "wrong" });
+        let event = event.in_repository(&self.repository).at_remote(&self.remote);
+        let event = event.with("snapshot", &self.commit).with("sample", &self.sample).with("fetched", way);
+        let event = event.with("files", self.files).with("bytes", self.bytes);
+        if self.problems == 0 { event } else { event.with("problems", self.problems) }
+    }
+
     /// Whether this proves that what `bad` found wrong is well again. Another lot that was lucky proves nothing.
     pub fn makes_up_for(&self, bad: &Self) -> bool {
         let is_whole = self.sample == Sample::Whole.to_string();
@@ -97,6 +113,15 @@ pub fn standing<'d>(all: &'d [Drilled], repository: &str, remote: &str) -> Stand
         standing.bad = standing.bad.filter(|bad| !drilled.makes_up_for(bad));
     }
     standing
+}
+
+/// Sets the file aside if it is damaged.
+pub(super) fn mend(state_dir: &Path) -> Result<Option<Aside>> {
+    notes::mend::<Document>(
+        state_dir,
+        FILE,
+        "what was restored on trial is not known any more, nor what was found wrong: run `backupbot drill`",
+    )
 }
 
 /// Remembers one.

@@ -5,6 +5,7 @@
 //! ever smaller lots, so that what it cannot give has a name.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bytesize::ByteSize;
 use jiff::tz::TimeZone;
@@ -14,8 +15,11 @@ use crate::clock;
 use crate::config::{Remote, RemoteUrl};
 use crate::disk::{RESERVE_BYTES, Room};
 use crate::error::{Error, Kind, Result};
+use crate::git::contents::LargeContents;
 use crate::git::repository::Repository;
 use crate::history::{Oid, Snapshot, moment};
+use crate::lfs::Objects;
+use crate::lfs::fetched::Fetched;
 use crate::progress::Progress;
 use crate::retrieve::{self, Retrieval, Tip};
 use crate::verify::{self, Sample};
@@ -48,8 +52,9 @@ pub struct Wanted<'w> {
 }
 
 impl<'w> Wanted<'w> {
+    /// Names and records are all that is asked for by it.
     fn request<'r>(&self, repository: &'r Repository, snapshot: &'r Snapshot) -> verify::Request<'r> {
-        verify::Request { repository, snapshot, sample: self.sample, seed: self.seed }
+        verify::Request { repository, snapshot, sample: self.sample, seed: self.seed, large: None }
     }
 }
 
@@ -61,6 +66,8 @@ pub struct Far {
     pub commit: Oid,
     /// The snapshot, or why the remote could not give it, where what it cannot give has no name.
     pub snapshot: std::result::Result<Snapshot, String>,
+    /// Who has its large contents.
+    pub large: Arc<dyn LargeContents>,
     /// How it came.
     pub way: Way,
 }
@@ -90,7 +97,9 @@ pub fn open(wanted: &Wanted<'_>, place: &Path, say: Say<'_>, progress: &Progress
         Some(why) => Err(why),
         None => Ok(Snapshot::read(&repository, commit)?),
     };
-    Ok(Far { repository, commit, snapshot, way })
+    let stands_for = wanted.state_dir.join("repos").join("restored.git");
+    let large = Arc::new(Fetched::new(place, place, vec![wanted.remote.clone()], &stands_for));
+    Ok(Far { repository, commit, snapshot, large, way })
 }
 
 /// Whether anything is fetched from it at all.
@@ -107,7 +116,12 @@ fn in_place(wanted: &Wanted<'_>, path: &Path) -> Result<Far> {
             (snapshot.id, Ok(snapshot))
         }
     };
-    Ok(Far { repository, commit, snapshot, way: Way::InPlace })
+    let stands_for = wanted.state_dir.join("repos").join("restored.git");
+    let large: Arc<dyn LargeContents> = match wanted.remote.lfs_url {
+        Some(_) => Arc::new(Fetched::new(path, wanted.state_dir, vec![wanted.remote.clone()], &stands_for)),
+        None => Arc::new(Objects::of(path)),
+    };
+    Ok(Far { repository, commit, snapshot, large, way: Way::InPlace })
 }
 
 fn snapshot(repository: &Repository, tip: Oid, at: Option<&str>) -> Result<Snapshot> {

@@ -10,8 +10,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::notes;
+use crate::audit::Event;
 use crate::clock::Moment;
 use crate::error::Result;
+use crate::small_state::Aside;
 use crate::verify::{Report, Sample};
 
 const FILE: &str = "verified";
@@ -58,6 +60,16 @@ impl Verified {
         }
     }
 
+    /// What the audit log says of it.
+    pub fn deed(&self) -> Event {
+        let event = Event::new("verify", if self.problems == 0 { "ok" } else { "wrong" });
+        let event = event.in_repository(&self.repository);
+        let event = self.remote.iter().fold(event, |event, remote| event.at_remote(remote));
+        let event = event.with("snapshot", &self.commit).with("sample", &self.sample);
+        let event = event.with("files", self.files).with("bytes", self.bytes);
+        if self.problems == 0 { event } else { event.with("problems", self.problems) }
+    }
+
     /// Whether everything was read.
     pub fn is_whole(&self) -> bool {
         self.sample == Sample::Whole.to_string()
@@ -76,6 +88,15 @@ impl Verified {
             (true, false) => false,
         }
     }
+}
+
+/// Sets the file aside if it is damaged.
+pub(super) fn mend(state_dir: &Path) -> Result<Option<Aside>> {
+    notes::mend::<Document>(
+        state_dir,
+        FILE,
+        "what was verified is not known any more, nor what was found wrong: run `backupbot verify`",
+    )
 }
 
 /// Remembers one.

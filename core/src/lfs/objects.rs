@@ -9,6 +9,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use super::pointer::{ObjectId, Pointer};
@@ -31,6 +33,16 @@ impl Objects {
     /// Those of the bare repository at `repository`. Nothing is made before something is stored.
     pub fn of(repository: &Path) -> Self {
         Self { directory: repository.join("lfs") }
+    }
+
+    /// The repository that they belong to.
+    pub(super) fn repository(&self) -> &Path {
+        self.directory.parent().unwrap_or(&self.directory)
+    }
+
+    /// Whether anything was ever stored.
+    pub fn is_in_use(&self) -> bool {
+        self.directory.join("objects").is_dir()
     }
 
     /// Where a content stands, or would.
@@ -83,6 +95,8 @@ impl Objects {
             .mode(0o444)
             .open(&path)
             .map_err(|error| Error::io("create", &path, error))?;
+        // Where the file system knows no locks, a sweep takes every draft for left over.
+        let _ = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
         fault::point("lfs:object-begun");
         Ok(Draft { objects: self.clone(), file, path, hasher: Sha256::new(), size: 0 })
     }
@@ -130,10 +144,19 @@ impl Objects {
     /// # Errors
     /// When a directory of the store cannot be listed.
     pub fn list(&self) -> Result<Vec<Pointer>> {
+        self.listed(&|problem| Err(problem))
+    }
+
+    /// As [`Objects::list`]; `passing` says what becomes of a problem with a single place.
+    fn listed(&self, passing: &dyn Fn(Error) -> Result<()>) -> Result<Vec<Pointer>> {
+        let within = |directory: &Path| match entries(directory) {
+            Ok(entries) => Ok(entries),
+            Err(problem) => passing(problem).map(|()| Vec::new()),
+        };
         let mut found = Vec::new();
-        for first in entries(&self.directory.join("objects"))? {
-            for second in entries(&first.path())? {
-                for entry in entries(&second.path())? {
+        for first in within(&self.directory.join("objects"))? {
+            for second in within(&first.path())? {
+                for entry in within(&second.path())? {
                     let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
                         continue;
                     };
@@ -142,7 +165,7 @@ impl Objects {
                             found.push(Pointer { id, size: metadata.len() });
                         }
                         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                            return Err(Error::io("look at", &entry.path(), error));
+                            passing(Error::io("look at", &entry.path(), error))?;
                         }
                         _ => {}
                     }
@@ -152,12 +175,54 @@ impl Objects {
         Ok(found)
     }
 
-    /// Removes what was begun and never finished. Only for who holds the repository.
+    /// Has what `other` has, where it can be read, by one more name each, so that it takes no room; how many contents that
+    /// are. Nothing is looked into: what rotted is told by whoever reads it. Not synced.
+    ///
+    /// # Errors
+    /// For what is written here, and cancellation.
+    pub fn adopt(&self, other: &Self, progress: &Progress) -> Result<usize> {
+        let mut adopted = 0;
+        for pointer in other.listed(&|_| Ok(()))? {
+            progress.check()?;
+            progress.tick();
+            let (from, to) = (other.path_of(&pointer.id), self.path_of(&pointer.id));
+            if let Some(parent) = to.parent() {
+                DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(parent)
+                    .map_err(|error| Error::io("create", parent, error))?;
+            }
+            let linked = match fs::hard_link(&from, &to) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                linked => linked,
+            };
+            // A file system without hard links.
+            let taken = linked.or_else(|_| fs::copy(&from, &to).map(|_| ()));
+            match taken.map_err(|error| Error::io("copy a large content to", &to, error)) {
+                Ok(()) => adopted += 1,
+                Err(error) if matches!(error.kind(), Kind::DiskFull | Kind::Limit) => return Err(error),
+                Err(_) => {
+                    let _ = fs::remove_file(&to);
+                }
+            }
+        }
+        Ok(adopted)
+    }
+
+    /// Removes what was begun and never finished. A draft that somebody still writes to stays: he holds a lock on it, which
+    /// ends with him.
     ///
     /// # Errors
     /// When it cannot be removed.
     pub fn sweep(&self) -> Result<()> {
         for entry in entries(&self.directory.join("tmp"))? {
+            let opened =
+                OpenOptions::new().read(true).custom_flags(no_follow() | no_wait()).open(entry.path());
+            let lock = FlockOperation::NonBlockingLockExclusive;
+            if opened.is_ok_and(|file| rustix::fs::flock(&file, lock) == Err(Errno::WOULDBLOCK)) {
+                continue;
+            }
             match fs::remove_file(entry.path()) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(Error::io("remove", &entry.path(), error));
@@ -191,6 +256,43 @@ impl Draft {
         Ok(())
     }
 
+    /// Has the content be that of `source` without copying it, where the file system can: both share the blocks until one
+    /// of them is written to. Whether it could; the bytes are not hashed yet then ([`Draft::hash_shared`]). Only for a
+    /// draft that nothing was written to.
+    pub fn share(&mut self, source: &File) -> bool {
+        debug_assert_eq!(self.size, 0);
+        #[cfg(target_os = "linux")]
+        let shared = rustix::fs::ioctl_ficlone(&self.file, source).is_ok();
+        #[cfg(not(target_os = "linux"))]
+        let shared = {
+            let _ = source;
+            false
+        };
+        shared
+    }
+
+    /// Reads and hashes what [`Draft::share`] took over; `each` sees every piece.
+    ///
+    /// # Errors
+    /// When it cannot be read, and cancellation.
+    pub fn hash_shared(&mut self, progress: &Progress, each: &mut dyn FnMut(&[u8])) -> Result<()> {
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            progress.check()?;
+            match self.file.read(&mut piece) {
+                Ok(0) => return Ok(()),
+                Ok(length) => {
+                    self.hasher.update(&piece[..length]);
+                    self.size += length as u64;
+                    each(&piece[..length]);
+                    progress.tick();
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io("read", &self.path, error)),
+            }
+        }
+    }
+
     /// Bytes so far.
     pub fn size(&self) -> u64 {
         self.size
@@ -203,16 +305,22 @@ impl Draft {
     pub fn finish(mut self) -> Result<Pointer> {
         let id = ObjectId(std::mem::take(&mut self.hasher).finalize().into());
         let pointer = Pointer { id, size: self.size };
+        let to = self.objects.path_of(&id);
+        let parent = to.parent().unwrap_or(&self.objects.directory);
         if self.objects.has(&pointer)? {
+            // Put there by a run that was killed before it could make the name durable, for all we know.
+            sync_directory(parent)?;
             return Ok(pointer);
         }
         self.file.sync_all().map_err(|error| Error::io("sync", &self.path, error))?;
         fault::point("lfs:object-synced");
-        let to = self.objects.path_of(&id);
-        let parent = to.parent().unwrap_or(&self.objects.directory);
         make(parent)?;
         fs::rename(&self.path, &to).map_err(|error| Error::io("rename to", &to, error))?;
-        sync_directory(parent)?;
+        if let Err(error) = sync_directory(parent) {
+            // Found there next time, it would be taken for durable: it is written anew instead.
+            let _ = fs::remove_file(&to);
+            return Err(error);
+        }
         fault::point("lfs:object-stored");
         Ok(pointer)
     }
@@ -245,6 +353,10 @@ fn no_follow() -> i32 {
     rustix::fs::OFlags::NOFOLLOW.bits() as i32
 }
 
+fn no_wait() -> i32 {
+    rustix::fs::OFlags::NONBLOCK.bits() as i32
+}
+
 /// Makes a directory with those above it, each durable in the one that holds it.
 fn make(directory: &Path) -> Result<()> {
     if directory.is_dir() {
@@ -256,10 +368,14 @@ fn make(directory: &Path) -> Result<()> {
     }
     match DirBuilder::new().mode(0o700).create(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(Error::io("create", directory, error))
+            return Err(Error::io("create", directory, error));
         }
-        _ => sync_directory(parent),
+        _ => {}
     }
+    sync_directory(parent).inspect_err(|_| {
+        // As above; while it is empty.
+        let _ = fs::remove_dir(directory);
+    })
 }
 
 /// The entries of a directory; none if it is not there.
@@ -321,8 +437,12 @@ mod tests {
         draft.write(b"hel").unwrap();
         drop(draft);
         assert!(objects.list().unwrap().is_empty());
+        // Of a process that was killed.
         fs::write(scratch.path().join("lfs/tmp/bb_left"), "half").unwrap();
+        let mut written = objects.begin().unwrap();
         objects.sweep().unwrap();
+        written.write(b"hello").unwrap();
+        written.finish_as(&expected).unwrap();
         assert_eq!(fs::read_dir(scratch.path().join("lfs/tmp")).unwrap().count(), 0);
     }
 
@@ -338,6 +458,21 @@ mod tests {
         assert_eq!(objects.is_sound(&pointer, &progress).unwrap(), Some(false));
         objects.remove(&pointer.id).unwrap();
         assert_eq!(objects.is_sound(&pointer, &progress).unwrap(), None);
+    }
+
+    #[test]
+    fn what_another_store_has_is_taken_over_and_a_place_that_cannot_be_read_is_passed_over() {
+        let ((_old, old), (_new, new)) = (store(), store());
+        let pointers = [b"one", b"two"].map(|bytes| put(&old, bytes));
+        fs::write(old.directory.join("objects/zz"), "no directory").unwrap();
+        fs::create_dir_all(old.directory.join("objects/ab/cd/notes")).unwrap();
+        let progress = Progress::new();
+        assert_eq!(new.adopt(&old, &progress).unwrap(), 2);
+        assert_eq!(new.adopt(&old, &progress).unwrap(), 2, "again is harmless");
+        for pointer in &pointers {
+            old.remove(&pointer.id).unwrap();
+            assert_eq!(new.is_sound(pointer, &progress).unwrap(), Some(true));
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use git2::{Oid, Sort};
 
+use super::large::{LargeDelivery, Withheld};
 use super::tally::Tally;
 use super::{HaltReason, Outcome, Request, push};
 use crate::clock;
@@ -88,6 +89,7 @@ pub struct Delivery {
 pub fn deliver(
     wanted: &Wanted<'_>,
     store: &RemoteStore,
+    large: Option<&mut dyn LargeDelivery>,
     on_push: &mut dyn FnMut(),
     progress: &Progress,
 ) -> Result<Delivery> {
@@ -121,14 +123,16 @@ pub fn deliver(
         && record.confirmed == Some(raw(tip))
         && was_read_since;
     let left = clock::left_until(record.retry_at_ms, wanted.now_ms, longest_pause(wanted.retry));
-    let is_time = wanted.eager || wanted.resume || left.is_zero();
+    // Large contents that are refused there hold up nothing that comes after them.
+    let is_new = arrived_without_all(&record).is_some_and(|commit| commit != raw(tip));
+    let is_time = wanted.eager || wanted.resume || is_new || left.is_zero();
     if !is_time || (is_up_to_date && !wanted.eager) {
         return stand(&repository, record, Some(tip), Attempt::None);
     }
     on_push();
     let began = Instant::now();
     let mut notes = Notes::default();
-    let outcome = attempt(wanted, &repository, &record, tip, &mut notes, progress);
+    let outcome = attempt(wanted, &repository, &record, tip, large, &mut notes, progress);
     fault::point("push:before-record");
     if let Err(error) = &outcome
         && error.kind() == Kind::Cancelled
@@ -137,6 +141,7 @@ pub fn deliver(
     }
     let trouble = match &outcome {
         Err(error) | Ok(Outcome::Halted { rescued: Err(error), .. }) => Some(error.kind()),
+        Ok(Outcome::Incomplete(_, withheld)) => Some(Withheld::class(withheld)),
         Ok(_) => None,
     };
     let mut tally = Tally::of(&outcome, record.failures > 0);
@@ -152,7 +157,10 @@ pub fn deliver(
         bytes: 0,
         error: None,
     };
-    let sent = learn(&mut record, outcome, wanted, tip, ended_ms);
+    if let Ok(Outcome::Incomplete(sent, _)) = &outcome {
+        (attempt.objects, attempt.bytes) = (sent.objects, sent.bytes);
+    }
+    let sent = learn(&mut record, outcome, &repository, wanted, tip, ended_ms);
     if let Some(sent) = sent {
         (attempt.objects, attempt.bytes) = (sent.objects, sent.bytes);
     }
@@ -175,6 +183,7 @@ fn known_of(wanted: &Wanted<'_>, store: &RemoteStore) -> Result<RemoteRecord> {
         return Ok(record);
     }
     let fresh = RemoteRecord { place, ..RemoteRecord::default() };
+    store.large().forget_all()?;
     store.record(&fresh, None)?;
     Ok(fresh)
 }
@@ -184,6 +193,7 @@ fn attempt(
     repository: &Repository,
     record: &RemoteRecord,
     tip: Oid,
+    mut large: Option<&mut dyn LargeDelivery>,
     notes: &mut Notes,
     progress: &Progress,
 ) -> Result<Outcome> {
@@ -219,18 +229,25 @@ fn attempt(
         rescue_branch: rescue_branch.filter(|name| !name.is_empty()),
         new_rescue_branch: &new_rescue_branch,
     };
-    let mut outcome = push(repository, transport.as_mut(), &request, progress);
+    let mut outcome = push(repository, transport.as_mut(), reborrowed(&mut large), &request, progress);
     if transport.went_by_memory() && is_to_be_looked_into(&outcome) {
-        outcome = push(repository, transport.as_mut(), &request, progress);
+        outcome = push(repository, transport.as_mut(), large, &request, progress);
     }
     *notes = transport.notes();
     outcome
 }
 
+fn reborrowed<'a>(large: &'a mut Option<&mut dyn LargeDelivery>) -> Option<&'a mut dyn LargeDelivery> {
+    match large {
+        Some(large) => Some(&mut **large),
+        None => None,
+    }
+}
+
 /// Whether it may have another cause than the remote as it is now.
 fn is_to_be_looked_into(outcome: &Result<Outcome>) -> bool {
     match outcome {
-        Ok(Outcome::Confirmed(_)) => false,
+        Ok(Outcome::Confirmed(_) | Outcome::Incomplete(..)) => false,
         Ok(Outcome::Halted { .. }) => true,
         Err(error) => matches!(error.kind(), Kind::RefMoved | Kind::RemoteRefused | Kind::Redirected),
     }
@@ -240,6 +257,7 @@ fn is_to_be_looked_into(outcome: &Result<Outcome>) -> bool {
 fn learn(
     record: &mut RemoteRecord,
     outcome: Result<Outcome>,
+    repository: &Repository,
     wanted: &Wanted<'_>,
     tip: Oid,
     ended_ms: i64,
@@ -277,19 +295,23 @@ fn learn(
             record.halted = Some(halt);
             None
         }
+        // The branch moved, but what was confirmed is the last commit of which everything is there.
+        Ok(Outcome::Incomplete(_, withheld)) => {
+            let text = Withheld::explain(&withheld, repository, tip);
+            let error = Error::new(Withheld::class(&withheld), text);
+            if error.fate() == Fate::Retry {
+                record.halted = record.halted.take().filter(|halt| !halt.rescue_branch.is_empty());
+                fail(record, &error, wanted, ended_ms);
+                return None;
+            }
+            halt(record, &error, wanted, ended_ms);
+            if let Some(halt) = record.halted.as_mut().filter(|halt| halt.rescue_branch.is_empty()) {
+                halt.rescue_commit = Some(raw(tip));
+            }
+            None
+        }
         Err(error) if error.fate() == Fate::Halt => {
-            fail(record, &error, wanted, ended_ms);
-            record.retry_at_ms =
-                ended_ms.saturating_add(milliseconds(refusal_pause(wanted.retry, record.failures)));
-            // A rescue branch that is in use there stays the one: a second would tell of a second halt.
-            let former = record.halted.take();
-            record.halted = Some(Halt {
-                reason: reason_of(error.kind()).to_owned(),
-                message: error.to_string(),
-                since_ms: former.as_ref().map_or(wanted.now_ms, |halt| halt.since_ms),
-                rescue_commit: former.as_ref().and_then(|halt| halt.rescue_commit),
-                rescue_branch: former.map_or_else(String::new, |halt| halt.rescue_branch),
-            });
+            halt(record, &error, wanted, ended_ms);
             None
         }
         Err(error) => {
@@ -300,6 +322,26 @@ fn learn(
             None
         }
     }
+}
+
+/// The commit that the remote's branch was read back at although large contents of it are not there.
+fn arrived_without_all(record: &RemoteRecord) -> Option<[u8; 20]> {
+    record.halted.as_ref().filter(|halt| halt.rescue_branch.is_empty())?.rescue_commit
+}
+
+/// Waits for somebody, or for an hour.
+fn halt(record: &mut RemoteRecord, error: &Error, wanted: &Wanted<'_>, ended_ms: i64) {
+    fail(record, error, wanted, ended_ms);
+    record.retry_at_ms = ended_ms.saturating_add(milliseconds(refusal_pause(wanted.retry, record.failures)));
+    // A rescue branch that is in use there stays the one: a second would tell of a second halt.
+    let former = record.halted.take();
+    record.halted = Some(Halt {
+        reason: reason_of(error.kind()).to_owned(),
+        message: error.to_string(),
+        since_ms: former.as_ref().map_or(wanted.now_ms, |halt| halt.since_ms),
+        rescue_commit: former.as_ref().and_then(|halt| halt.rescue_commit),
+        rescue_branch: former.map_or_else(String::new, |halt| halt.rescue_branch),
+    });
 }
 
 fn fail(record: &mut RemoteRecord, error: &Error, wanted: &Wanted<'_>, ended_ms: i64) {

@@ -5,10 +5,14 @@
 //! else wrote there or took something away: nothing on that branch is touched, the work goes to a rescue
 //! branch of its own, and the outcome says so.
 //!
+//! Large contents ([`large`]) are at the remote, and confirmed there, before the branch moves to a commit that needs them.
+//!
 //! The push set is what is reachable from our commit and not from the advertised tips that we hold
 //! ([`crate::git::reachable`]), and what the remote should have of these and has lost.
 
+pub mod courier;
 pub mod delivery;
+pub mod large;
 pub mod probe;
 mod slices;
 pub mod tally;
@@ -19,9 +23,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use git2::Oid;
 
+use self::large::{Brought, LargeDelivery, Withheld};
 use crate::error::{Error, Kind, Result};
 use crate::git::repository::Repository;
 use crate::guard;
+use crate::lfs::Pointer;
 use crate::progress::Progress;
 use crate::transport::{ReferenceUpdate, Sent, Transport};
 
@@ -67,6 +73,8 @@ impl HaltReason {
 pub enum Outcome {
     /// The branch was read back and is our commit.
     Confirmed(Sent),
+    /// The same, but the remote does not have these large contents, which the commit needs.
+    Incomplete(Sent, Vec<Withheld>),
     /// The branch must not be written; the work went to the rescue branch, or could not.
     Halted {
         /// Why.
@@ -88,6 +96,7 @@ pub enum Outcome {
 pub fn push(
     source: &Repository,
     transport: &mut dyn Transport,
+    large: Option<&mut dyn LargeDelivery>,
     request: &Request<'_>,
     progress: &Progress,
 ) -> Result<Outcome> {
@@ -126,7 +135,11 @@ pub fn push(
     let tips: BTreeSet<Oid> = there.filter(|tip| source.has_commit(*tip)).collect();
     let tips: Vec<Oid> = tips.into_iter().collect();
     let lost = transport.lost(source, &tips, progress)?;
-    let sending = Sending { source, commit: request.commit, tips: &tips, lost: &lost };
+    let mut luggage =
+        Luggage { large: large.filter(|_| large::has_any(source)), brought: Brought::default() };
+    let mut sending =
+        Sending { source, commit: request.commit, tips: &tips, lost: &lost, luggage: &mut luggage };
+    sending.bring_what_was_left(&tips, request.confirmed, progress)?;
     if let Some((reason, branch, remote_tip)) = halt {
         let name = request.rescue_branch.unwrap_or(request.new_rescue_branch);
         let expected = advertised.references.get(name).copied();
@@ -139,7 +152,19 @@ pub fn push(
     // counts as pushed only after it was written durably.
     let is_durable = remote_tip == Some(request.commit) && request.confirmed == Some(request.commit);
     let update = (!is_durable).then_some(remote_tip);
-    sending.to(transport, request.branch, update, beside, progress).map(Outcome::Confirmed)
+    let sent = sending.to(transport, request.branch, update, beside, progress)?;
+    let brought = luggage.brought;
+    let sent = Sent { large: brought.sent, bytes: sent.bytes.saturating_add(brought.bytes), ..sent };
+    Ok(match brought.withheld.is_empty() {
+        true => Outcome::Confirmed(sent),
+        false => Outcome::Incomplete(sent, brought.withheld),
+    })
+}
+
+/// Who brings large contents, and what came of it so far.
+struct Luggage<'l> {
+    large: Option<&'l mut dyn LargeDelivery>,
+    brought: Brought,
 }
 
 /// Whether `tip` lies strictly behind what we once read back there.
@@ -170,19 +195,59 @@ fn stands_on_another(
 }
 
 /// What a push takes to the remote, whatever it is called there.
-struct Sending<'s> {
+struct Sending<'s, 'l> {
     source: &'s Repository,
     commit: Oid,
     /// Advertised there and held here.
     tips: &'s [Oid],
     /// What the remote should have and cannot read.
     lost: &'s [Oid],
+    luggage: &'s mut Luggage<'l>,
 }
 
-impl Sending<'_> {
+impl Sending<'_, '_> {
+    /// Brings the large contents that commits need which the remote has already: the last push may have died behind
+    /// moving the branch, or some were refused then, or nothing is known of the remote.
+    fn bring_what_was_left(
+        &mut self,
+        tips: &[Oid],
+        confirmed: Option<Oid>,
+        progress: &Progress,
+    ) -> Result<()> {
+        if self.luggage.large.is_none() {
+            return Ok(());
+        }
+        let mut left = BTreeSet::new();
+        for tip in tips {
+            if Some(*tip) != confirmed && self.source.is_ancestor(*tip, self.commit)? {
+                let have = confirmed.as_slice();
+                left.extend(large::pointers_between(self.source, *tip, have, progress)?);
+            }
+        }
+        self.bring(left.into_iter().collect(), progress)
+    }
+
+    /// Brings what these objects point at.
+    fn bring_for(&mut self, objects: &[Oid], progress: &Progress) -> Result<()> {
+        if self.luggage.large.is_none() {
+            return Ok(());
+        }
+        self.bring(large::pointers_in(self.source, objects, progress)?, progress)
+    }
+
+    fn bring(&mut self, wanted: Vec<Pointer>, progress: &Progress) -> Result<()> {
+        if let Some(large) = &mut self.luggage.large
+            && !wanted.is_empty()
+        {
+            let brought = large.bring(&wanted, progress)?;
+            self.luggage.brought.add(brought);
+        }
+        Ok(())
+    }
+
     /// Sends what is missing, moves `name` from where it was seen (`update`; absent: it stays) and reads it back.
     fn to(
-        &self,
+        &mut self,
         transport: &mut dyn Transport,
         name: &str,
         update: Option<Option<Oid>>,

@@ -25,7 +25,7 @@ struct Slice {
 
 /// Sends what is missing. `branch` is moved with each slice, if it is to be moved; the other references with the last.
 pub(super) fn send(
-    sending: &Sending<'_>,
+    sending: &mut Sending<'_, '_>,
     transport: &mut dyn Transport,
     branch: Option<&str>,
     updates: Vec<ReferenceUpdate>,
@@ -51,6 +51,7 @@ pub(super) fn send(
             if place + 1 == number {
                 updates.extend(others.iter().cloned());
             }
+            sending.bring_for(&slice.set.objects, progress)?;
             match transport.push(sending.source, &slice.set, &updates, progress) {
                 Ok(part) => {
                     sent.objects += part.objects;

@@ -4,6 +4,7 @@
 //! let grow would be a way to fill somebody's disk.
 
 use super::delivery::reason_of;
+use super::large::Withheld;
 use super::{HaltReason, Outcome};
 use crate::error::{Kind, Result};
 
@@ -45,6 +46,9 @@ impl Tally {
     pub(super) fn of(outcome: &Result<Outcome>, is_retry: bool) -> Self {
         let (failure, was_answered) = match outcome {
             Ok(Outcome::Confirmed(_)) => (None, Some(true)),
+            Ok(Outcome::Incomplete(_, withheld)) => {
+                (Some(failure_word(Withheld::class(withheld))), Some(true))
+            }
             Ok(Outcome::Halted { reason, .. }) => (Some(reason.as_str()), Some(true)),
             Err(error) => (Some(failure_word(error.kind())), answered(error.kind())),
         };

@@ -1,5 +1,7 @@
 //! Pushes into real bare repositories, judged by the real git.
 
+mod large;
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -30,6 +32,16 @@ fn target(bench: &Bench, name: &str) -> Target {
 }
 
 fn run(bench: &Bench, target: &Target, eager: bool, resume: bool, now_ms: i64) -> Delivery {
+    run_with(bench, target, None, (eager, resume), now_ms)
+}
+
+fn run_with(
+    bench: &Bench,
+    target: &Target,
+    large: Option<&mut dyn LargeDelivery>,
+    (eager, resume): (bool, bool),
+    now_ms: i64,
+) -> Delivery {
     let store = bench.store.remote(&bench.name, &target.remote.name);
     let retry = crate::config::Retry::default();
     let wanted = Wanted {
@@ -45,7 +57,7 @@ fn run(bench: &Bench, target: &Target, eager: bool, resume: bool, now_ms: i64) -
         memory: &Memory::default(),
         now_ms,
     };
-    deliver(&wanted, &store, &mut || {}, &Progress::new()).unwrap()
+    deliver(&wanted, &store, large, &mut || {}, &Progress::new()).unwrap()
 }
 
 fn tip(target: &Target, name: &str) -> String {

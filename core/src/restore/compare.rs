@@ -6,6 +6,8 @@
 use std::io::Read;
 use std::os::fd::AsFd;
 
+use sha2::{Digest, Sha256};
+
 use super::hands::read_link_target;
 use super::target::{Owners, Place};
 use crate::beneath::{self, EntryKind, Look};
@@ -142,15 +144,28 @@ impl Eye<'_> {
                 return Ok(Bytes::AsRecorded);
             }
         }
-        let mut hasher = ObjectHasher::new(ObjectKind::Blob, found.size);
-        let is_whole = self.read_through(place, name, found.size, &mut |piece| hasher.update(piece))?;
-        // Bytes made to collide are no error here: they are not what they should be.
-        let is_in_git = is_whole && hasher.finish().is_ok_and(|id| id == found.id);
+        let is_in_git = self.has_stored_bytes(place, name, found)?;
         Ok(match (is_in_git, recorded) {
             (false, _) => Bytes::Other,
             (true, Some(_)) => Bytes::AsInGit,
             (true, None) => Bytes::AsRecorded,
         })
+    }
+
+    /// Whether a file has the bytes that are stored, whatever is recorded of them.
+    fn has_stored_bytes(&self, place: &Place, name: &[u8], found: &Found) -> Result<bool> {
+        if let Some(pointer) = found.pointer() {
+            let mut hasher = Sha256::new();
+            let is_whole = self.read_through(place, name, pointer.size, &mut |piece| {
+                hasher.update(piece);
+                Ok(())
+            })?;
+            return Ok(is_whole && hasher.finalize().as_slice() == pointer.id.0.as_slice());
+        }
+        let mut hasher = ObjectHasher::new(ObjectKind::Blob, found.size);
+        let is_whole = self.read_through(place, name, found.size, &mut |piece| hasher.update(piece))?;
+        // Bytes made to collide are no error here: they are not what they should be.
+        Ok(is_whole && hasher.finish().is_ok_and(|id| id == found.id))
     }
 
     /// Reads a file of exactly `size` bytes. `false` if it is no file, or of another size.

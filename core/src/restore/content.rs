@@ -25,8 +25,8 @@ pub fn stands_in(proof: &Proof, record: Option<&Record>, is_as_recorded: bool) -
     match form {
         Form::Content => None,
         Form::Pointer => Some(
-            "the repository holds a git-lfs pointer to it, and this version cannot fetch what it points at; --raw restores \
-             the pointer",
+            "the repository holds a git-lfs pointer to it, and the large object that it points at is not here and at no \
+             remote that could be asked; --raw restores the pointer",
         ),
         Form::GitCrypt => Some(
             "the repository holds it encrypted by git-crypt, and this version cannot decrypt it; --raw restores the \

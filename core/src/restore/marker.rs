@@ -71,12 +71,7 @@ pub fn begin(directory: &Path, identity: &Identity) -> Result<Marker> {
     };
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => {
-            return Err(Error::new(
-                Kind::InUse,
-                format!("another restore is writing to {shown}; wait for its end"),
-            ));
-        }
+        Err(Errno::WOULDBLOCK) => return Err(in_use(directory)),
         // Some network file systems have no locks: then two of the same restore are not told from each other.
         Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
         Err(errno) => return Err(failed(errno.into())),
@@ -161,6 +156,25 @@ pub fn look_for_others(directory: &Path) -> Result<()> {
     others_in(directory)?.map_or(Ok(()), |other| Err(not_empty(directory, &other)))
 }
 
+/// Whether no other process restores there at this moment, as far as the file system has locks.
+///
+/// # Errors
+/// [`Kind::InUse`] if one does.
+pub fn look_for_writer(directory: &Path) -> Result<()> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+    let Ok(file) = options.open(directory.join(NAME)) else { return Ok(()) };
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Err(Errno::WOULDBLOCK) => Err(in_use(directory)),
+        _ => Ok(()),
+    }
+}
+
+fn in_use(directory: &Path) -> Error {
+    let shown = lossy(directory.as_os_str().as_encoded_bytes());
+    Error::new(Kind::InUse, format!("another restore is writing to {shown}; wait for its end"))
+}
+
 fn not_empty(directory: &Path, other: &str) -> Error {
     let shown = lossy(directory.as_os_str().as_encoded_bytes());
     let text = format!(
@@ -199,7 +213,9 @@ mod tests {
         let marker = begin(&place, &identity("a")).unwrap();
         assert!(!marker.is_resumed);
         assert_eq!(begin(&place, &identity("a")).unwrap_err().kind(), Kind::InUse);
+        assert_eq!(look_for_writer(&place).unwrap_err().kind(), Kind::InUse);
         drop(marker);
+        look_for_writer(&place).unwrap();
         fs::write(place.join("half"), "x").unwrap();
         assert!(look(&place, &identity("a")).unwrap());
         look_for_others(&place).unwrap();

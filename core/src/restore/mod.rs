@@ -34,7 +34,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Error, Kind, Result};
-use crate::git::contents::Contents;
+use crate::git::contents::{Contents, LargeContents};
 use crate::git::repository::Repository;
 use crate::history::Snapshot;
 use crate::ignore::IgnoreRules;
@@ -98,6 +98,8 @@ pub struct Policies {
     pub bounds: Bounds,
     /// For a plan alone: a content that is not here is taken for what its record says of it.
     pub contents_elsewhere: bool,
+    /// Who has large contents; without it, the repository's own store.
+    pub large: Option<Arc<dyn LargeContents>>,
     /// Threads that write.
     pub threads: usize,
 }
@@ -115,6 +117,7 @@ impl Default for Policies {
             set_id: true,
             bounds: Bounds::default(),
             contents_elsewhere: false,
+            large: None,
             threads: std::thread::available_parallelism().map_or(2, |threads| threads.get().clamp(2, 4)),
         }
     }
@@ -144,12 +147,16 @@ pub struct Plan {
     pub grows: u64,
 }
 
+fn contents_of(request: &Request<'_>) -> Result<Contents> {
+    Contents::open_with(request.repository.path(), request.policies.large.clone())
+}
+
 /// Says what [`apply()`] would do, and does nothing.
 ///
 /// # Errors
 /// As [`apply()`], but for writing.
 pub fn plan(request: &Request<'_>, tell: Tell<'_>, progress: &Progress) -> Result<Plan> {
-    let contents = Contents::open(request.repository.path())?;
+    let contents = contents_of(request)?;
     let (mut report, grows) = walk::walk(request, &contents, None, tell, progress)?;
     report.dry_run = true;
     report.sort();
@@ -168,7 +175,7 @@ pub fn apply(request: &Request<'_>, plan: &Plan, tell: Tell<'_>, progress: &Prog
         return Err(Error::new(Kind::Internal, "a comparison or a plan writes nothing"));
     }
     bounds::check_room(request.destination, plan)?;
-    let contents = Contents::open(request.repository.path())?;
+    let contents = contents_of(request)?;
     let mut report = hands::with_hands(request, &contents, progress, |hands| {
         walk::walk(request, &contents, Some(hands), tell, progress).map(|_| ())
     })?;
@@ -184,7 +191,7 @@ pub fn apply(request: &Request<'_>, plan: &Plan, tell: Tell<'_>, progress: &Prog
 pub fn reread(request: &Request<'_>, report: &mut Report, progress: &Progress) -> Result<()> {
     let policies = Policies { existing: Existing::Compare, delete: false, ..request.policies.clone() };
     let request = Request { policies: &policies, ..*request };
-    let contents = Contents::open(request.repository.path())?;
+    let contents = contents_of(&request)?;
     let mut bytes = 0;
     let mut count = |step: &Step| {
         bytes += step.bytes;

@@ -8,11 +8,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytesize::ByteSize;
-
 use crate::beneath::{self, EntryKind, Look, RootDirectory, Unseen};
 use crate::error::{Error, Kind, Result};
 use crate::ignore::IgnoreRules;
+use crate::lfs::SizeLimit;
 use crate::names::RootName;
 use crate::path::{RelPath, lossy};
 use crate::store::changes::{Failure, SkipReason};
@@ -23,13 +22,13 @@ use crate::store::files::FilesView;
 pub struct Bounds {
     /// Whether what is on other file systems is left out.
     pub one_file_system: bool,
-    /// Bytes; a larger file is skipped, so that a sparse one of terabytes does not keep all others waiting.
-    pub largest_file: u64,
+    /// A larger file is skipped.
+    pub largest_file: SizeLimit,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { one_file_system: false, largest_file: u64::MAX }
+        Self { one_file_system: false, largest_file: SizeLimit::of_repository(u64::MAX) }
     }
 }
 
@@ -57,14 +56,10 @@ impl WatchedRoot {
 
     /// Why an entry that was found as `look` is not stored whatever is in it.
     pub fn refusal(&self, look: &Look) -> Option<Failure> {
-        if look.kind != EntryKind::File || look.size <= self.bounds.largest_file {
+        if look.kind != EntryKind::File {
             return None;
         }
-        let message = format!(
-            "its {} are more than limits.repository_size, {}: raise that, or leave the file out",
-            ByteSize(look.size),
-            ByteSize(self.bounds.largest_file)
-        );
+        let message = self.bounds.largest_file.refusal(look.size)?;
         Some(Failure { reason: SkipReason::TooLarge, message })
     }
 

@@ -5,6 +5,7 @@
 //! [`StagedCommit`] durably, and [`publish`] puts the pack in place and moves the branch. Settling the rows is
 //! the queue's. docs/architecture.md has the table of crash points; [`recover`] is what the next start does.
 
+mod attributes;
 mod gather;
 pub mod message;
 mod publish;
@@ -19,16 +20,19 @@ use std::collections::{BTreeMap, HashMap};
 
 use git2::{ObjectType, Oid};
 
+use self::attributes::PointerNames;
 use self::record::{Collector, Owners};
 use crate::beneath::EntryKind;
 use crate::clock;
 use crate::config::Tags;
+use crate::content::Destination;
 use crate::disk::Room;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::git::pack::{self, ObjectKind, PackSet, PackWriter, hash_object};
 use crate::git::repository::Repository;
 use crate::guard::{self, Guard, Loss};
+use crate::lfs::{self, Classifier, Objects};
 use crate::metadata;
 use crate::names::RootName;
 use crate::path::RelPath;
@@ -46,8 +50,8 @@ pub use rollback::take_back;
 
 /// The version of the repository layout that docs/format.md describes.
 pub const FORMAT: u32 = 1;
-/// Ours alone: a user's file of this name is stored under another.
-const ATTRIBUTES_PATH: &[u8] = b".gitattributes";
+/// At the top, where there are no files, only roots.
+const ATTRIBUTES_PATH: &[u8] = lfs::attributes::FILE_NAME;
 /// Keeps a plain clone byte for byte, whatever line-ending settings its user has.
 const ATTRIBUTES: &[u8] = b"* -text -ident -filter !working-tree-encoding\n";
 
@@ -70,6 +74,8 @@ pub struct Batch<'b> {
     pub roots: &'b [WatchedRoot],
     /// The rows to look at.
     pub rows: Vec<TakenRow>,
+    /// Which files go to large storage.
+    pub classifier: &'b Classifier,
     /// The stat cache as it was when the rows were taken or later.
     pub files: &'b FilesView,
     /// How much one commit takes.
@@ -145,12 +151,14 @@ pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
     let mut settlement = Settlement { rows: gathered.outcomes, ..Settlement::default() };
     let mut owners = Owners::default();
     let sink = PackSink(&pack);
+    let large = Objects::of(repository.path());
+    let to = Destination { pack: &pack, present: &known, objects: &large, classifier: batch.classifier };
     let mut judge = batch
         .guard
         .map(|guard| guard.begin(repository, parent, now_ms.div_euclid(1000), progress))
         .transpose()?;
     for root in gathered.roots {
-        let captures = store::store(&root, &pack, &known, batch.threads, progress)?;
+        let captures = store::store(&root, to, batch.threads, progress)?;
         let name = &root.watched.name;
         let attempts = batch.rows.iter().filter(|row| row.root == *name);
         let mut collector = Collector {
@@ -161,6 +169,7 @@ pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
             outcomes: Vec::new(),
             summary: &mut summary,
             owners: &mut owners,
+            pointers: PointerNames::default(),
             tally: judge.as_ref().and_then(|judge| judge.tally(name)),
             guard: batch.guard,
             repository,
@@ -169,13 +178,15 @@ pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
         };
         collector.removals(&root)?;
         collector.entries(&root, captures)?;
-        let Collector { changes, deltas, outcomes, tally, .. } = collector;
+        let Collector { changes, deltas, outcomes, pointers, tally, .. } = collector;
         if let (Some(judge), Some(tally)) = (&mut judge, tally)
             && let Some(loss) = judge.take(name, &tally, batch.files)?
         {
             summary.mass_change = Some((name.clone(), loss));
         }
         metadata::apply(&objects, &sink, parent_tree, name, &changes, &mut edits)?;
+        let base = attributes::Base { objects: &objects, tree: parent_tree, files: batch.files };
+        pointers.apply(base, name, &sink, &mut edits)?;
         override_outcomes(&mut settlement, outcomes);
         if !deltas.is_empty() {
             settlement.files.push((name.clone(), deltas));

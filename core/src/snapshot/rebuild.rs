@@ -1,15 +1,17 @@
 //! The stat cache from a commit: after a lost database it tells the next walk what the tree holds.
 //!
 //! The looks are made so that they match nothing on disk: every file is read again, but what is gone is noticed
-//! as gone, and a file whose checksum is still the recorded one keeps its object without being stored anew.
+//! as gone, and a file whose checksum is still the recorded one keeps its object without being stored anew. Where that
+//! object is a pointer, what it points at may be lost: it is stored again if it is not here.
 
-use git2::Oid;
+use git2::{Odb, Oid};
 
 use super::message::{BATCH_TRAILER, trailer};
-use super::raw;
-use crate::beneath::Look;
+use super::{attributes, raw};
+use crate::beneath::{EntryKind, Look};
 use crate::error::Result;
 use crate::git::repository::Repository;
+use crate::lfs::{self, Attributes, Pointer, pointer};
 use crate::metadata::{self, Record};
 use crate::names::RootName;
 use crate::path::RelPath;
@@ -37,24 +39,22 @@ pub fn rebuild_files(
     let tree = repository.tree_of(commit)?;
     let objects = repository.objects()?;
     let mut part = Vec::new();
-    let mut here: Option<(RelPath, Option<Listing<'_>>)> = None;
+    let mut here: Option<(RelPath, Option<Here<'_>>)> = None;
     metadata::walk(&objects, tree, root, &mut |directory, record| {
         progress.check()?;
         let is_own = record.name == metadata::OWN_NAME;
         let path = if is_own { directory.clone() } else { directory.join(&record.name) };
         if here.as_ref().is_none_or(|(known, _)| known != directory) {
             let git_path = directory.to_git_path(root);
-            let listing = match tree::lookup(&objects, tree, &git_path)? {
-                Some(entry) if entry.is_tree() => Some(Listing::read(&objects, entry.oid, &git_path)?),
+            let files = match tree::lookup(&objects, tree, &git_path)? {
+                Some(entry) if entry.is_tree() => Some(Here::read(&objects, entry.oid, &git_path)?),
                 _ => None,
             };
-            here = Some((directory.clone(), listing));
+            here = Some((directory.clone(), files));
         }
-        let listing = here.as_ref().and_then(|(_, listing)| listing.as_ref());
-        let name = crate::path::escape_component(&record.name);
-        let stored =
-            listing.and_then(|listing| listing.get(&name)).filter(|entry| !is_own && !entry.is_tree());
-        part.push(FileDelta::Put(path, Box::new(file_record(&record, stored.map(|entry| entry.oid)))));
+        let files = here.as_ref().and_then(|(_, files)| files.as_ref()).filter(|_| !is_own);
+        let stored = files.and_then(|files| files.stored(&objects, &record));
+        part.push(FileDelta::Put(path, Box::new(file_record(&record, stored))));
         if part.len() >= PART {
             take(std::mem::take(&mut part))?;
         }
@@ -63,7 +63,48 @@ pub fn rebuild_files(
     take(part)
 }
 
-fn file_record(record: &Record, stored: Option<Oid>) -> FileRecord {
+/// One directory in the tree of files.
+struct Here<'o> {
+    listing: Listing<'o>,
+    /// The names of pointers; absent if the file that says them is not one of ours.
+    pointers: Option<Attributes>,
+}
+
+impl<'o> Here<'o> {
+    fn read(objects: &'o Odb<'_>, tree: Oid, path: &[u8]) -> Result<Self> {
+        let listing = Listing::read(objects, tree, path)?;
+        let pointers = match listing.get(lfs::attributes::FILE_NAME) {
+            Some(entry) => attributes::read(objects, entry),
+            None => Some(Attributes::default()),
+        };
+        Ok(Self { listing, pointers })
+    }
+
+    /// What is stored of a file, and whether it is a pointer.
+    fn stored(&self, objects: &Odb<'_>, record: &Record) -> Option<(Oid, bool)> {
+        let name = crate::path::escape_component(&record.name);
+        let entry = self.listing.get(&name).filter(|entry| !entry.is_tree())?;
+        let is_pointer = match &self.pointers {
+            Some(pointers) => pointers.has(&name),
+            // Not a word that is the content's own is taken for a pointer: one has other bytes than what it stands for.
+            None => {
+                record.size.is_some_and(|size| size > 0)
+                    && entry.mode != tree::MODE_SYMLINK
+                    && is_pointer(objects, entry.oid, record)
+            }
+        };
+        Some((entry.oid, is_pointer && record.kind == EntryKind::File))
+    }
+}
+
+fn is_pointer(objects: &Odb<'_>, blob: Oid, record: &Record) -> bool {
+    let is_small = objects.read_header(blob).is_ok_and(|(size, _)| size < pointer::LARGEST);
+    let Some(blob) = objects.read(blob).ok().filter(|_| is_small) else { return false };
+    let is_itself = record.blake3 == Some(*blake3::hash(blob.data()).as_bytes());
+    !is_itself && Pointer::parse(blob.data()).is_some()
+}
+
+fn file_record(record: &Record, stored: Option<(Oid, bool)>) -> FileRecord {
     let look = Look {
         kind: record.kind,
         mode: record.mode,
@@ -83,8 +124,9 @@ fn file_record(record: &Record, stored: Option<Oid>) -> FileRecord {
     FileRecord {
         look,
         recorded_ns: 0,
-        stored: stored.map_or([0; 20], raw),
+        stored: stored.map_or([0; 20], |(oid, _)| raw(oid)),
         // Without an object there is nothing that a matching checksum could stand for.
         checksum: stored.and(record.blake3).unwrap_or([0; 32]),
+        is_pointer: stored.is_some_and(|(_, is_pointer)| is_pointer),
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use git2::Oid;
 
+use super::attributes::PointerNames;
 use super::gather::RootFindings;
 use super::{Summary, git_mode, raw};
 use crate::beneath::{self, EntryKind, Look, Unseen};
@@ -29,6 +30,13 @@ const LONGEST_PAUSE_MS: i64 = 60_000;
 const FIRST_UNREADABLE_PAUSE_MS: i64 = 5_000;
 const LONGEST_UNREADABLE_PAUSE_MS: i64 = 300_000;
 
+/// What stands in the tree for a file or a link.
+struct Content {
+    stored: Oid,
+    checksum: [u8; 32],
+    is_pointer: bool,
+}
+
 /// Where the edits of one root are collected.
 pub(super) struct Collector<'c> {
     pub files: &'c FilesView,
@@ -38,6 +46,8 @@ pub(super) struct Collector<'c> {
     pub outcomes: Vec<RowOutcome>,
     pub summary: &'c mut Summary,
     pub owners: &'c mut Owners,
+    /// Which names stand for pointers, and no longer do.
+    pub pointers: PointerNames,
     /// What is taken away and put, if somebody counts it.
     pub tally: Option<Tally>,
     pub guard: Option<Guard<'c>>,
@@ -62,6 +72,7 @@ impl Collector<'_> {
                     if recorded.look.kind.has_content() && !look.kind.has_content() =>
                 {
                     self.edits.remove(path.to_git_path(&root.watched.name));
+                    self.pointers.note(path, Some(recorded), false);
                     self.count(&root.watched.name, path, Some(&recorded.stored), None)?;
                 }
                 _ => {}
@@ -75,7 +86,11 @@ impl Collector<'_> {
         self.edits.remove(path.to_git_path(root));
         self.changes.remove(path);
         self.count_removal(root, path)?;
+        if kind.has_content() {
+            self.pointers.note(path, self.files.get(root, path)?.as_ref(), false);
+        }
         if kind == EntryKind::Directory || self.files.has_below(root, path)? {
+            self.pointers.directory_gone(path);
             self.deltas.push(FileDelta::RemoveTree(path.clone()));
         } else {
             self.deltas.push(FileDelta::Remove(path.clone()));
@@ -139,7 +154,12 @@ impl Collector<'_> {
                 let before =
                     recorded.filter(|record| record.look.kind.has_content()).map(|record| record.stored);
                 self.count(name, path, before.as_ref(), Some(&raw(cleaned.stored)))?;
-                let content = Some((cleaned.stored, cleaned.checksum));
+                self.pointers.note(path, recorded, cleaned.is_pointer);
+                let content = Some(Content {
+                    stored: cleaned.stored,
+                    checksum: cleaned.checksum,
+                    is_pointer: cleaned.is_pointer,
+                });
                 self.put(root, path, &cleaned.look, content, cleaned.xattrs, cleaned.recorded_ns)?;
             }
             // Gone since it was found: its own event or the next rescan tells what stands there now.
@@ -163,13 +183,14 @@ impl Collector<'_> {
         root: &RootFindings<'_>,
         path: &RelPath,
         look: &Look,
-        content: Option<(Oid, [u8; 32])>,
+        content: Option<Content>,
         mut xattrs: Vec<(Vec<u8>, Vec<u8>)>,
         recorded_ns: i64,
     ) -> Result<()> {
         // Records below a path that is no directory speak of files that the tree loses with this edit.
         if look.kind != EntryKind::Directory && self.files.has_below(&root.watched.name, path)? {
             self.count_below(&root.watched.name, path)?;
+            self.pointers.directory_gone(path);
             self.deltas.push(FileDelta::RemoveTree(path.clone()));
         }
         if look.kind == EntryKind::Directory
@@ -185,16 +206,22 @@ impl Collector<'_> {
                 Err(Unseen::Gone) => {}
             }
         }
-        if let (Some((oid, _)), Some(mode)) = (content, git_mode(look.kind, look.mode)) {
-            self.edits.set(path.to_git_path(&root.watched.name), Entry { mode, oid });
+        if let (Some(content), Some(mode)) = (&content, git_mode(look.kind, look.mode)) {
+            self.edits.set(path.to_git_path(&root.watched.name), Entry { mode, oid: content.stored });
         }
-        let record = self.record(root, path, look, content.map(|(_, checksum)| checksum), xattrs);
+        let checksum = content.as_ref().map(|content| content.checksum);
+        let record = self.record(root, path, look, checksum, xattrs);
         match path.parent() {
             Some(parent) if look.kind != EntryKind::Directory => self.changes.put(&parent, record),
             _ => self.changes.put_directory(path, record),
         }
-        let (stored, checksum) = content.map_or(([0; 20], [0; 32]), |(oid, checksum)| (raw(oid), checksum));
-        let record = FileRecord { look: *look, recorded_ns, stored, checksum };
+        let record = FileRecord {
+            look: *look,
+            recorded_ns,
+            stored: content.as_ref().map_or([0; 20], |content| raw(content.stored)),
+            checksum: checksum.unwrap_or([0; 32]),
+            is_pointer: content.is_some_and(|content| content.is_pointer),
+        };
         self.deltas.push(FileDelta::Put(path.clone(), Box::new(record)));
         Ok(())
     }

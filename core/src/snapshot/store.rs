@@ -3,9 +3,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::gather::RootFindings;
-use crate::content::{Capture, Cleaner};
+use crate::content::{Capture, Cleaner, Destination};
 use crate::error::{Error, Kind, Result};
-use crate::git::pack::{PackSet, PackWriter};
 use crate::progress::Progress;
 use crate::scan::Finding;
 
@@ -15,8 +14,7 @@ const STRIDE: usize = 16;
 /// Captures the content of every finding that has one; the answer stands at the finding's place.
 pub(super) fn store(
     root: &RootFindings<'_>,
-    pack: &PackWriter,
-    present: &PackSet,
+    to: Destination<'_>,
     threads: usize,
     progress: &Progress,
 ) -> Result<Vec<Option<Capture>>> {
@@ -25,10 +23,9 @@ pub(super) fn store(
     let mut captures: Vec<Option<Capture>> = Vec::new();
     captures.resize_with(root.findings.len(), || None);
     let parts = std::thread::scope(|scope| -> Result<Vec<Vec<(usize, Capture)>>> {
-        let workers: Vec<_> =
-            (1..threads).map(|_| scope.spawn(|| work(root, pack, present, &next, progress))).collect();
+        let workers: Vec<_> = (1..threads).map(|_| scope.spawn(|| work(root, to, &next, progress))).collect();
         // This thread works too: one thread less to start, and none at all for a small batch.
-        let mut parts = vec![work(root, pack, present, &next, progress)];
+        let mut parts = vec![work(root, to, &next, progress)];
         for worker in workers {
             let part = worker.join();
             parts.push(part.unwrap_or_else(|_| Err(Error::new(Kind::Internal, "a reading thread panicked"))));
@@ -43,12 +40,11 @@ pub(super) fn store(
 
 fn work(
     root: &RootFindings<'_>,
-    pack: &PackWriter,
-    present: &PackSet,
+    to: Destination<'_>,
     next: &AtomicUsize,
     progress: &Progress,
 ) -> Result<Vec<(usize, Capture)>> {
-    let mut cleaner = Cleaner::new(&root.directory, pack, present);
+    let mut cleaner = Cleaner::new(&root.directory, to);
     let mut captures = Vec::new();
     loop {
         let from = next.fetch_add(STRIDE, Ordering::Relaxed);

@@ -1,5 +1,6 @@
 //! Batches on real directories, judged by the real git.
 
+mod large;
 mod mounts;
 mod orphans;
 mod recovery;
@@ -30,6 +31,7 @@ pub(crate) struct Bench {
     pub roots: Vec<WatchedRoot>,
     pub limit: Limit,
     pub tags: Tags,
+    pub classifier: Classifier,
 }
 
 const BRANCH: &str = "refs/heads/main";
@@ -63,6 +65,7 @@ fn bench_with(patterns: &[&str], roots: &[&str]) -> Bench {
         roots,
         limit: Limit { findings: 10_000, bytes: 256 << 20 },
         tags: Tags::default(),
+        classifier: Classifier::default(),
         scratch,
     }
 }
@@ -96,6 +99,7 @@ impl Bench {
             tags: &self.tags,
             roots: &self.roots,
             rows,
+            classifier: &self.classifier,
             files: &files,
             limit: self.limit,
             large_file: self.limit.bytes,
@@ -180,6 +184,9 @@ fn listing(root: &Path, unescape: bool) -> BTreeMap<Vec<u8>, String> {
         for entry in fs::read_dir(at).into_iter().flatten() {
             let entry = entry.unwrap();
             let name = entry.file_name().as_bytes().to_vec();
+            if unescape && name == lfs::attributes::FILE_NAME {
+                continue;
+            }
             let name =
                 if unescape { crate::path::unescape_component(&name).unwrap().into_owned() } else { name };
             let path = [prefix, &name].concat();

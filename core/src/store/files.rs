@@ -33,9 +33,17 @@ pub struct FileRecord {
     pub stored: [u8; 20],
     /// BLAKE3 of the plaintext; zeros for entries without content.
     pub checksum: [u8; 32],
+    /// Whether the stored object is a pointer to the content, which is a large one.
+    pub is_pointer: bool,
 }
 
 impl FileRecord {
+    /// Whether it was made from a commit, and nobody has looked at the file since. What is only here, such as large
+    /// contents, may be gone then.
+    pub fn is_from_commit(&self) -> bool {
+        self.look.inode == 0
+    }
+
     /// Whether `look`, taken at `now_ns`, proves that nothing changed since this was recorded.
     ///
     /// Equal looks prove it only if a change in between would have left other times. Both times have to say so:
@@ -406,8 +414,13 @@ pub(super) mod tests {
     #[test]
     fn a_record_proves_nothing_about_a_file_modified_in_the_same_moment() {
         let old = look(5, 1_000_000_000);
-        let record =
-            FileRecord { look: old, recorded_ns: 60_000_000_000, stored: [0; 20], checksum: [0; 32] };
+        let record = FileRecord {
+            look: old,
+            recorded_ns: 60_000_000_000,
+            stored: [0; 20],
+            checksum: [0; 32],
+            is_pointer: false,
+        };
         let now = 90_000_000_000;
         assert!(record.proves_unchanged(&old, now));
         assert!(!record.proves_unchanged(&Look { ctime_ns: 2, ..old }, now));
@@ -425,7 +438,13 @@ pub(super) mod tests {
     /// A file with these times, read at `recorded` and looked at again, the same, at `now`.
     fn proves(mtime: i64, ctime: i64, recorded: i64, now: i64) -> bool {
         let seen = Look { mtime_ns: mtime, ctime_ns: ctime, ..look(5, 0) };
-        let record = FileRecord { look: seen, recorded_ns: recorded, stored: [0; 20], checksum: [0; 32] };
+        let record = FileRecord {
+            look: seen,
+            recorded_ns: recorded,
+            stored: [0; 20],
+            checksum: [0; 32],
+            is_pointer: false,
+        };
         record.proves_unchanged(&seen, now)
     }
 
@@ -481,8 +500,13 @@ pub(super) mod tests {
         let now = 100 * YEAR;
         for repository in [&one, &two] {
             let put = |name: &str, time: i64| {
-                let record =
-                    FileRecord { look: look(5, time), recorded_ns: now, stored: [0; 20], checksum: [0; 32] };
+                let record = FileRecord {
+                    look: look(5, time),
+                    recorded_ns: now,
+                    stored: [0; 20],
+                    checksum: [0; 32],
+                    is_pointer: false,
+                };
                 FileDelta::Put(RelPath::new(name).unwrap(), Box::new(record))
             };
             let files = vec![(root.clone(), vec![put("old", now - YEAR), put("fresh", now - 60 * SECOND)])];

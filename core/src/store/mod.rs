@@ -10,6 +10,7 @@
 //! | `files` | repository NUL root NUL directory NUL name | [`files::FileRecord`] | [`QueueStore`] |
 //! | `guard` | repository | [`guard::GuardRecord`] | [`QueueStore`] |
 //! | `remotes` | repository, remote | [`remotes::RemoteRecord`] | that remote's [`RemoteStore`] |
+//! | `lfs` | repository, remote, object | [`lfs::Confirmed`] | who asks that remote, by [`LargeStore`] |
 //! | `push_history` | repository, remote, number | [`remotes::PushRecord`] | that remote's [`RemoteStore`] |
 //! | `meta` | text | format version, running mark, last sequence, configuration checksum | opening, [`QueueStore`] |
 //!
@@ -25,6 +26,7 @@ pub mod checkpoints;
 pub mod files;
 pub mod guard;
 mod handle;
+pub mod lfs;
 mod open;
 pub mod remotes;
 
@@ -37,6 +39,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use changes::QueueStore;
+pub use lfs::LargeStore;
 pub use remotes::RemoteStore;
 
 use self::handle::Handle;
@@ -45,7 +48,7 @@ use crate::error::{Error, Kind, Result};
 use crate::names::{RemoteName, RepositoryName};
 
 /// The version of this layout; a store of a newer version is refused.
-pub const FORMAT: u64 = 2;
+pub const FORMAT: u64 = 3;
 /// The database's file name in the state directory.
 pub const FILE_NAME: &str = "state.redb";
 
@@ -61,6 +64,7 @@ pub(crate) const PAUSED: TableDefinition<&str, i64> = TableDefinition::new("paus
 pub(crate) const FILES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("files");
 pub(crate) const GUARD: TableDefinition<&str, &[u8]> = TableDefinition::new("guard");
 pub(crate) const REMOTES: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("remotes");
+pub(crate) const LFS: TableDefinition<(&str, &str, &[u8]), &[u8]> = TableDefinition::new("lfs");
 pub(crate) const PUSH_HISTORY: TableDefinition<(&str, &str, u64), &[u8]> =
     TableDefinition::new("push_history");
 

@@ -14,8 +14,8 @@ use std::time::Duration;
 use redb::{Database, ReadableDatabase};
 
 use super::{
-    CHANGES, CHECKPOINTS, FILE_NAME, FILES, FORMAT, GUARD, Inner, META, ORDER, Outcome, PAUSED, PUSH_HISTORY,
-    REMOTES, Recovery, STAGED, store_error, store_error_at,
+    CHANGES, CHECKPOINTS, FILE_NAME, FILES, FORMAT, GUARD, Inner, LFS, META, ORDER, Outcome, PAUSED,
+    PUSH_HISTORY, REMOTES, Recovery, STAGED, store_error, store_error_at,
 };
 use crate::error::{Error, Kind, Result};
 use crate::fault;
@@ -137,6 +137,7 @@ fn write_new(state_dir: &Path, cache_bytes: usize) -> Result<PathBuf> {
             transaction.open_table(PAUSED)?;
             transaction.open_table(FILES)?;
             transaction.open_table(GUARD)?;
+            transaction.open_table(LFS)?;
             transaction.open_table(REMOTES)?;
             transaction.open_table(PUSH_HISTORY)?;
         }
@@ -185,8 +186,9 @@ fn open_checked(path: &Path, cache_bytes: usize, check: Check) -> std::result::R
             let mut transaction = database.begin_write()?;
             transaction.set_two_phase_commit(true);
             transaction.open_table(META)?.insert("running", [1u8].as_slice())?;
-            // A version before this table was thought of may have made the file.
+            // A version before these tables were thought of may have made the file.
             transaction.open_table(GUARD)?;
+            transaction.open_table(LFS)?;
             transaction.commit()?;
         }
         Ok((database, sound, format))

@@ -16,15 +16,15 @@ const HISTORY_LENGTH: u64 = 1000;
 /// A remote that waits for somebody, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Halt {
-    /// The class: `diverged`, `rewound`, `unrelated`, `refused`.
+    /// The class: `diverged`, `rewound`, `quota`, `too_large`, `rejected` and the like.
     pub reason: String,
     /// What happened and what to do.
     pub message: String,
     /// Since when, Unix milliseconds.
     pub since_ms: i64,
-    /// The branch on the remote that receives the work meanwhile, in full.
+    /// The branch on the remote that receives the work meanwhile, in full; empty if it is the usual one, or none does.
     pub rescue_branch: String,
-    /// The commit last confirmed there.
+    /// The commit last read back there. On the usual branch: without large contents that the remote refused.
     pub rescue_commit: Option<[u8; 20]>,
 }
 
@@ -75,6 +75,10 @@ pub struct RemoteStore {
 impl RemoteStore {
     pub(super) fn new(store: Store, repository: RepositoryName, remote: RemoteName) -> Self {
         Self { store, repository, remote }
+    }
+
+    pub(super) fn parts(&self) -> (&Store, &RepositoryName, &RemoteName) {
+        (&self.store, &self.repository, &self.remote)
     }
 
     /// What is known.

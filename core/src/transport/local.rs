@@ -141,7 +141,7 @@ impl Transport for LocalTransport {
             None => (Sent::default(), None),
             Some(finished) => {
                 let (objects, bytes) = (u64::from(finished.objects()), finished.bytes());
-                let sent = Sent { objects, bytes, restored: 0 };
+                let sent = Sent { objects, bytes, ..Sent::default() };
                 let keep = KeepFile::create(workshop, &pack_directory, finished.name(), &self.owner)?;
                 fault::point("push:pack-synced");
                 let pack = pack::install_from(workshop, &pack_directory, &finished.into_name())?;

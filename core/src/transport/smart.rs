@@ -214,7 +214,7 @@ impl Transport for SmartTransport {
         fault::point("push:answered");
         let (bytes, deltas) = objects_out.sent.map_or((0, 0), |sent| (sent.bytes, sent.deltas));
         match verdict {
-            Verdict::Taken => Ok(Sent { objects: set.objects.len() as u64, bytes, restored: 0 }),
+            Verdict::Taken => Ok(Sent { objects: set.objects.len() as u64, bytes, ..Sent::default() }),
             // It may have lost what the differences rest on; whole objects do not depend on it.
             Verdict::NotStored(_) if may_be_thin && deltas > 0 => {
                 self.takes_whole_only = true;

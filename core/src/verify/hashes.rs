@@ -12,11 +12,11 @@ use std::thread::available_parallelism;
 
 use git2::Oid;
 
+use super::Request;
 use super::survey::Content;
 use crate::beneath::EntryKind;
 use crate::error::{Error, Kind, Result};
-use crate::git::contents::{ContentReader, Contents, Trouble};
-use crate::git::repository::Repository;
+use crate::git::contents::{ContentReader, Contents, Found, Proof, Trouble};
 use crate::history::form::{self, Form};
 use crate::progress::Progress;
 
@@ -58,6 +58,7 @@ impl Check {
 pub(super) struct Done {
     pub(super) objects: u64,
     pub(super) bytes: u64,
+    pub(super) elsewhere: u64,
     /// Contents that are wrong beyond those of which it is said why.
     pub(super) untold: u64,
 }
@@ -71,9 +72,10 @@ pub(super) struct Hashes<'h> {
 }
 
 impl<'h> Hashes<'h> {
-    pub(super) fn open(repository: &Repository, seed: u64, progress: &'h Progress) -> Result<Self> {
-        let key = blake3::derive_key("BackupBot 2026-11-22 verification checks", &seed.to_le_bytes());
-        Ok(Self { contents: Contents::open(repository.path())?, key, progress })
+    pub(super) fn open(request: &Request<'_>, progress: &'h Progress) -> Result<Self> {
+        let key = blake3::derive_key("BackupBot 2026-11-22 verification checks", &request.seed.to_le_bytes());
+        let contents = Contents::open_with(request.repository.path(), request.large.cloned())?;
+        Ok(Self { contents, key, progress })
     }
 
     /// What the answer to a check is found by.
@@ -129,6 +131,7 @@ impl<'h> Hashes<'h> {
         let done = Done {
             objects: found.objects.into_inner(),
             bytes: found.bytes.into_inner(),
+            elsewhere: found.elsewhere.into_inner(),
             untold: found.untold.into_inner(),
         };
         Ok((found.wrong.into_inner().unwrap_or_else(PoisonError::into_inner), done))
@@ -140,9 +143,10 @@ impl<'h> Hashes<'h> {
             let next = lock(receiver).recv();
             let Ok((key, check)) = next else { return };
             match self.check(&mut reader, &check) {
-                Ok(bytes) => {
+                Ok(read) => {
                     found.objects.fetch_add(1, Ordering::Relaxed);
-                    found.bytes.fetch_add(bytes, Ordering::Relaxed);
+                    found.bytes.fetch_add(read.bytes, Ordering::Relaxed);
+                    found.elsewhere.fetch_add(u64::from(read.is_elsewhere), Ordering::Relaxed);
                 }
                 Err(Trouble::Object(why)) => found.wrong(key, &why),
                 Err(Trouble::Elsewhere(error)) => {
@@ -154,8 +158,8 @@ impl<'h> Hashes<'h> {
         }
     }
 
-    /// Reads an object; how many bytes it has.
-    fn check(&self, reader: &mut ContentReader<'_>, check: &Check) -> std::result::Result<u64, Trouble> {
+    /// Reads an object.
+    fn check(&self, reader: &mut ContentReader<'_>, check: &Check) -> std::result::Result<Read, Trouble> {
         self.progress.check().map_err(Trouble::Elsewhere)?;
         let found = reader.find(check.oid).map_err(|error| match error.kind() {
             Kind::Limit | Kind::Cancelled => Trouble::Elsewhere(error),
@@ -180,6 +184,14 @@ impl<'h> Hashes<'h> {
         let has_checksum = check.blake3.is_none_or(|blake3| blake3 == proof.blake3);
         let is_as_recorded = has_size && has_checksum && check.blake3.is_some();
         if !is_as_recorded && !check.is_link && !check.is_own {
+            match self.large(reader, &found, check)? {
+                Large::No => {}
+                Large::Elsewhere => return Ok(Read { bytes: proof.size, is_elsewhere: true }),
+                Large::Read(large) => {
+                    self.compared(check, &large)?;
+                    return Ok(Read { bytes: large.size, is_elsewhere: false });
+                }
+            }
             let form = form::of(&proof.beginning, proof.size, None);
             if form != Form::Content {
                 let form = form.as_str();
@@ -188,16 +200,60 @@ impl<'h> Hashes<'h> {
                 )));
             }
         }
-        if let (false, Some(size)) = (has_size, check.size) {
-            let text = "its content in Git is sound, but not what was recorded of it";
+        self.compared(check, &proof)?;
+        Ok(Read { bytes: proof.size, is_elsewhere: false })
+    }
+
+    /// Reads the large content behind a pointer, if it is one.
+    fn large(
+        &self,
+        reader: &mut ContentReader<'_>,
+        pointer: &Found,
+        check: &Check,
+    ) -> std::result::Result<Large, Trouble> {
+        let large = reader.behind(pointer.clone(), check.blake3, self.progress).map_err(Trouble::Object)?;
+        if large.pointer().is_none() {
+            return Ok(Large::No);
+        }
+        if reader.is_elsewhere(&large).map_err(Trouble::Elsewhere)? {
+            return Ok(Large::Elsewhere);
+        }
+        let proof = reader.stream(&large, self.progress, &mut |piece| {
+            self.progress.bytes_done(piece.len() as u64);
+            Ok(())
+        })?;
+        Ok(Large::Read(proof))
+    }
+
+    /// Compares sound bytes with what was recorded of them.
+    fn compared(&self, check: &Check, proof: &Proof) -> std::result::Result<(), Trouble> {
+        let wrong = |text: String| Trouble::Object(Error::new(Kind::Git, text));
+        let text = "its stored content is sound, but not what was recorded of it";
+        if let Some(size) = check.size.filter(|size| *size != proof.size) {
             return Err(wrong(format!("{text}: {} bytes, and {size} are recorded", proof.size)));
         }
-        if !has_checksum {
-            let text = "its content in Git is sound, but not what was recorded of it: the BLAKE3 is another";
-            return Err(wrong(text.to_owned()));
+        if check.blake3.is_some_and(|blake3| blake3 != proof.blake3) {
+            return Err(wrong(format!("{text}: the BLAKE3 is another")));
         }
-        Ok(proof.size)
+        Ok(())
     }
+}
+
+/// What an object came to.
+struct Read {
+    bytes: u64,
+    /// Only its pointer was read.
+    is_elsewhere: bool,
+}
+
+/// What is behind a blob.
+enum Large {
+    /// Nothing: it is the content.
+    No,
+    /// A content that is not here on purpose.
+    Elsewhere,
+    /// One that was read.
+    Read(Proof),
 }
 
 /// Where the threads put what they found.
@@ -207,6 +263,7 @@ struct Findings {
     untold: AtomicU64,
     objects: AtomicU64,
     bytes: AtomicU64,
+    elsewhere: AtomicU64,
     ended_by: Mutex<Option<Error>>,
 }
 

@@ -33,6 +33,9 @@ pub struct Report {
     pub objects: u64,
     /// Bytes that were hashed.
     pub hashed_bytes: u64,
+    /// Large contents that are kept at remotes only, of which just the pointers were read here.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub elsewhere: u64,
     /// How much is wrong.
     pub problem_count: u64,
     /// What is wrong.
@@ -41,6 +44,11 @@ pub struct Report {
     pub remark_count: u64,
     /// What that is: things of which nothing is recorded, and names that no backup writes.
     pub remarks: Vec<Named>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Report {

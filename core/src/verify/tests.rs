@@ -4,11 +4,12 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use super::*;
+use crate::lfs::Objects;
 use crate::snapshot::tests::{Bench, bench, git};
 
 fn verified(bench: &Bench, snapshot: &Snapshot, sample: Sample, seed: u64) -> (Report, Work) {
     let mut announced = Work::default();
-    let request = Request { repository: &bench.repository, snapshot, sample, seed };
+    let request = Request { repository: &bench.repository, snapshot, sample, seed, large: None };
     let report = verify(&request, &mut |work| announced = work, &Progress::new()).unwrap();
     (report, announced)
 }
@@ -55,8 +56,13 @@ fn everything_is_read_and_what_is_the_same_is_read_once() {
     assert_eq!((report.verified_files, report.verified_bytes), (report.files, report.bytes));
     assert_eq!(work, Work { files: report.files, bytes: report.bytes });
     assert!(report.hashed_bytes > 3 << 20 && report.hashed_bytes < report.bytes + 4096);
-    let request =
-        Request { repository: &bench.repository, snapshot: &snapshot, sample: Sample::Whole, seed: 1 };
+    let request = Request {
+        repository: &bench.repository,
+        snapshot: &snapshot,
+        sample: Sample::Whole,
+        seed: 1,
+        large: None,
+    };
     assert_eq!(contents(&request, &Progress::new()).unwrap().len() as u64, report.objects);
     assert_eq!((report.commit, report.tree), (snapshot.id.to_string(), snapshot.tree.to_string()));
 }
@@ -117,6 +123,31 @@ fn what_stands_in_for_a_file_is_not_the_file_and_no_link_leads_nowhere() {
 }
 
 #[test]
+fn a_large_content_outside_git_is_read_where_it_lies_and_told_when_it_is_damaged_or_gone() {
+    let mut bench = bench();
+    bench.write("own", "1");
+    let good = bench.snapshot();
+    let objects = Objects::of(bench.repository.path());
+    let mut draft = objects.begin().unwrap();
+    draft.write(b"large").unwrap();
+    let pointer = draft.finish().unwrap();
+    let stored = blob(&bench, pointer.encode().as_bytes());
+    let made = with(&bench, &good, "folder/large", "100644", Some(&stored));
+    let (report, _) = verified(&bench, &made, Sample::Whole, 1);
+    assert_eq!(problems(&report), []);
+    fs::remove_file(objects.path_of(&pointer.id)).unwrap();
+    let (report, _) = verified(&bench, &made, Sample::Whole, 1);
+    assert!(problems(&report)[0].1.contains("not here"), "{report:?}");
+    fs::write(objects.path_of(&pointer.id), "largE").unwrap();
+    let (report, _) = verified(&bench, &made, Sample::Whole, 1);
+    assert!(problems(&report)[0].1.contains("damaged"), "{report:?}");
+    // A link is what its blob says.
+    let made = with(&bench, &good, "folder/link", "120000", Some(&stored));
+    let (report, _) = verified(&bench, &made, Sample::Whole, 1);
+    assert_eq!(problems(&report), []);
+}
+
+#[test]
 fn records_that_cannot_be_read_and_files_of_our_own_that_are_missing_are_wrong() {
     let mut bench = bench();
     bench.write("a", "1");
@@ -141,7 +172,8 @@ fn a_sample_is_as_large_as_was_said_and_differs_from_seed_to_seed() {
     }
     let snapshot = bench.snapshot();
     let drawn = |sample, seed| {
-        let request = Request { repository: &bench.repository, snapshot: &snapshot, sample, seed };
+        let request =
+            Request { repository: &bench.repository, snapshot: &snapshot, sample, seed, large: None };
         contents(&request, &Progress::new()).unwrap()
     };
     let own = drawn(Sample::Whole, 1).len() - 40;
@@ -161,8 +193,13 @@ fn a_stop_from_outside_is_no_finding() {
     bench.write("a", "1");
     let snapshot = bench.snapshot();
     let progress = Progress::new();
-    let request =
-        Request { repository: &bench.repository, snapshot: &snapshot, sample: Sample::Whole, seed: 1 };
+    let request = Request {
+        repository: &bench.repository,
+        snapshot: &snapshot,
+        sample: Sample::Whole,
+        seed: 1,
+        large: None,
+    };
     let error = verify(&request, &mut |_| progress.cancel(), &progress).unwrap_err();
     assert_eq!(error.kind(), crate::error::Kind::Cancelled);
 }

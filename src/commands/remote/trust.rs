@@ -5,6 +5,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use backupbot_core::audit::Event;
 use backupbot_core::config::RemoteUrl;
 use backupbot_core::progress::Progress;
 use backupbot_core::transport::ssh::Standing;
@@ -12,6 +13,7 @@ use backupbot_core::transport::ssh::trust::{self, HostKey};
 use serde_json::json;
 
 use crate::cli::{Global, Trust};
+use crate::deeds::Deeds;
 use crate::exit::{Exit, Failure};
 use crate::files::shown;
 use crate::output;
@@ -39,6 +41,13 @@ pub fn trust(world: &World, global: &Global, arguments: &Trust) -> Result<Exit, 
     };
     if is_meant {
         trust::record(&host, arguments.replace)?;
+        let event =
+            Event::new("trust", "ok").in_repository(&found.repository).at_remote(arguments.name.as_str());
+        let event =
+            event.with("host", &host.host).with("key", format!("{} {}", host.algorithm, host.fingerprint));
+        let event = event.with("file", shown(&host.file));
+        let event = if arguments.replace { event.with("replaced", recorded(&host)) } else { event };
+        Deeds::of("remote trust", world, global).write(event);
     }
     let is_trusted = is_meant || verdict == Verdict::Known;
     if global.json {
@@ -57,6 +66,14 @@ pub fn trust(world: &World, global: &Global, arguments: &Trust) -> Result<Exit, 
             )))
         }
     }
+}
+
+/// The keys that were on file.
+fn recorded(host: &HostKey) -> String {
+    let Standing::Changed { recorded } = &host.standing else { return "none".to_owned() };
+    let keys: Vec<String> =
+        recorded.iter().map(|key| format!("{} {}", key.algorithm, key.fingerprint)).collect();
+    keys.join(", ")
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use backupbot_core::config::{Repository as RepositorySettings, Root};
+use backupbot_core::git::contents::LargeContents;
 use backupbot_core::git::repository::Repository;
 use backupbot_core::history::Snapshot;
 use backupbot_core::names::{RepositoryName, RootName};
 use backupbot_core::progress::Progress;
 use backupbot_core::restore::Selection;
 
-use super::from::{self, Fetched};
+use super::from::{self, Fetched, Opened};
 use crate::cli::Global;
 use crate::cli::restore::Restore;
 use crate::exit::Failure;
@@ -24,6 +26,8 @@ pub struct Source<'w> {
     pub looking: Looking<'w>,
     /// Where the rest of it comes from, if it is not here.
     fetched: Option<Fetched>,
+    /// Who has large contents.
+    large: Arc<dyn LargeContents>,
 }
 
 impl<'w> Source<'w> {
@@ -34,12 +38,13 @@ impl<'w> Source<'w> {
         wanted: Option<&str>,
         path: Option<&Path>,
     ) -> Result<Self, Failure> {
-        Looking::open(world, global, wanted, path).map(|looking| Self { looking, fetched: None })
+        Looking::open(world, global, wanted, path).map(Self::of)
     }
 
     /// A repository that is open already.
     pub fn of(looking: Looking<'w>) -> Self {
-        Self { looking, fetched: None }
+        let large = looking.large();
+        Self { looking, fetched: None, large }
     }
 
     /// What a remote has.
@@ -50,8 +55,13 @@ impl<'w> Source<'w> {
         from: &str,
         progress: &Progress,
     ) -> Result<Self, Failure> {
-        let (looking, fetched) = from::open(world, global, arguments, from, progress)?;
-        Ok(Self { looking, fetched })
+        let Opened { looking, fetched, large } = from::open(world, global, arguments, from, progress)?;
+        Ok(Self { looking, fetched, large })
+    }
+
+    /// Who has large contents.
+    pub fn large(&self) -> Arc<dyn LargeContents> {
+        self.large.clone()
     }
 
     /// Makes sure that what is to be restored is here.

@@ -162,33 +162,42 @@ fn a_mistake_in_defaults_is_reported_once() {
 
 #[test]
 fn every_key_without_code_behind_it_is_refused_and_named() {
-    let cases: Vec<(String, &str, &str)> = [("defaults: {lfs: {}}", "2 defaults.lfs", "lfs")]
-        .map(|(text, site, key)| (MINIMAL.replacen('\n', &format!("\n{text}\n"), 1), site, key))
-        .into_iter()
-        .chain(
-            [
-                ("lfs: {threshold: 1MiB}", "6 repositories[0].lfs", "lfs"),
-                (
-                    "encryption: {method: git-crypt, key_file: /k}",
-                    "6 repositories[0].encryption",
-                    "encryption",
-                ),
-                ("encryption: {method: gpg, recipients: [/k]}", "6 repositories[0].encryption", "encryption"),
-            ]
-            .map(|(text, site, key)| (format!("{MINIMAL}    {text}\n"), site, key)),
-        )
-        .chain(
-            [
-                ("quota: 10GiB", "5 repositories[0].remotes[0].quota", "quota"),
-                ("provider: forgejo", "5 repositories[0].remotes[0].provider", "provider"),
-                ("lfs_url: 'https://a/b'", "5 repositories[0].remotes[0].lfs_url", "lfs_url"),
-            ]
-            .map(|(text, site, key)| (MINIMAL.replace("usb.git}", &format!("usb.git, {text}}}")), site, key)),
-        )
-        .collect();
-    for (text, site, key) in cases {
-        refused(&text, &[(site, &format!("`{key}` is not built yet in this version"))]);
+    let own = [
+        ("encryption: {method: git-crypt, key_file: /k}", "6 repositories[0].encryption"),
+        ("encryption: {method: gpg, recipients: [/k]}", "6 repositories[0].encryption"),
+    ];
+    let own = own.map(|(text, site)| (format!("{MINIMAL}    {text}\n"), site));
+    let shared = MINIMAL.replacen('\n', "\ndefaults: {encryption: {method: git-crypt, key_file: /k}}\n", 1);
+    for (text, site) in own.into_iter().chain([(shared, "2 defaults.encryption")]) {
+        refused(&text, &[(site, "`encryption` is not built yet in this version")]);
     }
+}
+
+#[test]
+fn large_files_are_switched_on_for_one_repository_or_for_all() {
+    let lfs = |text: &str| config(text).repositories.remove(0).lfs;
+    assert_eq!(lfs(MINIMAL), None);
+    assert_eq!(lfs(&format!("{MINIMAL}    lfs: {{}}\n")), Some(Lfs::default()));
+    let shared = MINIMAL.replacen('\n', "\ndefaults: {lfs: {threshold: 1MiB, patterns: ['*.iso']}}\n", 1);
+    let layered = lfs(&format!("{shared}    lfs: {{keep_local: 1d}}\n")).unwrap();
+    assert_eq!((layered.threshold, layered.keep_local), (1 << 20, Duration::from_secs(86_400)));
+    assert_eq!(layered.patterns, ["*.iso"]);
+    assert_eq!(lfs(&format!("{shared}    lfs: null\n")), None);
+}
+
+#[test]
+fn what_a_host_takes_counts_for_the_whole_repository() {
+    let of = |provider: &str| {
+        let text = MINIMAL
+            .replace("/nowhere/usb.git", &format!("'https://a/b', provider: {provider}, quota: 10GiB"));
+        config(&text)
+    };
+    assert_eq!(of("github").repositories[0].largest_blob(), Some((Provider::Github, 100 << 20)));
+    assert_eq!(of("gitlab").repositories[0].largest_object(), None);
+    assert_eq!(of("forgejo").repositories[0].largest_blob(), None);
+    let change = |old: &str, new: &str| diff::Diff::between(&of(old), &of(new)).changed.remove(0).is_whole();
+    assert!(change("forgejo", "github") && change("github", "gitlab"), "the roots have other limits");
+    assert!(!change("forgejo", "gitea"));
 }
 
 #[test]

@@ -51,7 +51,8 @@ impl Walker<'_, '_> {
         let found = match node.entry {
             Some(entry) => {
                 let size = node.record.as_ref().filter(|_| self.policies().contents_elsewhere);
-                Some(self.reader.find_or_believe(entry.oid, size.and_then(|record| record.size))?)
+                let found = self.reader.find_or_believe(entry.oid, size.and_then(|record| record.size))?;
+                Some(self.behind(node, found)?)
             }
             None => None,
         };
@@ -59,7 +60,10 @@ impl Walker<'_, '_> {
         let mode =
             node.record.as_ref().map_or(mode_without_record(is_executable, false), |record| record.mode);
         let size = found.as_ref().filter(|_| node.kind == EntryKind::File).map_or(0, |found| found.size);
-        self.bytes = self.bytes.saturating_add(size);
+        // What is outside the repository was not blown up out of it.
+        if found.as_ref().is_some_and(|found| found.pointer().is_none()) {
+            self.bytes = self.bytes.saturating_add(size);
+        }
         if let (EntryKind::File, Some(found)) = (node.kind, &found)
             && let Some(why) = self.stands_in(found, node.record.as_ref())?
         {
@@ -102,6 +106,18 @@ impl Walker<'_, '_> {
         }
         self.tell(&step)?;
         self.take(open, node, step, found, over, mode)
+    }
+
+    /// The large content, where a file's blob only points at it.
+    fn behind(&mut self, node: &Node, found: Found) -> Result<Found> {
+        if node.kind != EntryKind::File || self.policies().raw || self.policies().contents_elsewhere {
+            return Ok(found);
+        }
+        let same = found.clone();
+        let recorded = node.record.as_ref().and_then(|record| record.blake3);
+        let large = self.reader.behind(found, recorded, self.progress)?;
+        // What nobody has is told as what the repository holds instead.
+        if self.reader.can_be_had(&large)? { Ok(large) } else { Ok(same) }
     }
 
     /// Gives a decided step to the hands.
@@ -170,7 +186,7 @@ impl Walker<'_, '_> {
             Some(record) => record.size != Some(found.size),
             None => true,
         };
-        if self.policies().raw || !is_suspicious {
+        if self.policies().raw || !is_suspicious || found.pointer().is_some() {
             return Ok(None);
         }
         let beginning = self.reader.beginning(found, self.progress)?;

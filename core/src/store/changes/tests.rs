@@ -239,8 +239,15 @@ fn everything_is_still_there_after_opening_again() {
 #[test]
 fn removing_a_tree_removes_its_records_and_no_neighbours() {
     let mut bench = bench();
-    let record =
-        |n: u8| Box::new(FileRecord { look: look(1, 1), recorded_ns: 0, stored: [n; 20], checksum: [0; 32] });
+    let record = |n: u8| {
+        Box::new(FileRecord {
+            look: look(1, 1),
+            recorded_ns: 0,
+            stored: [n; 20],
+            checksum: [0; 32],
+            is_pointer: false,
+        })
+    };
     let paths = ["d", "d/a", "d/e/f", "d-1", "d-1/x", "dd", "c"];
     let deltas = paths.iter().map(|path| FileDelta::Put(rel(path), record(1))).collect();
     let checkpoint = Some(Checkpoint { commit: [1; 20], at_ms: 5, batch: 1 });

@@ -1,0 +1,212 @@
+//! Large contents that are not here, from the remotes that have them, one at a time as they are asked for.
+//!
+//! In: pointers, by several threads at once. Out: open files. What is fetched is not kept: its name is gone as soon as it is
+//! open, so a restore needs room for as many contents as it has threads, not for all of them twice.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::client::Client;
+use super::{Objects, Pointer};
+use crate::config::Remote;
+use crate::disk::Room;
+use crate::error::{Error, Kind, Result};
+use crate::git::contents::LargeContents;
+use crate::progress::Progress;
+
+/// Below a repository's `lfs`: what is on its way, a directory a process.
+const DIRECTORY: &str = "passing";
+/// Held in such a directory while its process lives.
+const LOCK: &str = "lock";
+
+/// What is here, and who has the rest.
+#[derive(Debug)]
+pub struct Fetched {
+    own: Objects,
+    /// `<repository>/lfs/passing`.
+    place: PathBuf,
+    passing: OnceLock<Passing>,
+    /// How many were fetched.
+    count: AtomicU64,
+    sources: Vec<Source>,
+}
+
+struct Source {
+    remote: Remote,
+    /// Stands for our repository: known hosts of SSH lie two levels above it.
+    stands_for: PathBuf,
+    /// Connected when it is first asked.
+    client: Mutex<Option<Arc<Client>>>,
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Source").field(&self.remote.name).finish()
+    }
+}
+
+impl Fetched {
+    /// Contents of the repository at `own`, and from `remotes`, in this order, what it lacks. What is on its way is below
+    /// `ours`, a repository of ours; `stands_for` is where the one is, or would be, that the remotes are configured for.
+    pub fn new(own: &Path, ours: &Path, remotes: Vec<Remote>, stands_for: &Path) -> Self {
+        let source =
+            |remote| Source { remote, stands_for: stands_for.to_path_buf(), client: Mutex::default() };
+        Self {
+            own: Objects::of(own),
+            place: ours.join("lfs").join(DIRECTORY),
+            passing: OnceLock::new(),
+            count: AtomicU64::new(0),
+            sources: remotes.into_iter().map(source).collect(),
+        }
+    }
+
+    fn fetch(&self, pointer: &Pointer, progress: &Progress) -> Result<File> {
+        let passing = match self.passing.get() {
+            Some(passing) => passing,
+            None => {
+                let made = Passing::make(&self.place)?;
+                self.passing.get_or_init(|| made)
+            }
+        };
+        Room::of(&passing.directory)?.must_hold(pointer.size, &passing.directory)?;
+        // Each in a place of its own: two threads may want the same.
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        let moment = Moment(passing.directory.join(number.to_string()));
+        fs::create_dir(&moment.0).map_err(|error| Error::io("make", &moment.0, error))?;
+        let objects = Objects::of(&moment.0);
+        let mut said = Vec::new();
+        for source in &self.sources {
+            match source.fetch(pointer, &objects, progress) {
+                Ok(()) => {
+                    if let Some(file) = objects.open(&pointer.id)? {
+                        return Ok(file);
+                    }
+                    said.push(format!("{}: nothing came", source.remote.name));
+                }
+                Err(error) if matches!(error.kind(), Kind::Cancelled | Kind::DiskFull | Kind::Limit) => {
+                    return Err(error);
+                }
+                Err(error) => said.push(format!("{}: {error}", source.remote.name)),
+            }
+        }
+        let text = format!(
+            "its content is the large object {} of {} bytes, which is not here and could not be fetched ({})",
+            pointer.id,
+            pointer.size,
+            said.join("; ")
+        );
+        Err(Error::new(Kind::Git, text))
+    }
+}
+
+/// Removes what processes that were killed left in the repository at `own`. What a living one uses stays.
+///
+/// # Errors
+/// When something cannot be removed.
+pub fn sweep(own: &Path) -> Result<()> {
+    let place = own.join("lfs").join(DIRECTORY);
+    let entries = match fs::read_dir(&place) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(|error| Error::io("list", &place, error))?,
+    };
+    for entry in entries {
+        let path = entry.map_err(|error| Error::io("list", &place, error))?.path();
+        if lock(&path).is_some_and(|lock| flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()) {
+            continue;
+        }
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io("remove", &path, error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The lock file of a process' directory; absent if there is none.
+fn lock(directory: &Path) -> Option<File> {
+    OpenOptions::new().write(true).open(directory.join(LOCK)).ok()
+}
+
+/// The directory of this process.
+#[derive(Debug)]
+struct Passing {
+    directory: PathBuf,
+    _lock: File,
+}
+
+impl Passing {
+    fn make(place: &Path) -> Result<Self> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random)
+            .map_err(|error| Error::new(Kind::Io, format!("cannot get random bytes: {error}")))?;
+        let directory = place.join(format!("{:016x}", u64::from_ne_bytes(random)));
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        builder.create(&directory).map_err(|error| Error::io("make", &directory, error))?;
+        let path = directory.join(LOCK);
+        let lock = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let lock = lock.map_err(|error| Error::io("make", &path, error))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|error| Error::io("lock", &path, error))?;
+        Ok(Self { directory, _lock: lock })
+    }
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Where one content stands until it is open.
+struct Moment(PathBuf);
+
+impl Drop for Moment {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+impl LargeContents for Fetched {
+    fn open(&self, pointer: &Pointer, progress: &Progress) -> Result<File> {
+        if self.own.has(pointer)?
+            && let Some(file) = self.own.open(&pointer.id)?
+        {
+            return Ok(file);
+        }
+        self.fetch(pointer, progress)
+    }
+
+    fn can_be_had(&self, pointer: &Pointer) -> Result<bool> {
+        Ok(!self.sources.is_empty() || self.own.has(pointer)?)
+    }
+}
+
+impl Source {
+    fn fetch(&self, pointer: &Pointer, to: &Objects, progress: &Progress) -> Result<()> {
+        let client = {
+            let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*client {
+                Some(client) => client.clone(),
+                None => {
+                    let connected = Client::connect(&self.remote, &self.stands_for, progress)?;
+                    client.insert(Arc::new(connected)).clone()
+                }
+            }
+        };
+        let mut downloaded = client.download(std::slice::from_ref(pointer), to, progress)?;
+        match downloaded.failed.pop() {
+            Some((_, refusal)) => Err(refusal.error),
+            None => Ok(()),
+        }
+    }
+}
