@@ -3,8 +3,10 @@
 pub mod api;
 pub mod daemon;
 pub mod fault_proxy;
+pub mod giftless;
 pub mod git;
 pub mod lfs;
+pub mod lfs_server;
 pub mod metadata;
 pub mod mount;
 pub mod receiver;
