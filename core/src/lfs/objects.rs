@@ -293,6 +293,11 @@ impl Draft {
         self.size
     }
 
+    /// The pointer to what was written, or taken over and hashed, so far.
+    pub fn pointer(&self) -> Pointer {
+        Pointer { id: ObjectId(self.hasher.clone().finalize().into()), size: self.size }
+    }
+
     /// Puts the content under its name, durably.
     ///
     /// # Errors
