@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The nonce is also what proves the plaintext, so encrypting takes two passes: [`Nonce::of`] over the plaintext, then
-//! [`Encrypting`]. An empty file is an empty ciphertext; other versions of the program wrote the header and the nonce
-//! alone, and that is read too.
+//! [`Encrypting`]. An empty file is header and nonce alone, as git-crypt 0.7 writes it; other versions leave it empty, and
+//! that is read too.
 
 use std::io::{self, Read};
 
@@ -26,7 +26,7 @@ use crate::progress::Progress;
 /// How a ciphertext begins.
 pub const HEADER: &[u8; 10] = b"\0GITCRYPT\0";
 const NONCE_BYTES: usize = 12;
-/// What a ciphertext is longer than its plaintext, unless that is empty.
+/// What a ciphertext is longer than its plaintext.
 pub const OVERHEAD: u64 = (HEADER.len() + NONCE_BYTES) as u64;
 /// The largest plaintext: git-crypt counts bytes in 32 bits, and gives up when the count comes round to zero.
 pub const LARGEST: u64 = u32::MAX as u64;
@@ -151,7 +151,7 @@ impl Nonce {
 
     /// Bytes of the ciphertext.
     pub fn encrypted_size(&self) -> u64 {
-        if self.size == 0 { 0 } else { self.size + OVERHEAD }
+        self.size + OVERHEAD
     }
 }
 
@@ -161,9 +161,6 @@ impl Nonce {
 /// [`Kind::TooLarge`].
 pub fn encrypt_whole(key: &KeyVersion, plaintext: &[u8]) -> Result<Vec<u8>> {
     let nonce = Nonce::of_bytes(key, plaintext)?;
-    if plaintext.is_empty() {
-        return Ok(Vec::new());
-    }
     let mut out = Vec::with_capacity(plaintext.len() + OVERHEAD as usize);
     out.extend_from_slice(HEADER);
     out.extend_from_slice(&nonce.bytes);
@@ -186,6 +183,8 @@ pub struct Encrypting<R> {
     /// Bytes of header and nonce that were given.
     header_given: usize,
     left: u64,
+    /// An error was given, and no end of the source makes it good.
+    is_broken: bool,
 }
 
 impl<R: Read> Encrypting<R> {
@@ -195,13 +194,15 @@ impl<R: Read> Encrypting<R> {
             source,
             keystream: keystream(key, &nonce.bytes),
             authenticator: Some(authenticator(key)),
-            header_given: if nonce.size == 0 { OVERHEAD as usize } else { 0 },
+            header_given: 0,
             left: nonce.size,
+            is_broken: false,
             nonce,
         }
     }
 
-    fn changed() -> io::Error {
+    fn changed(&mut self) -> io::Error {
+        self.is_broken = true;
         of_ours(Error::new(Kind::Io, "the file changed between the two readings that its encryption needs"))
     }
 }
@@ -210,6 +211,9 @@ impl<R: Read> Read for Encrypting<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if out.is_empty() {
             return Ok(0);
+        }
+        if self.is_broken {
+            return Err(self.changed());
         }
         if self.header_given < OVERHEAD as usize {
             let mut header = [0; OVERHEAD as usize];
@@ -225,14 +229,14 @@ impl<R: Read> Read for Encrypting<R> {
             // Also what grew is not what was measured.
             return match read_some(&mut self.source, &mut [0])? {
                 0 => Ok(0),
-                _ => Err(Self::changed()),
+                _ => Err(self.changed()),
             };
         }
         let most = usize::try_from(self.left).map_or(out.len(), |left| left.min(out.len()));
         let piece = &mut out[..most];
         // Until it is encrypted it is a plaintext in somebody else's buffer.
         let read = match read_some(&mut self.source, piece) {
-            Ok(0) => return Err(Self::changed()),
+            Ok(0) => return Err(self.changed()),
             Ok(read) => read,
             Err(error) => {
                 piece.zeroize();
@@ -243,7 +247,7 @@ impl<R: Read> Read for Encrypting<R> {
         self.left -= read as u64;
         let Some(authenticator) = &mut self.authenticator else {
             piece.zeroize();
-            return Err(Self::changed());
+            return Err(self.changed());
         };
         authenticator.update(piece);
         if self.left == 0 {
@@ -251,9 +255,7 @@ impl<R: Read> Read for Encrypting<R> {
             let is_same = authenticator.is_some_and(|all| bool::from(nonce_of(all).ct_eq(&self.nonce.bytes)));
             if !is_same {
                 piece.zeroize();
-                // Nothing more is given, however often it is asked.
-                self.left = u64::MAX;
-                return Err(Self::changed());
+                return Err(self.changed());
             }
         }
         apply(&mut self.keystream, piece)?;

@@ -120,6 +120,13 @@ impl GitCrypt {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
+    /// What Git takes for changed when it has to look at every file again.
+    pub(in crate::crypt) fn changes_in(&self, clone: &Path) -> String {
+        fs::remove_file(clone.join(".git/index")).unwrap();
+        self.git(clone, &["reset", "-q"]);
+        String::from_utf8(self.git(clone, &["status", "--porcelain"]).stdout).unwrap()
+    }
+
     /// Unlocks with what gpg has in its home.
     pub(in crate::crypt) fn unlock_with_gpg(&self, clone: &Path, gpg_home: &Path) -> Result<(), String> {
         let output = self

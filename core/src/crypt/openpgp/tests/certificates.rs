@@ -37,12 +37,21 @@ fn an_expired_certificate_is_refused_with_its_day_and_is_good_again_when_it_was_
     let text = refused(&alice.certificate(), later);
     assert!(text.contains("expired on 20") && text.contains("--quick-set-expire"), "{text}");
     alice.make(&["--quick-set-expire", alice.fingerprint(), "5y"]);
-    // The subkey has a life of its own.
-    let text = refused(&alice.certificate(), later);
-    assert!(text.contains("expired on 20") && text.contains("'*'"), "{text}");
-    alice.make(&["--quick-set-expire", alice.fingerprint(), "5y", "*"]);
     Recipient::parse(&alice.certificate(), "/etc/alice.asc", later).unwrap();
     assert!(refused(&alice.certificate(), now() - 3 * DAY).contains("clock"));
+}
+
+#[test]
+fn an_expired_subkey_is_refused_unless_there_is_another() {
+    let alice = Gpg::with_signing_key("alice", "ed25519");
+    alice.make(&["--quick-add-key", alice.fingerprint(), "cv25519", "encr", "1y"]);
+    let later = now() + 400 * DAY;
+    let text = refused(&alice.certificate(), later);
+    assert!(text.contains("expired on 20") && text.contains("'*'"), "{text}");
+    let expires = Recipient::parse(&alice.certificate(), "/etc/alice.asc", now()).unwrap().expires().unwrap();
+    assert!((364 * DAY..367 * DAY).contains(&(expires - now())));
+    alice.make(&["--quick-set-expire", alice.fingerprint(), "5y", "*"]);
+    Recipient::parse(&alice.certificate(), "/etc/alice.asc", later).unwrap();
 }
 
 #[test]
@@ -79,9 +88,10 @@ fn a_subkey_whose_binding_does_not_verify_is_not_encrypted_to() {
     let (alice, eve) = (Gpg::with_signing_key("alice", "ed25519"), Gpg::with_key("eve", "future-default"));
     // Eve's subkey, with its signature by her, behind Alice's key.
     let stolen = eve.certificate();
-    let subkey = stolen.windows(2).position(|pair| pair[0] == 0xb8).unwrap();
+    let subkey = stolen.windows(3).position(|head| head == [0xb8, 0x38, 4]).unwrap();
     let forged = [alice.certificate(), stolen[subkey..].to_vec()].concat();
-    assert!(refused(&forged, now()).contains("no subkey that may encrypt"));
+    let text = refused(&forged, now());
+    assert!(text.contains("no subkey that may encrypt"), "{text}");
 }
 
 #[test]
