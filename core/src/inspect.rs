@@ -13,7 +13,7 @@
 pub mod drill;
 pub mod drills;
 pub mod far;
-mod notes;
+pub(crate) mod notes;
 pub mod places;
 pub mod schedule;
 pub mod scratch;

@@ -18,6 +18,7 @@ mod action;
 mod batch;
 mod download;
 mod endpoint;
+mod examine;
 mod exchange;
 mod failure;
 mod grant;

@@ -205,6 +205,19 @@ impl Objects {
         Ok(adopted)
     }
 
+    /// Puts a content of `other`, which is sound and on the same file system, in the place of what stands under its name here,
+    /// durably.
+    ///
+    /// # Errors
+    /// When it cannot be moved; then what stood here still does.
+    pub(crate) fn take_over(&self, other: &Self, id: &ObjectId) -> Result<()> {
+        let (from, to) = (other.path_of(id), self.path_of(id));
+        let parent = to.parent().unwrap_or(&self.directory);
+        make(parent)?;
+        fs::rename(&from, &to).map_err(|error| Error::io("rename to", &to, error))?;
+        sync_directory(parent)
+    }
+
     /// Removes what was begun and never finished. A draft that somebody still writes to stays: he holds a lock on it, which
     /// ends with him.
     ///
