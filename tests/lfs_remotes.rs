@@ -80,18 +80,18 @@ fn every_way_back_leads_through_the_pointer_and_what_is_not_here_comes_from_the_
             fs::remove_dir_all(setup.local().path.join("lfs/objects")).unwrap();
         }
         let shown = setup.run(&["cat", "folder1/dir/large"]);
-        assert_eq!(shown.stdout, content, "{}", String::from_utf8_lossy(&shown.stderr));
+        assert!(shown.stdout == content, "{}", String::from_utf8_lossy(&shown.stderr));
         for (way, from) in ways.iter().enumerate() {
             let target = setup.path(&format!("restored-{number}-{way}"));
             let to = target.to_str().unwrap();
             let mut arguments = vec!["restore", "--to", to, "--verify"];
             arguments.extend_from_slice(from);
             let report = json_of(&setup, &arguments);
-            assert_eq!(report["problem_count"], 0, "{report:#}");
-            assert_eq!(fs::read(target.join("folder1/dir/large")).unwrap(), content);
+            assert_eq!(report["report"]["problem_count"], 0, "{report:#}");
+            assert!(fs::read(target.join("folder1/dir/large")).unwrap() == content);
         }
         let whole = json_of(&setup, &["verify"]);
-        assert_eq!(whole["problem_count"], 0, "{whole:#}");
+        assert_eq!(whole["report"]["problem_count"], 0, "{whole:#}");
         let drilled = setup.run(&["drill", "--whole"]);
         assert!(drilled.status.success(), "{}", String::from_utf8_lossy(&drilled.stderr));
     }
@@ -127,10 +127,10 @@ fn a_large_content_that_is_gone_or_damaged_at_the_remote_is_told_and_stops_nothi
         assert_eq!(output.status.code(), Some(3), "{said}");
         assert!(said.contains("folder1/gone"), "{said}");
         assert!(!target.join("folder1/gone").exists(), "nothing that is not the file has its name");
-        assert_eq!(fs::read(target.join("folder1/other")).unwrap(), bytes(2, LARGE));
+        assert!(fs::read(target.join("folder1/other")).unwrap() == bytes(2, LARGE));
         let output = setup.run(&["verify", "--remote", "usb"]);
         assert!(!output.status.success());
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(said.contains("folder1/gone"), "{said}");
     }
 }
@@ -154,6 +154,69 @@ fn a_remote_that_lost_its_large_contents_gets_them_again_from_here_or_from_anoth
     crate::support::git::git(&setup.path(""), &["init", "-q", "--bare", other.to_str().unwrap()]);
     let daemon = setup.start();
     eventually("the remote is whole again", SOON, || {
+        daemon.try_post("/api/v1/flush");
+        (stored(&other).0 == 1).then_some(())
+    });
+    daemon.stop();
+    lfs.large_files_of_equal_clone(&other, &setup.root());
+}
+
+#[test]
+fn what_strangers_keep_with_git_lfs_is_restored_too() {
+    let (setup, lfs) = with_lfs();
+    let (work, bare) = (setup.path("work"), setup.path("stranger.git"));
+    fs::create_dir(&work).unwrap();
+    lfs.git(&work, &["init", "-q", "-b", "main", "."]);
+    lfs.git(&work, &["lfs", "track", "*.bin"]);
+    write(&work, "folder/large.bin", bytes(5, 2 << 20));
+    write(&work, "folder/plain", "x");
+    lfs.git(&work, &["add", "."]);
+    lfs.git(&work, &["-c", "user.name=s", "-c", "user.email=s@s", "commit", "-qm", "theirs"]);
+    lfs.git(&setup.path(""), &["init", "-q", "--bare", "-b", "main", bare.to_str().unwrap()]);
+    lfs.git(&work, &["push", "-q", &format!("file://{}", bare.display()), "main"]);
+    let target = setup.path("restored");
+    let to = target.to_str().unwrap();
+    let output = setup.run(&["restore", "--from", bare.to_str().unwrap(), "--to", to]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(fs::read(target.join("folder/large.bin")).unwrap() == bytes(5, 2 << 20));
+    assert_eq!(fs::read(target.join("folder/plain")).unwrap(), b"x");
+}
+
+#[test]
+fn a_large_content_that_is_lost_everywhere_is_named_and_writing_the_file_anew_brings_it_back() {
+    let (mut setup, lfs) = with_lfs();
+    write(&setup.root(), "lost", bytes(1, LARGE));
+    write(&setup.root(), "small", "x");
+    let daemon = setup.start();
+    daemon.api().flush();
+    let other = setup.path("other.git");
+    let remotes = setup.repository()["remotes"].as_array_mut().unwrap();
+    remotes.push(json!({"name": "other", "url": other.to_str().unwrap()}));
+    for repository in [setup.local(), setup.remote()] {
+        objects(&repository.path).iter().for_each(|path| fs::remove_file(path).unwrap());
+    }
+    setup.write_config();
+    assert_eq!(daemon.api().post("/api/v1/reload", &json!({})).status, 200);
+    let status = daemon.status_when("the new remote lacks one", |status| {
+        let remotes = status["repositories"][0]["remotes"].as_array().unwrap();
+        let row = remotes.iter().find(|remote| remote["name"] == "other");
+        row.is_some_and(|row| row["reason"].as_str().unwrap_or_default().contains("folder1/lost"))
+    });
+    let rows = status["repositories"][0]["remotes"].as_array().unwrap();
+    let row = rows.iter().find(|remote| remote["name"] == "other").unwrap();
+    let reason = row["reason"].as_str().unwrap();
+    assert!(reason.contains("everything else is") && reason.contains("touch"), "{reason}");
+    let at_other = crate::support::git::Judge::new(&other);
+    assert_eq!(at_other.tip("main"), setup.local().tip("main"), "the rest is protected");
+    assert_ne!(row["commit"], json!(at_other.tip("main").unwrap()), "but nobody calls that confirmed");
+
+    fs::File::options()
+        .append(true)
+        .open(setup.root().join("lost"))
+        .unwrap()
+        .set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(5))
+        .unwrap();
+    eventually("it is brought back", SOON, || {
         daemon.try_post("/api/v1/flush");
         (stored(&other).0 == 1).then_some(())
     });

@@ -145,7 +145,7 @@ impl Run<'_> {
         let here = here.and_then(|looking| Snapshot::read(&looking.repository, far.commit).ok());
         let report = match &far.snapshot {
             Ok(snapshot) => {
-                let mut report = self.read(&far.repository, snapshot, far.large.as_ref())?;
+                let mut report = self.read(&far.repository, snapshot, Some(&far.large))?;
                 if here.as_ref().is_some_and(|here| here.tree != snapshot.tree) {
                     report.problem(Named::at(b".", "the same snapshot here has another tree"));
                 }

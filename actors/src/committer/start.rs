@@ -17,7 +17,7 @@ use backupbot_core::git::refs;
 use backupbot_core::git::repository::Repository;
 use backupbot_core::guard;
 use backupbot_core::heal::{self, Continued, Healed, Patient};
-use backupbot_core::lfs::Objects;
+use backupbot_core::lfs::{Objects, fetched};
 use backupbot_core::names::RootName;
 use backupbot_core::progress::Progress;
 use backupbot_core::snapshot::{self, Recovered};
@@ -318,6 +318,7 @@ fn sweep_and_finish(repository: &Repository, staged: Option<&StagedCommit>) -> R
     refs::sweep_stale_locks(repository.path(), Duration::ZERO, std::time::SystemTime::now());
     pack::sweep_temporary(&repository.pack_directory(), staged.map(|staged| staged.pack.as_str()))?;
     Objects::of(repository.path()).sweep()?;
+    fetched::sweep(repository.path())?;
     pack::sweep_foreign(repository.path(), FOREIGN_GRACE, std::time::SystemTime::now());
     staged.map(|staged| snapshot::recover(repository, staged)).transpose()
 }

@@ -19,10 +19,10 @@ use crate::store::files::FileRecord;
 /// Bytes copied at a time.
 const PIECE_BYTES: usize = 256 * 1024;
 
-/// Whether what `former` points to may be neither here nor at any remote. After a lost state nobody knows; while it is at
-/// hand, it is kept.
+/// Whether what `former` points to may be neither here nor at any remote: after a lost state nobody knows, and an operator
+/// who was told that a content is lost writes its file anew. While it is at hand, it is kept.
 pub(super) fn may_be_lost(former: &FileRecord) -> bool {
-    former.is_pointer && former.is_from_commit()
+    former.is_pointer
 }
 
 /// What became of a copy.

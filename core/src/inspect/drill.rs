@@ -114,7 +114,7 @@ fn rehearse(
     let (selection, looked) = selection(request, far, snapshot, progress)?;
     let destination = Destination::Directory(target.to_path_buf());
     // Whoever restores in earnest may give set-id bits; nobody runs what a drill restores.
-    let policies = Policies { set_id: false, large: far.large.clone(), ..Policies::default() };
+    let policies = Policies { set_id: false, large: Some(far.large.clone()), ..Policies::default() };
     let restoring = restore::Request {
         repository: &far.repository,
         snapshot,
@@ -129,8 +129,7 @@ fn rehearse(
     add(&mut report, looked);
     let Some((own, same)) = own(request.own, far) else { return Ok((report, false)) };
     let mut second = Report::default();
-    let ours = Policies { large: None, ..policies.clone() };
-    let comparing = restore::Request { repository: &own, snapshot: &same, policies: &ours, ..restoring };
+    let comparing = restore::Request { repository: &own, snapshot: &same, ..restoring };
     match restore::reread(&comparing, &mut second, progress) {
         Ok(()) => {}
         Err(error) if error.kind() == Kind::Cancelled => return Err(error),

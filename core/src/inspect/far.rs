@@ -18,6 +18,7 @@ use crate::error::{Error, Kind, Result};
 use crate::git::contents::LargeContents;
 use crate::git::repository::Repository;
 use crate::history::{Oid, Snapshot, moment};
+use crate::lfs::Objects;
 use crate::lfs::fetched::Fetched;
 use crate::progress::Progress;
 use crate::retrieve::{self, Retrieval, Tip};
@@ -65,8 +66,8 @@ pub struct Far {
     pub commit: Oid,
     /// The snapshot, or why the remote could not give it, where what it cannot give has no name.
     pub snapshot: std::result::Result<Snapshot, String>,
-    /// Who has its large contents; without it, the repository's own store.
-    pub large: Option<Arc<dyn LargeContents>>,
+    /// Who has its large contents.
+    pub large: Arc<dyn LargeContents>,
     /// How it came.
     pub way: Way,
 }
@@ -98,7 +99,7 @@ pub fn open(wanted: &Wanted<'_>, place: &Path, say: Say<'_>, progress: &Progress
     };
     let stands_for = wanted.state_dir.join("repos").join("restored.git");
     let large = Arc::new(Fetched::new(place, vec![wanted.remote.clone()], &stands_for));
-    Ok(Far { repository, commit, snapshot, large: Some(large), way })
+    Ok(Far { repository, commit, snapshot, large, way })
 }
 
 /// Whether anything is fetched from it at all.
@@ -115,7 +116,8 @@ fn in_place(wanted: &Wanted<'_>, path: &Path) -> Result<Far> {
             (snapshot.id, Ok(snapshot))
         }
     };
-    Ok(Far { repository, commit, snapshot, large: None, way: Way::InPlace })
+    let large = Arc::new(Objects::of(path));
+    Ok(Far { repository, commit, snapshot, large, way: Way::InPlace })
 }
 
 fn snapshot(repository: &Repository, tip: Oid, at: Option<&str>) -> Result<Snapshot> {

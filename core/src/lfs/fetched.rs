@@ -79,6 +79,7 @@ impl Fetched {
         // Each in a place of its own: two threads may want the same.
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let moment = Moment(passing.directory.join(number.to_string()));
+        fs::create_dir(&moment.0).map_err(|error| Error::io("make", &moment.0, error))?;
         let objects = Objects::of(&moment.0);
         let mut said = Vec::new();
         for source in &self.sources {

@@ -181,4 +181,7 @@ impl Wire for SshWire {
 }
 
 #[cfg(test)]
+pub(crate) use self::tests::sshd as test_sshd;
+
+#[cfg(test)]
 mod tests;

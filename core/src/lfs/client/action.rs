@@ -46,6 +46,8 @@ pub(super) struct Action {
     pub href: Url,
     pub headers: HeaderMap,
     pub expires: Option<Instant>,
+    /// The server says that nothing of ours is needed there.
+    pub is_authenticated: bool,
 }
 
 impl Action {
@@ -54,7 +56,7 @@ impl Action {
         let href = fields.get("href").and_then(Value::as_str).ok_or("it names no address")?;
         let href = place_of(href, endpoint)?;
         let headers = headers_of(fields.get("header"))?;
-        Ok(Self { href, headers, expires: expiry_of(fields) })
+        Ok(Self { href, headers, expires: expiry_of(fields), is_authenticated: false })
     }
 
     /// Whether it still counts.

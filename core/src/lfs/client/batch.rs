@@ -169,9 +169,12 @@ fn one(
             Operation::Download => rejected(doing, "the server does not say where it is"),
         };
     };
+    let is_authenticated = entry.get("authenticated").and_then(Value::as_bool).unwrap_or(false);
     let action = |name: &str| match actions.get(name) {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::Object(fields)) => Action::of(fields, endpoint).map(Some),
+        Some(Value::Object(fields)) => {
+            Action::of(fields, endpoint).map(|action| Some(Action { is_authenticated, ..action }))
+        }
         Some(_) => Err("what the server says is to be done cannot be read".to_owned()),
     };
     match (action(operation.as_str()), action("verify")) {

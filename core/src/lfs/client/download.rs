@@ -3,6 +3,7 @@
 //! What has come of an object is kept while the call lasts, and the rest is asked for, if the server then sends exactly
 //! the rest. Whatever it sends, an object is taken only if its hash is its name.
 
+use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -33,7 +34,9 @@ const MOST_WRONG: u32 = 2;
 pub(super) fn missing(server: &Server, objects: &[Pointer], progress: &Progress) -> Result<Presence> {
     let mut presence = Presence::default();
     let streak = Streak::default();
-    for chunk in objects.chunks(MOST) {
+    let mut seen = HashSet::new();
+    let each_once: Vec<Pointer> = objects.iter().filter(|pointer| seen.insert(**pointer)).copied().collect();
+    for chunk in each_once.chunks(MOST) {
         for (pointer, answer) in server.answers(Operation::Download, chunk, progress)? {
             match answer {
                 Answer::There | Answer::Do(_) => presence.there += 1,
@@ -200,7 +203,7 @@ fn receive(
             Ok(length) => length,
             Err(error) => {
                 partial.draft = Some(draft).filter(|draft| draft.size() > 0);
-                return Err(Failure::of(error));
+                return Err(Failure::of(transfer.named(error, Operation::Download, &actions.transfer)));
             }
         };
         if draft.size() + length as u64 > pointer.size {

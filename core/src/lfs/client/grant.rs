@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::action::{expiry_of, headers_of, place_of};
 use super::failure::words_of;
 use crate::error::{Error, Kind, Result};
+use crate::secret;
 use crate::transport::ssh::Said;
 
 /// The exit code with which a shell says that there is no such program.
@@ -68,6 +69,9 @@ pub(super) fn read(said: &Said, shown: &str) -> Result<Option<Grant>> {
         .map_err(|error| Error::new(Kind::Internal, format!("an address that is none: {error}")))?;
     let base = place_of(href, &anything).map_err(unreadable)?;
     let headers = headers_of(fields.get("header")).map_err(unreadable)?;
+    for value in headers.values().filter_map(|value| value.to_str().ok()) {
+        secret::remember_form(value.rsplit(' ').next().unwrap_or_default());
+    }
     Ok(Some(Grant { base, headers, expires: expiry_of(&fields) }))
 }
 

@@ -24,8 +24,6 @@ pub(super) struct Directory {
     /// The repository there.
     path: PathBuf,
     objects: Objects,
-    /// Our own repository, into which objects come back.
-    repository: PathBuf,
     /// Tells what we left there from what others did.
     prefix: String,
 }
@@ -36,7 +34,6 @@ impl Directory {
         let directory = Self {
             path: path.to_path_buf(),
             objects: Objects::of(path),
-            repository: repository.to_path_buf(),
             prefix: format!("bb_{}_", workshop::owner_of(repository)),
         };
         directory.has_to_be_there()?;
@@ -129,7 +126,7 @@ impl Directory {
         store: &Objects,
         progress: &Progress,
     ) -> Result<Downloaded> {
-        let target = Target { repository: &self.repository, prefix: "bb_" };
+        let target = Target { repository: store.repository(), prefix: "bb_" };
         let mut outcome = Downloaded::default();
         for pointer in largest_first(objects) {
             progress.check()?;

@@ -11,7 +11,7 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValu
 use reqwest::{Client, Method, Url};
 
 use super::Reason;
-use super::action;
+use super::action::{self, Action};
 use super::batch::{self, Answer};
 use super::endpoint::{Endpoint, Standing, below};
 use super::exchange::{Reply, exchange};
@@ -112,13 +112,15 @@ impl Server {
     pub(super) fn headers_for(
         &self,
         operation: Operation,
-        given: &HeaderMap,
-        place: &Url,
+        action: &Action,
         progress: &Progress,
     ) -> Result<HeaderMap> {
+        let (given, place) = (&action.headers, &action.href);
         let mut headers = given.clone();
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
-        let has_its_own = given.contains_key(AUTHORIZATION) || place.query().is_some_and(has_signature);
+        let has_its_own = action.is_authenticated
+            || given.contains_key(AUTHORIZATION)
+            || place.query().is_some_and(has_signature);
         if !has_its_own {
             let standing = self.standing(operation, progress)?;
             if origin_of(&standing.base) == origin_of(place)
@@ -170,6 +172,12 @@ impl Server {
             }
         }
         Ok(*reach.insert(Reach::of(&addresses)))
+    }
+
+    /// As if the remote were somewhere else.
+    #[cfg(test)]
+    pub(super) fn set_reach_for_test(&self, reach: Reach) {
+        *held(&self.reach) = Some(reach);
     }
 
     fn addresses_of(&self, host: &str, progress: &Progress) -> Result<Vec<IpAddr>> {
@@ -415,7 +423,7 @@ fn place_shown(url: &Url) -> String {
 /// is an error to them.
 fn has_signature(query: &str) -> bool {
     let lower = query.to_ascii_lowercase();
-    ["signature=", "sig=", "token="].iter().any(|sign| lower.contains(sign))
+    ["x-amz-signature=", "x-goog-signature="].iter().any(|sign| lower.contains(sign))
 }
 
 fn within_origin(place: &Url, reply: &Reply) -> Result<Url> {

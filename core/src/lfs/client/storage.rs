@@ -44,10 +44,9 @@ struct Hop {
 
 impl Transfer<'_> {
     fn headers(&self, hop: &Hop, operation: Operation) -> Result<HeaderMap> {
-        let given = &hop.action.headers;
         match hop.has_left {
-            true => Ok(given.clone()),
-            false => self.server.headers_for(operation, given, &hop.action.href, self.progress),
+            true => Ok(hop.action.headers.clone()),
+            false => self.server.headers_for(operation, &hop.action, self.progress),
         }
     }
 
@@ -89,7 +88,7 @@ impl Transfer<'_> {
         let size = Some(self.pointer.size);
         let mut upload =
             Upload::start(request, size, server.limits, &server.throttle, progress).map_err(Failure::of)?;
-        let fed = self.feed(file, &mut upload);
+        let fed = self.feed(file, &mut upload, action);
         let is_cut_off = upload.is_cut_off();
         let response = match fed {
             // Whoever refuses an object need not take it to its end.
@@ -97,10 +96,11 @@ impl Transfer<'_> {
             fed => match upload.answer() {
                 Ok(response) => response,
                 Err(error) => {
-                    return Err(fed
-                        .err()
-                        .filter(|_| !is_cut_off)
-                        .unwrap_or(Failure::of(self.named(error, action))));
+                    return Err(fed.err().filter(|_| !is_cut_off).unwrap_or(Failure::of(self.named(
+                        error,
+                        Operation::Upload,
+                        action,
+                    ))));
                 }
             },
         };
@@ -118,7 +118,8 @@ impl Transfer<'_> {
     }
 
     /// Writes the object into the request. Its last piece waits until all of it was hashed.
-    fn feed(&self, mut file: File, upload: &mut Upload) -> Attempt<()> {
+    fn feed(&self, mut file: File, upload: &mut Upload, action: &Action) -> Attempt<()> {
+        let named = |error| Failure::of(self.named(error, Operation::Upload, action));
         let mut hasher = Sha256::new();
         let (mut piece, mut held) = (vec![0; PIECE_BYTES], Vec::with_capacity(PIECE_BYTES));
         let mut size = 0u64;
@@ -136,7 +137,7 @@ impl Transfer<'_> {
                 return Err(self.damaged_here());
             }
             hasher.update(&piece[..length]);
-            upload.write(&held).map_err(Failure::of)?;
+            upload.write(&held).map_err(named)?;
             held.clear();
             held.extend_from_slice(&piece[..length]);
             self.progress.bytes_done(length as u64);
@@ -144,7 +145,7 @@ impl Transfer<'_> {
         if size != self.pointer.size || hasher.finalize().as_slice() != self.pointer.id.0.as_slice() {
             return Err(self.damaged_here());
         }
-        upload.write(&held).map_err(Failure::of)
+        upload.write(&held).map_err(named)
     }
 
     /// Asks for the object from byte `from` on.
@@ -221,10 +222,10 @@ impl Transfer<'_> {
     }
 
     /// An error of the connection, with the object.
-    fn named(&self, error: Error, action: &Action) -> Error {
+    pub(super) fn named(&self, error: Error, operation: Operation, action: &Action) -> Error {
         match error.kind() {
             Kind::RemoteUnreachable | Kind::RemoteRefused => {
-                let doing = doing(Operation::Upload, self.pointer, &action.shown());
+                let doing = doing(operation, self.pointer, &action.shown());
                 Error::new(error.kind(), format!("cannot {doing}: {error}"))
             }
             _ => error,

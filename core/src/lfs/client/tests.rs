@@ -1,11 +1,15 @@
 //! The client against servers: a small one of ours that misbehaves as it is told, a real one of another make, a
 //! directory, and Git's own LFS program as the judge.
 
+mod account;
 mod directory;
 mod faults;
+#[path = "../../../../tests/support/giftless.rs"]
+mod giftless;
 mod hostile;
 #[path = "../../../../tests/support/lfs_server.rs"]
 mod lfs_server;
+mod real;
 mod transfers;
 
 use std::fs;

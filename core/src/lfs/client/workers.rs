@@ -30,7 +30,7 @@ pub(super) fn for_each<T: Send>(
     };
     thread::scope(|scope| {
         for _ in 0..helpers {
-            if thread::Builder::new().name("lfs".to_owned()).spawn_scoped(scope, &run).is_err() {
+            if thread::Builder::new().name("lfs".to_owned()).spawn_scoped(scope, run).is_err() {
                 break;
             }
         }

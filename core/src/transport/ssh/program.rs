@@ -58,7 +58,7 @@ impl SshWire {
         let too_long = || Error::new(Kind::RemoteRefused, format!("{what} says more than makes sense"));
         run(&self.progress, async {
             let _ = channel.outgoing.eof().await;
-            while !channel.got.is_over() && !(channel.got.is_at_end && channel.got.exit.is_some()) {
+            while !(channel.got.is_over() || channel.got.is_at_end && channel.got.exit.is_some()) {
                 match timeout(pace.patience(), channel.incoming.wait()).await {
                     Ok(message) => {
                         channel.got.take(message);

@@ -5,7 +5,7 @@ mod hostile;
 mod hosts;
 mod login;
 #[path = "../../../../tests/support/sshd.rs"]
-pub(super) mod sshd;
+pub(crate) mod sshd;
 mod talk;
 
 use std::fs;
