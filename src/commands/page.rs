@@ -1,12 +1,15 @@
 //! The status page: what a tired person has to know first, first.
 //!
 //! One line says whether everything is protected. Then each repository with its roots and remotes; wherever
-//! something is not as it should be, a line says what to do about it.
+//! something is not as it should be, a line says what to do about it. [`large`] has the lines about large files.
+
+pub mod large;
 
 use backupbot_actors::board::{
     ConfigurationStatus, InspectionStatus, Moment, QuarantineStatus, RemoteState, RemoteView,
 };
 use backupbot_core::inspect::drills::Drilled;
+use backupbot_core::keeping::scrubs::Scrubbed;
 
 use crate::alerts::Severity;
 use crate::health;
@@ -110,6 +113,7 @@ fn verdict_of(repository: &RepositoryAnswer) -> Verdict {
         || repository.remotes.is_empty()
         || repository.verified.iter().any(|verified| verified.problems > 0)
         || repository.bad_drills().next().is_some()
+        || repository.scrubs.iter().any(Scrubbed::is_bad)
         || !repository.roots.iter().all(is_watched)
         || !repository.remotes.iter().all(is_served);
     let is_at_rest = repository.status.pending == 0
@@ -197,6 +201,8 @@ impl Page {
             self.line(1, format!("{place}: verified {ago} ago ({sample} of {commit}): {found}"));
         }
         self.drills(&repository.drills, now);
+        repository.remotes.iter().for_each(|remote| self.room(remote));
+        self.scrubs(&repository.scrubs, now);
         for inspection in &repository.inspections {
             self.inspection(inspection, now);
         }
@@ -381,7 +387,7 @@ fn left_out(root: &RootAnswer) -> String {
 mod tests {
     use super::*;
     use crate::alerts::Alert;
-    use crate::status::tests::{drilled, healthy, verified};
+    use crate::status::tests::{drilled, healthy, large as lfs, scrubbed, verified};
     use backupbot_actors::board::SkippedFile;
     use backupbot_core::config::on_disk::OnDisk;
 
@@ -440,6 +446,19 @@ documents: commit c0ffee00c0, nothing waits to be committed
   remote usb: next drill in 2 h
   what is here: next verification now
     tried several times in vain (3): unplugged
+";
+        assert!(page.ends_with(expected), "{page}");
+    }
+
+    #[test]
+    fn large_files_are_told_with_the_room_that_they_take() {
+        let mut repository = RepositoryAnswer { scrubs: vec![scrubbed(0, 0)], ..healthy() };
+        repository.remotes[0].lfs = Some(lfs(40, None, false));
+        let page = page_of(repository);
+        assert!(page.starts_with("everything is protected ("), "{page}");
+        let expected =
+            "  remote usb: 12 large files, 40.0 MiB; 40.0 MiB of 100.0 MiB used (40 %, full on 1970-02-01)
+  remote usb: large files looked at 5 min ago: 12 large files, 12.0 MiB asked for, 1 read: nothing was wrong
 ";
         assert!(page.ends_with(expected), "{page}");
     }
@@ -504,6 +523,7 @@ documents: commit c0ffee00c0, nothing waits to be committed
                 &["NOT up to date for 1 min: waiting for the next commit"],
             ),
             (|it| it.remotes.clear(), &["no remote is known"]),
+            (|it| it.scrubs = vec![scrubbed(2, 1)], &["2 LOST, 1 DAMAGED\n", "    folder1/film: it is gone"]),
             (|it| it.verified = vec![verified(2)], &["of c0ffee00c0): 2 things were WRONG"]),
             (
                 |it| it.drills = vec![drilled(1_000_000, 1)],

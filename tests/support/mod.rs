@@ -5,6 +5,7 @@ pub mod daemon;
 pub mod fault_proxy;
 pub mod git;
 pub mod lfs;
+pub mod lfs_server;
 pub mod metadata;
 pub mod mount;
 pub mod receiver;

@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::scrubs::Scrubbed;
+use crate::audit::Event;
 use crate::clock;
 use crate::config::Remote;
 use crate::error::{Error, Kind, Result};
@@ -93,6 +94,12 @@ pub struct Pruned {
 }
 
 impl Pruned {
+    /// What the audit log says of it.
+    pub fn deed(&self, repository: &str) -> Event {
+        let event = Event::new("lfs prune", "ok").in_repository(repository);
+        event.with("objects", self.removed.objects).with("bytes", self.removed.bytes)
+    }
+
     fn keep(&mut self, pointers: &[Pointer], why: String) {
         if !pointers.is_empty() {
             self.kept.push(Kept { why, amount: Amount::of(pointers) });
@@ -198,3 +205,6 @@ fn is_old(objects: &Objects, id: &ObjectId, keep_local: Duration) -> Result<bool
     // A time ahead of the clock proves nothing.
     Ok(SystemTime::now().duration_since(stored).is_ok_and(|age| age >= keep_local))
 }
+
+#[cfg(test)]
+mod tests;
