@@ -318,8 +318,7 @@ fn room(repository: &RepositoryName, remote: &RemoteName, lfs: &LfsStatus) -> Op
     let place = format!("{repository}/{remote}");
     if let Some(refused) = &lfs.refused {
         let text = format!(
-            "{repository}: remote {remote} takes no more for want of room, so what is new is not protected there: {}; \
-             {remedy}",
+            "{repository}: remote {remote} has no room left, so not everything is protected there: {}; {remedy}",
             refused.message
         );
         return Some(Alert::new("quota", Severity::Critical, text).of(place).since(Some(refused.since)));

@@ -268,7 +268,7 @@ fn a_prune_that_is_killed_loses_nothing_and_is_finished_by_the_next() {
         let daemon = setup.start();
         daemon.api().flush();
         daemon.stop();
-        let daemon = setup.launch(&[PACE, ("BACKUPBOT_FAULT", &format!("{point}=abort"))]);
+        let daemon = setup.launch(&[PACE, ("BACKUPBOT_FAULT", &format!("{point}=kill"))]);
         daemon.dies_by_itself(point);
         let left = objects(&setup.local().path).len();
         assert_eq!(left, if point.ends_with("removed") { 2 } else { 3 });
@@ -380,7 +380,7 @@ fn a_scrub_that_is_killed_is_made_again() {
         if point.ends_with("replaced") {
             fs::write(&object, bytes(9, LARGE)).unwrap();
         }
-        let daemon = setup.launch(&[PACE, ("BACKUPBOT_FAULT", &format!("{point}=abort"))]);
+        let daemon = setup.launch(&[PACE, ("BACKUPBOT_FAULT", &format!("{point}=kill"))]);
         daemon.dies_by_itself(point);
         let daemon = setup.launch(&[PACE]);
         scrubbed_when(&daemon, "all is well", |it| it["asked"] == 1 && it["read"] == 1);
