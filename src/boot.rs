@@ -9,11 +9,15 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use backupbot_actors::alarm;
 use backupbot_actors::supervision::install_panic_hook;
 use backupbot_core::adopt::Adoption;
 use backupbot_core::audit::{Audit, Event};
 use backupbot_core::config::{Admin, Config};
+use backupbot_core::error::Result as CoreResult;
+use backupbot_core::inspect;
 use backupbot_core::private_file;
+use backupbot_core::small_state::Aside;
 use backupbot_core::store::{Recovery, Store};
 use rustix::fs::Mode;
 use slog::{Logger, crit, error, info, warn};
@@ -24,11 +28,15 @@ use crate::exit::Failure;
 use crate::files::shown;
 use crate::http::auth;
 use crate::lock::{self, Holder, Lock};
+use crate::restoring;
 use crate::settings::{Origin, Settings};
 use crate::status::VERSION;
 
 /// The audit log, unless the configuration says otherwise.
 pub const AUDIT_FILE: &str = "audit.jsonl";
+
+/// What the alarm keeps.
+pub const ALERTS_FILE: &str = "alerts.json";
 
 /// How long a start waits for a command that only looks to let go of the lock.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
@@ -39,6 +47,8 @@ pub struct Ground {
     pub store: Store,
     /// What was done about a damaged one.
     pub recovery: Option<Recovery>,
+    /// Small files that were damaged.
+    pub asides: Vec<Aside>,
     /// Where it is written down what is done.
     pub audit: Audit,
     /// Keeps others out.
@@ -91,6 +101,7 @@ pub fn prepare(
     make_state_dir(&config.state_dir, log)?;
     let lock = lock::take(&config.state_dir, &Holder::this(command, &config.instance, host), LOCK_PATIENCE)?;
     private_file::sweep(&config.state_dir)?;
+    let asides = mend_small_files(&config.state_dir, log);
     let audit = Audit::open(&audit_file(config))?;
     let (store, recovery) = Store::open(&config.state_dir)?;
     if let Some(recovery) = &recovery {
@@ -106,7 +117,24 @@ pub fn prepare(
         };
         adoption::decide(&mut settings.config, adoption, &store, (&who, &audit), log)?;
     }
-    Ok(Ground { store, recovery, audit, lock })
+    Ok(Ground { store, recovery, asides, audit, lock })
+}
+
+/// Sets aside what is damaged of the small files, so that nobody takes them for empty. `branches.json` is not among them: without
+/// it commits would go elsewhere, so its reader refuses to start.
+fn mend_small_files(state_dir: &Path, log: &Logger) -> Vec<Aside> {
+    let mut asides = Vec::new();
+    let mut take = |mended: CoreResult<Vec<Aside>>| match mended {
+        Ok(mended) => asides.extend(mended),
+        Err(error) => error!(log, "a damaged file cannot be set aside"; "error" => %error),
+    };
+    take(alarm::mend(&state_dir.join(ALERTS_FILE)).map(Vec::from_iter));
+    take(restoring::mend(state_dir).map(Vec::from_iter));
+    take(inspect::mend(state_dir));
+    for aside in &asides {
+        error!(log, "{}", aside.words());
+    }
+    asides
 }
 
 /// What happened to a damaged database, in words for the operator.

@@ -110,7 +110,7 @@ impl<'w> Looking<'w> {
         let remotes = configured(self.settings.as_ref(), &self.name)
             .map_or_else(Vec::new, |repository| repository.remotes.clone());
         let own = self.repository.path();
-        Arc::new(Fetched::new(own, remotes, own))
+        Arc::new(Fetched::new(own, own, remotes, own))
     }
 
     /// The snapshot that is meant; the latest if nothing was said.

@@ -10,6 +10,7 @@
 mod adoption;
 mod afar;
 mod alerts;
+mod beside;
 mod boot;
 mod cli;
 mod client;

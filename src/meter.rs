@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use backupbot_core::wording;
 use bytesize::ByteSize;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -85,7 +86,7 @@ impl Meter {
 
 /// The text for so much done.
 pub fn done_so_far(files: u64, bytes: u64) -> String {
-    format!("{files} files, {} committed", ByteSize::b(bytes).display().iec())
+    format!("{}, {} committed", wording::files(files), ByteSize::b(bytes).display().iec())
 }
 
 /// stderr, beside the line.

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! In goes what is configured, out come steps in the order in which they are run. Nothing is read but where a
-//! secret is, never what it is. [`remote`] writes the clone of one remote, [`shell`] quotes. git-lfs, git-crypt and gpg will be
-//! steps of [`of_repository`] between the clone and the checkout, for repositories that are configured to use them.
+//! secret is, never what it is. [`remote`] writes the clone of one remote, [`shell`] quotes. git-lfs is a step of
+//! [`of_repository`] between the clone and the checkout, for repositories that have large files; git-crypt and gpg will be.
 
 mod remote;
 mod shell;
@@ -33,6 +33,8 @@ pub struct Source {
     pub branch: String,
     /// Whether the branch's name depends on the date.
     pub is_dated: bool,
+    /// Whether there are files that Git has only pointers to.
+    pub has_large: bool,
     /// From where, the first choice first.
     pub places: Vec<Place>,
 }
@@ -120,7 +122,34 @@ fn of_repository(source: &Source) -> Vec<Step> {
         Some(_) => format!("test -d {history}"),
         None => format!("{git} cat-file -e \"$branch\" 2>/dev/null"),
     };
-    vec![
+    let fetching: Vec<String> = source.places.iter().map(|place| fetch_large_from(place, &history)).collect();
+    let large = step(
+        "large_files",
+        "Large files: Git has a pointer to each, git-lfs gets the files themselves, from where the clone came from. One that it\n\
+         cannot get stays a pointer, and is named.",
+        format!(
+            "{git} lfs install --local --skip-repo >/dev/null\n{git} config lfs.skipdownloaderrors true\n\
+             case \"$({git} config remote.origin.url)\" in\n{}\nesac ||\n    \
+             echo 'not all large files could be had: see above' >&2",
+            fetching.join("\n")
+        ),
+        false,
+    );
+    let (one_file_text, one_file) = match source.has_large {
+        true => (
+            "One file of it, by its name in that list; a name in quotes there is one with escapes for special characters.\n\
+             git-lfs lets through what is no pointer.",
+            format!(
+                "{git} cat-file blob \"$state\":{} | {git} lfs smudge > restored-file",
+                quoted(&format!("{root}/PATH"))
+            ),
+        ),
+        false => (
+            "One file of it, by its name in that list; a name in quotes there is one with escapes for special characters.",
+            format!("{git} cat-file blob \"$state\":{} > restored-file", quoted(&format!("{root}/PATH"))),
+        ),
+    };
+    let mut steps = vec![
         step("branch", branch_text, format!("branch={}", quoted(short.unwrap_or(&source.branch))), false),
         step(
             "clone",
@@ -152,12 +181,7 @@ fn of_repository(source: &Source) -> Vec<Step> {
         step("state", "The newest state.", "state=\"$branch\"".to_owned(), false),
         step("older_state", "Or an older one: an id of the list, or a tag.", "state=COMMIT".to_owned(), true),
         step("list", "All files of it.", format!("{git} ls-tree -r --name-only \"$state\""), true),
-        step(
-            "one_file",
-            "One file of it, by its name in that list; a name in quotes there is one with escapes for special characters.",
-            format!("{git} cat-file blob \"$state\":{} > restored-file", quoted(&format!("{root}/PATH"))),
-            true,
-        ),
+        step("one_file", one_file_text, one_file, true),
         step(
             "checkout",
             "All files of it, into a new directory. Git names those whose names or paths are too long for the file system;\n\
@@ -169,15 +193,40 @@ fn of_repository(source: &Source) -> Vec<Step> {
             ),
             false,
         ),
-    ]
+    ];
+    if source.has_large {
+        let at = steps.iter().position(|step| step.step == "list").unwrap_or(steps.len());
+        steps.insert(at, large);
+    }
+    steps
+}
+
+/// One case of where the clone may have come from.
+fn fetch_large_from(place: &Place, history: &str) -> String {
+    let cloning = cloning_of(place);
+    let endpoint = match place {
+        Place::Remote(remote, _) => remote.lfs_url.as_deref(),
+        Place::State(_) => None,
+    };
+    let endpoint =
+        endpoint.map_or_else(String::new, |url| format!("-c {} ", quoted(&format!("lfs.url={url}"))));
+    format!(
+        "{}) {}{endpoint}--git-dir={history} lfs fetch origin \"$state\" ;;",
+        quoted(&cloning.address),
+        cloning.prefix
+    )
+}
+
+fn cloning_of(place: &Place) -> remote::Cloning {
+    match place {
+        Place::Remote(remote, known_hosts) => remote::cloning(remote, known_hosts),
+        Place::State(path) => remote::Cloning::of_state(path),
+    }
 }
 
 /// Comment lines of where from, and the command, which may stand behind `||`.
 fn clone_from(place: &Place, history: &str, is_branch: bool) -> String {
-    let cloning = match place {
-        Place::Remote(remote, known_hosts) => remote::cloning(remote, known_hosts),
-        Place::State(path) => remote::Cloning::of_state(path),
-    };
+    let cloning = cloning_of(place);
     let mut text: Vec<String> = cloning.text.iter().map(|line| format!("# {}", comment(line))).collect();
     let (prefix, options, address) = (&cloning.prefix, &cloning.options, quoted(&cloning.address));
     text.push(if is_branch {
@@ -186,8 +235,8 @@ fn clone_from(place: &Place, history: &str, is_branch: bool) -> String {
         // `clone` takes branches and tags only.
         let pack = cloning.upload_pack();
         format!(
-            "{{ git init --quiet --bare {history} &&\n{} --git-dir={history} fetch{pack} {address} \
-             \"+$branch:$branch\"; }}",
+            "{{ git init --quiet --bare {history} && git --git-dir={history} config remote.origin.url {address} &&\n\
+             {} --git-dir={history} fetch{pack} {address} \"+$branch:$branch\"; }}",
             prefix.trim_end()
         )
     });
@@ -200,9 +249,11 @@ fn lines(text: &str) -> Vec<String> {
 
 /// The script.
 pub fn script(steps: &[Step]) -> String {
-    let mut script = String::from(
+    let is_large = steps.iter().any(|step| step.step == "large_files");
+    let needs = if is_large { "git, git-lfs and python3" } else { "git and python3" };
+    let mut script = format!(
         "#!/bin/sh\n\
-         # Everything back without BackupBot: run it in an empty directory, sh recipe.sh. It needs git and python3, and reads\n\
+         # Everything back without BackupBot: run it in an empty directory, sh recipe.sh. It needs {needs}, and reads\n\
          # from the remotes only. Keep a copy where it does not burn with this machine.\n\
          # Lines that begin with # and no space are switched off: take the # away to use them. Names in CAPITALS are yours to\n\
          # fill in, as Git lists them (quote them).\n\

@@ -1,8 +1,11 @@
 //! Obeying a changed configuration without a restart: read whole, refused whole, or applied as a diff.
 //!
 //! In: a wish, by the API, a signal, or the file that says something else. Out: what changed, or every reason why nothing did;
-//! then what was in force stays in force. One at a time; a wish goes on even if nobody waits for it any more. What came of
-//! it is on the board, in the metrics, in the log and in the audit log.
+//! then what was in force stays in force. One at a time; wishes that come while one is under way or waits share the next, and in a
+//! storm they wait for its turn ([`pace`]), because each may replace what commits. A wish goes on even if nobody waits for it any
+//! more. What came of it is on the board, in the metrics, in the log and in the audit log.
+
+mod pace;
 
 use actix_web::web::{self, Data};
 use backupbot_actors::board::{Board, ConfigurationStatus, Moment};
@@ -11,10 +14,12 @@ use backupbot_actors::measure::{self, Reload};
 use backupbot_core::audit::Event;
 use backupbot_core::config::Problem;
 use backupbot_core::config::diff::{Diff, Parts};
+use backupbot_core::fault;
 use serde_json::{Value, json};
 use slog::{info, warn};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::cli::Global;
 use crate::exit::Failure;
@@ -31,10 +36,21 @@ pub struct Reloader {
     world: World,
     global: Global,
     turn: tokio::sync::Mutex<()>,
+    /// Wishes so far.
+    wishes: AtomicU64,
+    latest: Mutex<Latest>,
+}
+
+/// The reload before the next one.
+#[derive(Default)]
+struct Latest {
+    /// Up to this wish all had come when it began to read, and what came of it.
+    answered: Option<(u64, Result<Applied, Refusal>)>,
+    pace: pace::Pace,
 }
 
 /// Why nothing changed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Refusal {
     /// It cannot be obeyed; each mistake with its place.
     Mistakes(Vec<Problem>),
@@ -101,6 +117,10 @@ impl Reloader {
     pub fn new(world: &World, global: &Global) -> Self {
         Self { world: world.clone(), global: global.clone(), ..Self::default() }
     }
+
+    fn latest<T>(&self, look: impl FnOnce(&mut Latest) -> T) -> T {
+        look(&mut self.latest.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// What is said of the configuration of a process that begins.
@@ -117,6 +137,7 @@ pub async fn follow_file(door: Data<Door>, board: Board) {
     loop {
         board.wait_for(|board| board.configuration().is_news().then_some(())).await;
         info!(door.log, "the file of the configuration has changed"; "to" => "reload");
+        fault::point("actor:follow-file:news");
         // Its mistakes stay until it changes again. Trouble of ours may be over sooner.
         while let Err(Refusal::NotNow(_) | Refusal::Stopping) = reload(&door, "change of the file").await {
             actix_rt::time::sleep(TRY_AGAIN).await;
@@ -127,11 +148,25 @@ pub async fn follow_file(door: Data<Door>, board: Board) {
 /// Reads the configuration again and obeys it, because of `who`.
 pub async fn reload(door: &Data<Door>, who: &str) -> Result<Applied, Refusal> {
     let (inner, who) = (door.clone(), who.to_owned());
+    let wish = door.reloader.wishes.fetch_add(1, Ordering::Relaxed) + 1;
     let done = actix_rt::spawn(async move {
-        let _turn = inner.reloader.turn.lock().await;
+        let reloader = &inner.reloader;
+        let _turn = reloader.turn.lock().await;
+        let shared = reloader.latest(|latest| latest.answered.clone()).filter(|(until, _)| *until >= wish);
+        if let Some((_, outcome)) = shared {
+            return outcome;
+        }
+        actix_rt::time::sleep(reloader.latest(|latest| latest.pace.pause(Instant::now()))).await;
         let inside = inner.enter().map_err(|_| Refusal::Stopping)?;
+        let until = reloader.wishes.load(Ordering::Relaxed);
         let outcome = obey(&inner, &inside).await;
         tell(&inner, &inside, &outcome, &who);
+        reloader.latest(|latest| {
+            if matches!(&outcome, Ok(applied) if !applied.diff.is_empty()) {
+                latest.pace.obeyed(Instant::now());
+            }
+            latest.answered = Some((until, outcome.clone()));
+        });
         outcome
     });
     done.await.unwrap_or(Err(Refusal::Stopping))

@@ -15,6 +15,7 @@ use backupbot_core::audit::{Audit, Event};
 use backupbot_core::error::{Error, Kind};
 use backupbot_core::progress::Progress;
 use backupbot_core::restore::{Report, marker};
+use backupbot_core::small_state::{self, Aside};
 use serde::{Deserialize, Serialize};
 use slog::{Logger, error, info, warn};
 use utoipa::ToSchema;
@@ -32,6 +33,12 @@ const NAMED: usize = 1000;
 const FILE_NAME: &str = "restore-jobs.json";
 /// More than [`KEPT`] reports need.
 const FILE_LIMIT: u64 = 64 << 20;
+
+/// Sets the file aside if it is damaged: for a start, before [`Jobs::open`].
+pub fn mend(state_dir: &Path) -> backupbot_core::error::Result<Option<Aside>> {
+    let lost = "what became of earlier restores over HTTP is not known any more";
+    small_state::mend::<Vec<Job>>(&state_dir.join(FILE_NAME), FILE_LIMIT, lost)
+}
 
 /// What is to be restored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

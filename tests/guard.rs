@@ -34,6 +34,16 @@ fn encrypt(setup: &Setup, files: std::ops::Range<usize>) {
     }
 }
 
+/// One whose files were all encrypted since: the quarantine's branch is at the remote. Also where the protected branch stands.
+fn under_attack(setup: &mut Setup) -> (Daemon, String, String) {
+    let daemon = with_files(setup);
+    let protected = setup.remote().tip("main").unwrap();
+    encrypt(setup, 0..FILES);
+    let branch = in_quarantine(&daemon);
+    arrives(setup, &branch);
+    (daemon, protected, branch)
+}
+
 fn quarantine_of(status: &Value) -> Option<String> {
     status["repositories"][0]["quarantine"]["branch"].as_str().map(str::to_owned)
 }
@@ -134,11 +144,7 @@ fn what_is_encrypted_in_small_steps_goes_to_a_quarantine_and_the_protected_branc
 #[test]
 fn a_quarantine_survives_a_kill_and_an_approval_moves_the_protected_branch_forward() {
     let mut setup = Setup::new();
-    let daemon = with_files(&mut setup);
-    let before = setup.remote().tip("main").unwrap();
-    encrypt(&setup, 0..FILES);
-    let branch = in_quarantine(&daemon);
-    arrives(&setup, &branch);
+    let (daemon, before, branch) = under_attack(&mut setup);
     daemon.kill();
     write(&setup.root(), "while nobody looked", "x");
     let daemon = setup.start();
@@ -180,11 +186,7 @@ fn a_quarantine_survives_a_kill_and_an_approval_moves_the_protected_branch_forwa
 #[test]
 fn a_lost_database_does_not_end_a_quarantine() {
     let mut setup = Setup::new();
-    let daemon = with_files(&mut setup);
-    let before = setup.remote().tip("main").unwrap();
-    encrypt(&setup, 0..FILES);
-    let branch = in_quarantine(&daemon);
-    arrives(&setup, &branch);
+    let (daemon, before, branch) = under_attack(&mut setup);
     daemon.stop_or_fail();
     fs::remove_file(setup.state().join("state.redb")).unwrap();
     encrypt(&setup, 0..1);
@@ -205,11 +207,7 @@ fn a_lost_database_does_not_end_a_quarantine() {
 #[test]
 fn a_rejection_pauses_and_the_files_come_back_from_the_protected_branch() {
     let mut setup = Setup::new();
-    let daemon = with_files(&mut setup);
-    let before = setup.remote().tip("main").unwrap();
-    encrypt(&setup, 0..FILES);
-    let branch = in_quarantine(&daemon);
-    arrives(&setup, &branch);
+    let (daemon, before, branch) = under_attack(&mut setup);
     let rejected = setup.run(&["reject"]);
     assert_eq!(rejected.status.code(), Some(0), "{rejected:?}");
     let said = String::from_utf8_lossy(&rejected.stdout).into_owned();
@@ -281,11 +279,7 @@ fn new_files_moved_directories_modes_and_small_roots_do_not_trigger() {
 #[test]
 fn a_restore_of_an_older_state_is_our_own_doing() {
     let mut setup = Setup::new();
-    let daemon = with_files(&mut setup);
-    let first = setup.remote().tip("main").unwrap();
-    encrypt(&setup, 0..FILES);
-    let branch = in_quarantine(&daemon);
-    arrives(&setup, &branch);
+    let (daemon, first, _) = under_attack(&mut setup);
     assert_eq!(post(&daemon, "approve").status, 200);
     daemon.api().flush();
     let restored = setup.run(&["restore", "--in-place", "--yes", "--at", &first]);
@@ -474,12 +468,8 @@ fn death_at_every_step_with_which_a_quarantine_begins() {
 fn death_at_every_step_of_an_approval() {
     for point in ["ref:locked-not-moved", "ref:moved", "approve:branch-moved", "approve:recorded"] {
         let mut setup = Setup::new();
-        let daemon = with_files(&mut setup);
-        encrypt(&setup, 0..FILES);
-        let branch = in_quarantine(&daemon);
-        arrives(&setup, &branch);
+        let (daemon, before, branch) = under_attack(&mut setup);
         daemon.stop_or_fail();
-        let before = setup.remote().tip("main").unwrap();
         let fault = format!("{point}=kill");
         let daemon = setup.launch(&[("BACKUPBOT_FAULT", fault.as_str())]);
         let api = daemon.serving();

@@ -1,12 +1,11 @@
 //! Large files on their way to remotes and back: at a directory, where git-lfs is the judge of what arrived.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use crate::support::daemon::Setup;
-use crate::support::lfs::{GitLfs, stored};
+use crate::support::lfs::{GitLfs, objects, stored};
 use crate::support::tree::write;
 use crate::support::{Random, SOON, eventually};
 
@@ -21,19 +20,6 @@ fn with_lfs() -> (Setup, GitLfs) {
 fn bytes(seed: u64, length: usize) -> Vec<u8> {
     let mut random = Random::new(seed);
     (0..length.div_ceil(8)).flat_map(|_| random.next().to_le_bytes()).take(length).collect()
-}
-
-/// The files below a store of large contents.
-fn objects(repository: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut pending = vec![repository.join("lfs/objects")];
-    while let Some(directory) = pending.pop() {
-        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-            let is_directory = entry.file_type().unwrap().is_dir();
-            if is_directory { pending.push(entry.path()) } else { found.push(entry.path()) }
-        }
-    }
-    found
 }
 
 fn json_of(setup: &Setup, arguments: &[&str]) -> Value {

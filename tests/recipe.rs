@@ -422,3 +422,55 @@ fn the_recipe_in_the_operators_manual_is_what_the_program_prints() {
     assert_eq!(different, None, "docs/operations.md has another recipe");
     assert_eq!(printed, written, "docs/operations.md has another recipe");
 }
+
+#[test]
+fn large_files_come_back_by_git_lfs_and_one_that_is_lost_hides_no_other() {
+    if !is_possible() {
+        return;
+    }
+    let mut setup = Setup::new();
+    setup.repository()["lfs"] = json!({"threshold": "64KiB"});
+    let contents: Vec<Vec<u8>> = (1u8..=3).map(|byte| vec![byte; 70_000]).collect();
+    for (name, content) in ["large", "dir/gone", "odd [name] \"x\""].iter().zip(&contents) {
+        write(&setup.root(), name, content);
+    }
+    write(&setup.root(), "small", "x");
+    backed_up(&setup);
+    let script = recipe(&setup, &[]);
+    assert!(script.contains("It needs git, git-lfs and python3"), "{script}");
+    let back = bring_back(&setup, "whole", &script, &[]);
+    assert_same(&portraits(&setup.root()), &portraits(&back));
+    let one = switched_on(&script, "git --git-dir=documents.git cat-file");
+    let one = one.replace("folder1/PATH", "folder1/large");
+    bring_back(&setup, "one", &one, &[]);
+    assert!(fs::read(setup.path("one/here/restored-file")).unwrap() == contents[0]);
+
+    let victim = crate::support::lfs::objects(&setup.remote().path)
+        .into_iter()
+        .find(|path| fs::read(path).unwrap() == contents[1])
+        .unwrap();
+    fs::remove_file(victim).unwrap();
+    let place = stranger(&setup, "lost");
+    let output = run_by(&place, &script, &[], None);
+    let said = said(&output);
+    assert!(said.contains("not all large files could be had"), "{said}");
+    let back = place.join("here/documents/folder1");
+    assert!(fs::read(back.join("large")).unwrap() == contents[0], "{said}");
+    assert!(fs::read(back.join("dir/gone")).unwrap().starts_with(b"version https://git-lfs"), "{said}");
+}
+
+#[test]
+fn large_files_come_back_from_a_server_of_their_own() {
+    if !is_possible() {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let Some(server) = crate::support::giftless::Giftless::start(scratch.path(), true) else { return };
+    let mut setup = Setup::new();
+    setup.repository()["lfs"] = json!({"threshold": "64KiB"});
+    setup.repository()["remotes"][0]["lfs_url"] = json!(format!("{}/info/lfs", server.url()));
+    write(&setup.root(), "large", vec![7; 70_000]);
+    backed_up(&setup);
+    let back = bring_back(&setup, "whole", &recipe(&setup, &[]), &[]);
+    assert!(fs::read(back.join("large")).unwrap() == vec![7; 70_000]);
+}

@@ -1,9 +1,11 @@
 //! A changed file is obeyed by itself: however it changes, whatever is going on, and without losing anything.
 
+mod storms;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -169,34 +171,6 @@ fn a_bad_file_keeps_the_old_one_in_force_and_says_so_everywhere_until_it_is_mend
     setup.assert_all_is_well();
 }
 
-#[test]
-fn a_storm_of_changes_is_few_reloads_and_the_last_one_counts() {
-    let mut setup = Setup::new();
-    let daemon = setup.start();
-    let began = Instant::now();
-    let mut number = 0;
-    while began.elapsed() < Duration::from_secs(14) {
-        number += 1;
-        write(&setup.root(), "file", number.to_string());
-        differ(&mut setup, number);
-        // Half of them are halves.
-        let text = serde_json::to_string(&setup.config).unwrap();
-        let end = if number.is_multiple_of(2) { text.len() } else { text.len() / 2 };
-        fs::write(setup.path("backupbot.yaml"), &text[..end]).unwrap();
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    differ(&mut setup, 100_000);
-    replace_config(&setup);
-    let status = obeyed(&daemon, "the last one is in force");
-    assert!(!status["alerts"].to_string().contains("config_invalid"), "{status:#}");
-    let reloads = Scrape::of(&daemon).sum("config_reloads_total");
-    println!("{number} changes, {reloads} reloads");
-    assert!(number > 100 && (1.0..=4.0).contains(&reloads), "{number} changes, {reloads} reloads");
-    daemon.api().flush();
-    daemon.stop();
-    setup.assert_all_is_well();
-}
-
 /// Another root or none, and sometimes something that concerns the whole repository.
 fn shake(setup: &mut Setup, number: u64) {
     let other = setup.path("folder2");
@@ -329,65 +303,6 @@ fn a_push_that_hangs_is_left_alone_by_what_does_not_concern_it_and_replaced_by_w
     web.clone_by_git("documents", PASSWORD, &clone);
     assert_eq!(fs::read(clone.join("folder1/file")).unwrap(), b"1");
     setup.local().assert_sound();
-}
-
-/// A flush that is under way, and its status, answer and duration.
-fn flush_that_waits(daemon: &Daemon, setup: &Setup) -> std::thread::JoinHandle<(u16, Value, Duration)> {
-    let api = daemon.api();
-    let begun = Instant::now();
-    let flush = std::thread::spawn(move || {
-        let answer = api.post("/api/v1/flush", &json!({"wait": true, "timeout": "300s"}));
-        (answer.status, answer.json(), begun.elapsed())
-    });
-    eventually("the flush is waiting", SOON, || daemon.output().contains("\"to\":\"flush\"").then_some(()));
-    assert!(!setup.remote().path.exists() && !flush.is_finished());
-    flush
-}
-
-#[test]
-fn a_flush_that_waits_for_what_is_taken_out_of_the_configuration_ends_with_the_reason() {
-    for what in ["repository", "root", "remote"] {
-        println!("{what}");
-        let mut setup = Setup::new();
-        write(&setup.root(), "file", "1");
-        write(&setup.path("folder2"), "file", "2");
-        // A remote that never answers holds the flush.
-        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/x.git", silent.local_addr().unwrap());
-        setup.repository()["remotes"] = json!([{"name": "silent", "url": url}]);
-        let second = json!({"name": "folder2", "path": setup.path("folder2").to_str().unwrap()});
-        setup.repository()["roots"].as_array_mut().unwrap().push(second);
-        let other = json!({"name": "other", "roots": [{"name": "folder3", "path": setup.path("folder3").to_str().unwrap()}],
-                           "remotes": []});
-        fs::create_dir(setup.path("folder3")).unwrap();
-        setup.config["repositories"].as_array_mut().unwrap().push(other);
-        setup.config["shutdown_grace"] = json!("1s");
-        let daemon = setup.start();
-        let flush = flush_that_waits(&daemon, &setup);
-        match what {
-            "repository" => drop(setup.config["repositories"].as_array_mut().unwrap().remove(0)),
-            "root" => drop(setup.repository()["roots"].as_array_mut().unwrap().pop()),
-            _ => {
-                let place = setup.path("remote/documents.git");
-                setup.repository()["remotes"] = json!([{"name": "usb", "url": place.to_str().unwrap()}]);
-            }
-        }
-        replace_config(&setup);
-        reload(&daemon);
-        let (status, answer, took) = flush.join().unwrap();
-        assert!(took < Duration::from_secs(60), "{took:?}");
-        if what == "remote" {
-            assert_eq!(status, 200, "{answer:#}");
-            let remote = &answer["repositories"][0]["remotes"][0];
-            assert_eq!((&remote["name"], &remote["verified"]), (&json!("usb"), &json!(true)), "{answer:#}");
-        } else {
-            assert_eq!(status, 409, "{answer:#}");
-            let detail = answer["detail"].as_str().unwrap();
-            assert!(detail.contains("taken out of the configuration"), "{detail}");
-            assert!(what == "repository" || detail.contains("folder2"), "{detail}");
-        }
-        daemon.stop_or_fail();
-    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::daemon::{Daemon, Setup};
 use crate::support::git::{git, try_git};
+use crate::support::scrape::Scrape;
 use crate::support::tree::{corpus, write};
 use crate::support::{Random, SOON, eventually, is_long, seed};
 
@@ -100,6 +101,40 @@ fn pack_of(setup: &Setup, commit: &str) -> PathBuf {
         String::from_utf8(output.unwrap().stdout).unwrap()
     }
     packs(setup, "idx").into_iter().find(holds).unwrap().with_extension("pack")
+}
+
+#[test]
+fn small_files_that_are_damaged_are_set_aside_said_and_counted() {
+    const FILES: [&str; 5] =
+        ["alerts.json", "verified.json", "drills.json", "inspections.json", "restore-jobs.json"];
+    let setup = Setup::new();
+    write(&setup.root(), "file", "x");
+    let daemon = setup.start();
+    daemon.api().flush();
+    daemon.stop();
+    for file in FILES {
+        fs::write(setup.state().join(file), "{\"half\": [").unwrap();
+    }
+    let daemon = setup.start();
+    let status = daemon.status_when("it is said", |status| {
+        let alerts = status["alerts"].as_array().unwrap().iter();
+        alerts.filter(|alert| alert["name"] == "state_recovered").count() == FILES.len()
+    });
+    for file in FILES {
+        let said = format!("{file} was damaged (");
+        assert!(status["alerts"].to_string().contains(&said), "{file}: {status:#}");
+        eventually("the log has it", SOON, || daemon.output().contains(&said).then_some(()));
+        let kept = set_aside(&setup, file);
+        assert_eq!(kept.len(), 1, "{file}: {kept:?}");
+        assert_eq!(fs::read(&kept[0]).unwrap(), b"{\"half\": [");
+    }
+    let scrape = Scrape::of(&daemon);
+    assert_eq!(scrape.value("state_recoveries_total", "kind=\"file\""), 5.0);
+    assert!(setup.run(&["verify"]).status.success());
+    daemon.stop();
+    let daemon = setup.start();
+    assert_eq!(Scrape::of(&daemon).value("state_recoveries_total", "kind=\"file\""), 0.0);
+    daemon.stop();
 }
 
 #[test]

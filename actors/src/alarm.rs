@@ -20,6 +20,7 @@ use backupbot_core::error::{Error, Kind, Result};
 use backupbot_core::fault;
 use backupbot_core::private_file;
 use backupbot_core::progress::Progress;
+use backupbot_core::small_state::{self, Aside};
 use serde::{Deserialize, Serialize};
 use slog::{Logger, error, info, o, warn};
 
@@ -105,7 +106,7 @@ impl Known {
         if self.0.is_loaded.swap(true, Ordering::SeqCst) {
             return;
         }
-        // A file that is lost or damaged costs a repetition, no alert.
+        // A file that is lost costs a repetition, no alert. A damaged one was set aside by who started us.
         let read = private_file::read_small(file, LARGEST).ok().flatten();
         let kept = read.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         *self.kept() = kept.unwrap_or_default();
@@ -128,6 +129,14 @@ impl Known {
             outbox.failed(&error.to_string(), now_ms);
         }
     }
+}
+
+/// Sets the file aside if it is damaged: for a start, before the alarm reads it.
+///
+/// # Errors
+/// When it cannot be set aside.
+pub fn mend(file: &Path) -> Result<Option<Aside>> {
+    small_state::mend::<Kept>(file, LARGEST, "alerts that still hold are told once more")
 }
 
 /// The actor.

@@ -10,6 +10,11 @@
 //! compares. [`schedule`] says when each is due, from times that survive restarts; [`verified`] and [`drills`] remember
 //! what was found. Nothing here writes into a repository, a remote or a watched directory.
 
+use std::path::Path;
+
+use crate::error::Result;
+use crate::small_state::Aside;
+
 pub mod drill;
 pub mod drills;
 pub mod far;
@@ -18,3 +23,12 @@ pub mod places;
 pub mod schedule;
 pub mod scratch;
 pub mod verified;
+
+/// Sets aside what is damaged of the files that remember what was found, before anybody takes it for empty.
+///
+/// # Errors
+/// When one cannot be set aside.
+pub fn mend(state_dir: &Path) -> Result<Vec<Aside>> {
+    let mended = [verified::mend(state_dir)?, drills::mend(state_dir)?, places::mend(state_dir)?];
+    Ok(mended.into_iter().flatten().collect())
+}

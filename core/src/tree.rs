@@ -13,6 +13,7 @@ pub(crate) mod judge;
 mod parse;
 #[cfg(test)]
 mod tests;
+mod trail;
 
 use std::ops::Range;
 
@@ -24,6 +25,7 @@ use crate::path::lossy;
 pub use diff::{Change, diff_names, diff_new_objects, diff_paths};
 pub use edit::{Edits, apply};
 pub use parse::{Entries, Malformed, RawEntry, parse, serialize};
+pub use trail::Trail;
 
 /// A regular file.
 pub const MODE_FILE: u32 = 0o100_644;

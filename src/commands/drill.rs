@@ -6,10 +6,12 @@ use backupbot_core::audit::Event;
 use backupbot_core::clock;
 use backupbot_core::config::{self, Remote};
 use backupbot_core::error::Kind;
+use backupbot_core::inspect;
 use backupbot_core::inspect::drill::{self as core, Rehearsal};
 use backupbot_core::inspect::drills::{self, Drilled, Way};
 use backupbot_core::progress::Progress;
 use backupbot_core::verify::{Sample, draw_seed};
+use backupbot_core::wording::files;
 use bytesize::ByteSize;
 use serde_json::{Value, json};
 use slog::{Discard, Logger, o};
@@ -39,6 +41,10 @@ pub fn drill(world: &World, invocation: &Invocation, arguments: &Drill) -> Resul
     boot::make_state_dir(&state_dir, &Logger::root(Discard, o!()))?;
     let progress = Progress::new();
     interrupt::listen(&progress);
+    // If it cannot be done, remembering fails as well, and says so.
+    for aside in inspect::mend(&state_dir).unwrap_or_default() {
+        output::complain(&aside.words());
+    }
     let known = drills::read(&state_dir);
     let deeds = Deeds::of("drill", world, global);
     let failed = |repository: &config::Repository, remote: &Remote, result: &str| {
@@ -174,11 +180,11 @@ fn summary(drilled: &Drilled) -> String {
         "with its metadata; the same snapshot is not here"
     };
     format!(
-        "{} from {}: {verdict}\nsnapshot {} ({way}): {} files ({}; {}) restored and compared {compared}",
+        "{} from {}: {verdict}\nsnapshot {} ({way}): {} ({}; {}) restored and compared {compared}",
         drilled.repository,
         drilled.remote,
         &drilled.commit[..12],
-        drilled.files,
+        files(drilled.files),
         ByteSize(drilled.bytes).display().iec(),
         drilled.sample
     )

@@ -8,6 +8,7 @@ use backupbot_actors::root::repository_path;
 use backupbot_core::clock;
 use backupbot_core::config::{Config, Repository as RepositorySettings};
 use backupbot_core::git::repository::Repository;
+use backupbot_core::lfs::Objects;
 use serde_json::json;
 
 use crate::cli::{Invocation, Recipe};
@@ -59,6 +60,8 @@ pub fn sources(config: &Config, arguments: &Recipe) -> Result<Vec<Source>, Failu
             roots: repository.roots.iter().map(|root| root.name.to_string()).collect(),
             branch: branch(config, repository)?,
             is_dated: repository.branch.as_str().contains("{date:"),
+            has_large: repository.lfs.is_some()
+                || Objects::of(&repository_path(&config.state_dir, repository.name.as_str())).is_in_use(),
             places,
         });
     }

@@ -191,7 +191,7 @@ impl Run<'_> {
             set_id: !arguments.no_set_id,
             contents_elsewhere: arguments.dry_run && self.source.is_fetched(),
             bounds: Bounds { on: !arguments.no_limits, ..Bounds::default() },
-            large: self.source.large(),
+            large: Some(self.source.large()),
             ..Policies::default()
         }
     }

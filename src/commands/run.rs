@@ -1,6 +1,7 @@
 //! `backupbot run`: the daemon. Boots, serves the API, watches over the tree, stops in order.
 
 use std::net::TcpListener;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,9 @@ use backupbot_core::audit::{Audit, Event};
 use backupbot_core::store::Store;
 use slog::{Logger, info, warn};
 use tokio::signal::unix::Signal;
+use tokio::sync::Mutex;
 
+use crate::beside;
 use crate::boot;
 use crate::cli::{Adopt, Invocation, Target};
 use crate::daemon::{self, Daemon};
@@ -33,7 +36,6 @@ use crate::shutdown::{self, End, Signals};
 use crate::status::VERSION;
 
 /// Where alerts and messages that wait are kept.
-const ALERTS_FILE: &str = "alerts.json";
 /// How often the moving line moves.
 const METER_PAUSE: Duration = Duration::from_millis(250);
 /// How often the service manager is told how things stand, if that has changed.
@@ -81,13 +83,16 @@ fn daemon(
     let listener = boot::bind(&settings.config.admin, log)?;
     let metrics = boot::bind_metrics(settings.config.metrics.listen)?;
     boot::make_token(&settings.config, log)?;
-    let recovery = ground.recovery.as_ref().map(boot::recovered);
+    let database = ground.recovery.as_ref().map(|lost| ("database", String::new(), boot::recovered(lost)));
+    let files = ground.asides.iter().map(|aside| ("file", aside.name(), aside.words()));
+    let recoveries: Vec<Recovered> = database.into_iter().chain(files).collect();
     let (store, audit) = (ground.store, ground.audit);
     let (settings, audience) = (settings.clone(), audience.clone());
     let end = boot::on_a_thread_that_stays(move || {
         let system = actix_rt::System::new();
         let listeners = (listener, metrics);
-        let end = system.block_on(serve((settings, reloader), store, &audit, recovery, listeners, &audience));
+        let end =
+            system.block_on(serve((settings, reloader), store, &audit, recoveries, listeners, &audience));
         std::mem::forget(system);
         end
     })?;
@@ -99,11 +104,14 @@ fn daemon(
     }
 }
 
+/// State that was damaged: its kind, which of that kind, and what was done.
+type Recovered = (&'static str, String, String);
+
 async fn serve(
     (settings, reloader): (Settings, Reloader),
     store: Store,
     audit: &Audit,
-    recovery: Option<String>,
+    recoveries: Vec<Recovered>,
     (listener, metrics): (TcpListener, Option<TcpListener>),
     audience: &Audience,
 ) -> Result<End, Failure> {
@@ -126,8 +134,8 @@ async fn serve(
     let exporter = Exporter::install()?;
     door.export(exporter.clone(), metrics.is_some());
     let board = Board::new();
-    if let Some(words) = recovery {
-        board.recovered("database", "", &words);
+    for (kind, place, words) in recoveries {
+        board.recovered(kind, &place, &words);
     }
     board.change_configuration(|status| *status = reload::begun(&settings));
     let watchman = watchman(&door, &settings);
@@ -157,18 +165,23 @@ async fn serve(
         },
     )?;
     info!(log, "watching"; "admin" => %address, "metrics" => metrics_address.map(|address| address.to_string()));
-    actix_rt::spawn(exporter.keep());
     actix_rt::spawn(beat(door.clone(), control.clone(), manager.clone()));
-    let beside = [
-        actix_rt::spawn(http::tell_events(door.clone())),
-        actix_rt::spawn(keep_told(door.clone(), manager.clone())),
-        actix_rt::spawn(reload::follow_file(door.clone(), board.clone())),
-        actix_rt::spawn(reload_at_hang_up(
-            door.clone(),
-            signals.hang_ups().map_err(|error| Failure::io("cannot listen for signals", error))?,
-            manager.clone(),
-        )),
-    ];
+    let hang_ups = signals.hang_ups().map_err(|error| Failure::io("cannot listen for signals", error))?;
+    let hang_ups = Rc::new(Mutex::new(hang_ups));
+    let beside = {
+        let (door, manager, board) = (door.clone(), manager.clone(), board.clone());
+        let (events, told, changed, hung_up) = (door.clone(), door.clone(), door.clone(), door);
+        let its_manager = manager.clone();
+        [
+            beside::keep("metrics", log, move || exporter.clone().keep()),
+            beside::keep("events", log, move || http::tell_events(events.clone())),
+            beside::keep("service manager", log, move || keep_told(told.clone(), its_manager.clone())),
+            beside::keep("changed file", log, move || reload::follow_file(changed.clone(), board.clone())),
+            beside::keep("SIGHUP", log, move || {
+                reload_at_hang_up(hung_up.clone(), hang_ups.clone(), manager.clone())
+            }),
+        ]
+    };
     let first_backup = actix_rt::spawn(show_first_backup(control.clone(), meter.clone()));
 
     let end =
@@ -177,8 +190,7 @@ async fn serve(
     let _ = first_backup.await;
     jobs.interrupt();
     for task in beside {
-        task.abort();
-        let _ = task.await;
+        task.end().await;
     }
     meter.hide();
     if let Err(failure) = daemon::withdraw(&config.state_dir) {
@@ -203,7 +215,7 @@ fn watchman(door: &Data<Door>, settings: &Settings) -> Watchman {
     Watchman {
         instance: config.instance.clone(),
         receivers: Vec::new(),
-        file: config.state_dir.join(ALERTS_FILE),
+        file: config.state_dir.join(boot::ALERTS_FILE),
         conditions: Arc::new(move || asked.conditions()),
         known: door.known.clone(),
         delays: hurry().map_or_else(Delays::default, |delay| Delays { warning: delay, clear: delay }),
@@ -222,7 +234,8 @@ fn hurry() -> Option<Duration> {
 }
 
 /// Reloads the configuration at each SIGHUP, as daemons do.
-async fn reload_at_hang_up(door: Data<Door>, mut hang_ups: Signal, manager: Arc<Manager>) {
+async fn reload_at_hang_up(door: Data<Door>, hang_ups: Rc<Mutex<Signal>>, manager: Arc<Manager>) {
+    let mut hang_ups = hang_ups.lock().await;
     while hang_ups.recv().await.is_some() {
         info!(door.log, "asked by SIGHUP"; "to" => "reload");
         // What came of it is in the log already, and in the status.

@@ -17,6 +17,7 @@ use backupbot_core::clock::Moment;
 use backupbot_core::git::contents::LargeContents;
 use backupbot_core::git::repository::Repository;
 use backupbot_core::history::{Oid, Snapshot};
+use backupbot_core::inspect;
 use backupbot_core::inspect::far::{self, Wanted};
 use backupbot_core::inspect::scratch::{Purpose, Scratch};
 use backupbot_core::inspect::verified::{self, Verified};
@@ -200,6 +201,12 @@ impl Run<'_> {
             // Who named an address may have named anybody's: it is told as it is shown.
             let deeds = Deeds::of("verify", self.world, self.global);
             deeds.write(remote.map_or_else(|| news.deed().with("from", place), |_| news.deed()));
+        }
+        if has_place {
+            // If it cannot be done, remembering fails as well, and says so.
+            for aside in inspect::mend(state_dir).unwrap_or_default() {
+                output::complain(&aside.words());
+            }
         }
         if has_place
             && self.at().is_none()

@@ -81,7 +81,7 @@ impl Inspected {
         };
         let tip = tip.ok_or_else(nothing)?;
         let roots = seat.settings.roots.iter().map(|root| (root.name.clone(), root.path.clone())).collect();
-        let large = Arc::new(Fetched::new(&seat.path, seat.settings.remotes.clone(), &seat.path));
+        let large = Arc::new(Fetched::new(&seat.path, &seat.path, seat.settings.remotes.clone(), &seat.path));
         Ok(Self { repository, large, tip, roots, log: log.clone() })
     }
 

@@ -17,7 +17,7 @@ use crate::logging::LOST;
 use crate::status::VERSION;
 
 /// What of ours may be found damaged and made anew.
-const RECOVERIES: [&str; 2] = ["database", "repository"];
+const RECOVERIES: [&str; 3] = ["database", "repository", "file"];
 
 /// Name without prefix, unit, help.
 type Gauge = (&'static str, Unit, &'static str);

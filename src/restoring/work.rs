@@ -101,7 +101,7 @@ pub fn work(
     reached(State::Planning, None);
     let selection = selection(&source, &snapshot, paths)?;
     source.refuse_dangerous_target(target, &snapshot)?;
-    let policies = Policies { large: source.large(), ..policies(wish, || rules(&source, target)) };
+    let policies = Policies { large: Some(source.large()), ..policies(wish, || rules(&source, target)) };
     let identity = marker::Identity {
         repository: wish.repository.clone(),
         snapshot: id.clone(),

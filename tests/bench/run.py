@@ -19,6 +19,7 @@ import sys
 import time
 
 import api
+import large
 import servers
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -523,6 +524,9 @@ class Bench:
         peer = "%.2f s, %.2f s, %.0f MB" % tuple(b)
         return "| %s | %s | %s | %.2f | %.2f |" % (title, shown, peer, a[0] / b[0], a[1] / b[1])
 
+    def large(self):
+        large.large(self, measure, medians, os.path.join(PROJECT, "target", "tools"))
+
     def table(self):
         print("\n| work; peer | ours: wall, CPU, peak | peer: wall, CPU, peak | wall ratio | CPU ratio |\n|---|---|---|---|---|")
         for title, a, b in self.rows:
@@ -534,7 +538,7 @@ def main():
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--at", default=os.path.join(PROJECT, "target", "bench"))
-    works = ["first", "rescan", "changed", "push", "ssh", "http", "fetch", "idle", "burst", "look", "restore", "api"]
+    works = ["first", "rescan", "changed", "push", "ssh", "http", "fetch", "idle", "burst", "look", "restore", "api", "large"]
     parser.add_argument("--only", choices=works, action="append", help="one of the measurements; may be repeated")
     parser.add_argument("--minutes", type=float, default=10, help="of churn in `api`")
     parser.add_argument("--binary")

@@ -253,7 +253,7 @@ fn a_dry_run_fetches_no_contents_and_everything_comes_by_one_pack() {
     );
     assert!(!place.exists());
     let (planned_part, _, bytes, words) = totals(&["--dry-run", "folder1/large/3"]);
-    assert!(bytes < 100_000 && words.contains("1 files, 195.3 KiB"), "{bytes} {words}");
+    assert!(bytes < 100_000 && words.contains("1 file, 195.3 KiB"), "{bytes} {words}");
     assert_eq!(planned_part["bytes"], 200_000);
 
     // Nobody is asked for anything that could not be used.

@@ -128,8 +128,8 @@ fn who_may_not_give_files_away_restores_them_and_is_told() {
     setup.as_nobody = true;
     let out = setup.path("out");
     let report = restored(&setup, &["--to", text(&out), "--verify"]);
-    assert!(report.contains("1 have another owner"), "{report}");
-    assert!(report.contains("1 were recorded with set-id bits"), "{report}");
+    assert!(report.contains("1 has another owner"), "{report}");
+    assert!(report.contains("1 was recorded with set-id bits"), "{report}");
     let found = portraits(&out.join("folder1"));
     assert_eq!(found[&b"roots"[..]].mode & 0o7777, 0o755);
     assert_eq!(found[&b"roots"[..]].owner.0, 65_534);

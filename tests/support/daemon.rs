@@ -6,6 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -196,11 +197,16 @@ pub fn leftovers(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Gives everything below `directory` to nobody.
+/// Gives everything below `directory` to nobody. What is his already is left alone: a running program would see a change, and
+/// what it had found unreadable would wait for its next commit again.
 fn hand_over(directory: &Path) {
     let mut pending = vec![directory.to_owned()];
     while let Some(path) = pending.pop() {
-        std::os::unix::fs::lchown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+        // A running program's own files come and go.
+        let Ok(found) = fs::symlink_metadata(&path) else { continue };
+        if (found.uid(), found.gid()) != (NOBODY, NOBODY) {
+            std::os::unix::fs::lchown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
         if path.is_dir() && !path.is_symlink() {
             pending.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
         }

@@ -66,6 +66,9 @@ impl Giftless {
             let log = fs::File::create(directory.join("log")).unwrap();
             let mut child = Command::new(program("waitress-serve"))
                 .arg(format!("--listen=127.0.0.1:{port}"))
+                .arg("--max-request-body-size=20000000000")
+                // What nginx before it says of the way to it.
+                .args(["--trusted-proxy=127.0.0.1", "--trusted-proxy-headers=x-forwarded-proto"])
                 .arg("giftless.wsgi_entrypoint:app")
                 .current_dir(&directory)
                 .env("GIFTLESS_CONFIG_FILE", directory.join("settings.yaml"))
@@ -95,6 +98,11 @@ impl Giftless {
     /// Of the repository `org/repo`, as a Git remote would have it.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}/org/repo.git", self.port)
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Where what has been put lies.

@@ -62,20 +62,23 @@ impl GitLfs {
     }
 }
 
-/// The large contents in a repository: how many, and how many bytes.
-pub fn stored(repository: &Path) -> (usize, u64) {
-    let mut found = (0, 0);
+/// The files of the large contents in a repository.
+pub fn objects(repository: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
     let mut pending = vec![repository.join("lfs/objects")];
     while let Some(directory) = pending.pop() {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-            if entry.file_type().unwrap().is_dir() {
-                pending.push(entry.path());
-            } else {
-                found = (found.0 + 1, found.1 + entry.metadata().unwrap().len());
-            }
+            let is_directory = entry.file_type().unwrap().is_dir();
+            if is_directory { pending.push(entry.path()) } else { found.push(entry.path()) }
         }
     }
     found
+}
+
+/// The large contents in a repository: how many, and how many bytes.
+pub fn stored(repository: &Path) -> (usize, u64) {
+    let objects = objects(repository);
+    (objects.len(), objects.iter().map(|path| fs::metadata(path).unwrap().len()).sum())
 }
 
 /// Everything that must be true of a repository with large files once the program has stopped after a flush. What the

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod daemon;
 pub mod fault_proxy;
+pub mod giftless;
 pub mod git;
 pub mod lfs;
 pub mod lfs_server;

@@ -15,7 +15,7 @@ use crate::supervision::ChildId;
 /// State of ours that was damaged or lost and was made anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovered {
-    /// What it was: `database` or `repository`.
+    /// What it was: `database`, `repository` or `file`.
     pub kind: &'static str,
     /// When.
     pub at: Moment,

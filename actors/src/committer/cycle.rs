@@ -15,7 +15,7 @@ use backupbot_core::git::refs;
 use backupbot_core::git::repository::Repository;
 use backupbot_core::guard::Guard;
 use backupbot_core::guard::restores::Restores;
-use backupbot_core::lfs::Classifier;
+use backupbot_core::lfs::{Classifier, Pointer};
 use backupbot_core::names::RepositoryName;
 use backupbot_core::path::RelPath;
 use backupbot_core::progress::Progress;
@@ -492,6 +492,7 @@ fn build(seat: &RepositorySeat, rows: Vec<TakenRow>, progress: &Progress) -> Res
         roots: &seat.roots,
         rows,
         classifier: &Classifier::of(&seat.settings),
+        is_everywhere: &|pointer| is_everywhere(seat, pointer),
         files: &files,
         large_file: seat.settings.batch.bytes,
         limit: Limit {
@@ -503,6 +504,18 @@ fn build(seat: &RepositorySeat, rows: Vec<TakenRow>, progress: &Progress) -> Res
     };
     snapshot::build(&batch, progress)
 }
+
+/// Whether every remote is known to have a large content.
+fn is_everywhere(seat: &RepositorySeat, pointer: &Pointer) -> Result<bool> {
+    let reader = seat.common.store.reader();
+    for remote in &seat.settings.remotes {
+        if reader.large(&seat.settings.name, &remote.name, &pointer.id)?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(!seat.settings.remotes.is_empty())
+}
+
 /// The time until a moment, and at least a little, so that a clock that is being set makes nobody spin.
 fn until(ms: i64) -> Duration {
     let left = u64::try_from(ms.saturating_sub(now_ms())).unwrap_or(0);

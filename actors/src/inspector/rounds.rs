@@ -12,6 +12,7 @@ use backupbot_core::fault;
 use backupbot_core::git::contents::LargeContents;
 use backupbot_core::git::repository::Repository;
 use backupbot_core::history::Snapshot;
+use backupbot_core::inspect;
 use backupbot_core::inspect::drill::{self, Rehearsal};
 use backupbot_core::inspect::drills::{self, Drilled};
 use backupbot_core::inspect::places::{self, Place};
@@ -83,6 +84,10 @@ pub(super) fn turn(
     log: &Logger,
     progress: &Progress,
 ) -> Result<Duration> {
+    for aside in inspect::mend(&common.state_dir)? {
+        error!(log, "{}", aside.words());
+        common.board.recovered("file", &aside.name(), &aside.words());
+    }
     let tasks = survey(common, seats)?;
     publish(common, seats, &tasks, None);
     let is_due = |task: &&Task<'_>| task.due.after.is_zero();

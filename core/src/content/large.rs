@@ -19,12 +19,6 @@ use crate::store::files::FileRecord;
 /// Bytes copied at a time.
 const PIECE_BYTES: usize = 256 * 1024;
 
-/// Whether what `former` points to may be neither here nor at any remote: after a lost state nobody knows, and an operator
-/// who was told that a content is lost writes its file anew. While it is at hand, it is kept.
-pub(super) fn may_be_lost(former: &FileRecord) -> bool {
-    former.is_pointer
-}
-
 /// What became of a copy.
 enum Copying {
     Done(Draft, [u8; 32]),
@@ -32,6 +26,16 @@ enum Copying {
 }
 
 impl Cleaner<'_> {
+    /// Whether a content whose pointer is in the tree, and which is at hand now, has to be stored again: it is not here, and
+    /// not because every remote has it. After a lost state nobody knows who has it; an operator who was told that
+    /// it is lost touches its file.
+    pub(super) fn is_lost(&self, former: &FileRecord, pointer: &Pointer) -> Result<bool> {
+        if self.to.objects.has(pointer)? {
+            return Ok(false);
+        }
+        Ok(former.is_from_commit() || !(self.to.is_everywhere)(pointer)?)
+    }
+
     /// Puts the buffer among the large contents.
     pub(super) fn put_large(&self) -> Result<Pointer> {
         let mut draft = self.to.objects.begin()?;
@@ -68,11 +72,12 @@ impl Cleaner<'_> {
         }
         let checksum = *hasher.finalize().as_bytes();
         match former.filter(|former| former.checksum == checksum) {
-            Some(former) if may_be_lost(former) => {
-                draft.finish()?;
+            Some(former) => {
+                if former.is_pointer && self.is_lost(former, &draft.pointer())? {
+                    draft.finish()?;
+                }
                 Stored::again(former).map(Reading::Done)
             }
-            Some(former) => Stored::again(former).map(Reading::Done),
             None => self.point_at(draft, checksum),
         }
     }

@@ -69,6 +69,8 @@ pub struct Destination<'d> {
     pub objects: &'d Objects,
     /// Which contents are large.
     pub classifier: &'d Classifier,
+    /// Whether every remote is known to have a large content, which may be away from here then.
+    pub is_everywhere: &'d (dyn Fn(&Pointer) -> Result<bool> + Sync),
 }
 
 /// What one thread needs to clean files into a pack.
@@ -172,7 +174,7 @@ impl<'c> Cleaner<'c> {
     fn store_whole(&mut self, former: Option<&FileRecord>, is_large: bool) -> Result<Reading> {
         let checksum = *blake3::hash(&self.buffer).as_bytes();
         if let Some(former) = former.filter(|former| former.checksum == checksum) {
-            if large::may_be_lost(former) {
+            if former.is_pointer && self.is_lost(former, &Pointer::of(&self.buffer))? {
                 self.put_large()?;
             }
             return Stored::again(former).map(Reading::Done);
@@ -240,7 +242,7 @@ impl<'c> Cleaner<'c> {
         // Reading twice is far cheaper than storing gigabytes again because a time stamp moved.
         let Some(former) = former.filter(|former| former.look.size == look.size) else { return Ok(None) };
         let mut hasher = blake3::Hasher::new();
-        let mut name = large::may_be_lost(former).then(Sha256::new);
+        let mut name = former.is_pointer.then(Sha256::new);
         let read = hash_stream(file, progress, &mut |piece| {
             hasher.update(piece);
             if let Some(name) = &mut name {
@@ -253,14 +255,14 @@ impl<'c> Cleaner<'c> {
             Err(StreamTrouble::Read(error)) => return Ok(Some(Reading::Failed(unreadable(&error)))),
         }
         let is_same = *hasher.finalize().as_bytes() == former.checksum;
-        let is_here = match name {
-            Some(name) => {
+        let is_lost = match name {
+            Some(name) if is_same => {
                 let id = ObjectId(name.finalize().into());
-                self.to.objects.has(&Pointer { id, size: look.size })?
+                self.is_lost(former, &Pointer { id, size: look.size })?
             }
-            None => true,
+            _ => false,
         };
-        if is_same && is_here {
+        if is_same && !is_lost {
             return Stored::again(former).map(Reading::Done).map(Some);
         }
         if let Err(error) = std::io::Seek::rewind(file) {

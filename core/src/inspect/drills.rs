@@ -9,6 +9,7 @@ use super::notes;
 use crate::audit::Event;
 use crate::clock::Moment;
 use crate::error::Result;
+use crate::small_state::Aside;
 use crate::verify::Sample;
 
 /// Drills of one remote that are remembered.
@@ -112,6 +113,15 @@ pub fn standing<'d>(all: &'d [Drilled], repository: &str, remote: &str) -> Stand
         standing.bad = standing.bad.filter(|bad| !drilled.makes_up_for(bad));
     }
     standing
+}
+
+/// Sets the file aside if it is damaged.
+pub(super) fn mend(state_dir: &Path) -> Result<Option<Aside>> {
+    notes::mend::<Document>(
+        state_dir,
+        FILE,
+        "what was restored on trial is not known any more, nor what was found wrong: run `backupbot drill`",
+    )
 }
 
 /// Remembers one.

@@ -98,7 +98,7 @@ pub fn open(wanted: &Wanted<'_>, place: &Path, say: Say<'_>, progress: &Progress
         None => Ok(Snapshot::read(&repository, commit)?),
     };
     let stands_for = wanted.state_dir.join("repos").join("restored.git");
-    let large = Arc::new(Fetched::new(place, vec![wanted.remote.clone()], &stands_for));
+    let large = Arc::new(Fetched::new(place, place, vec![wanted.remote.clone()], &stands_for));
     Ok(Far { repository, commit, snapshot, large, way })
 }
 
@@ -116,7 +116,11 @@ fn in_place(wanted: &Wanted<'_>, path: &Path) -> Result<Far> {
             (snapshot.id, Ok(snapshot))
         }
     };
-    let large = Arc::new(Objects::of(path));
+    let stands_for = wanted.state_dir.join("repos").join("restored.git");
+    let large: Arc<dyn LargeContents> = match wanted.remote.lfs_url {
+        Some(_) => Arc::new(Fetched::new(path, wanted.state_dir, vec![wanted.remote.clone()], &stands_for)),
+        None => Arc::new(Objects::of(path)),
+    };
     Ok(Far { repository, commit, snapshot, large, way: Way::InPlace })
 }
 

@@ -1,8 +1,9 @@
 //! Small JSON documents of the state directory that several processes change: the daemon, and commands beside it.
 //!
-//! A document that cannot be read counts as empty, because nothing but an answer to "when" is lost with it.
+//! A document that cannot be read counts as empty, because nothing but an answer to "when" is lost with it. One that is damaged is
+//! set aside before it is written ([`mend`]), so that it is not lost as well.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -12,9 +13,34 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Kind, Result};
 use crate::private_file;
+use crate::small_state::{self, Aside};
 
 /// Far more than thousands of remotes need.
 const LIMIT: u64 = 16 << 20;
+
+/// Sets the document aside if it is damaged, while nobody else changes it.
+pub(super) fn mend<D: DeserializeOwned>(
+    state_dir: &Path,
+    name: &str,
+    lost: &'static str,
+) -> Result<Option<Aside>> {
+    let file = state_dir.join(format!("{name}.json"));
+    // Most of the time there is nothing to do, and then nothing is locked either.
+    if small_state::damage::<D>(&file, LIMIT).is_none() {
+        return Ok(None);
+    }
+    let _lock = lock(state_dir, name)?;
+    small_state::mend::<D>(&file, LIMIT, lost)
+}
+
+fn lock(state_dir: &Path, name: &str) -> Result<File> {
+    let path = state_dir.join(format!("{name}.lock"));
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    let lock = options.open(&path).map_err(|error| Error::io("open", &path, error))?;
+    flock(&lock, FlockOperation::LockExclusive).map_err(|error| Error::io("lock", &path, error))?;
+    Ok(lock)
+}
 
 /// Reads `<state_dir>/<name>.json`.
 pub(crate) fn read<D: DeserializeOwned + Default>(state_dir: &Path, name: &str) -> D {
@@ -29,13 +55,10 @@ pub(crate) fn change<D: Serialize + DeserializeOwned + Default>(
     name: &str,
     change: impl FnOnce(&mut D),
 ) -> Result<()> {
-    let lock_path = state_dir.join(format!("{name}.lock"));
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600);
-    let lock = options.open(&lock_path).map_err(|error| Error::io("open", &lock_path, error))?;
-    flock(&lock, FlockOperation::LockExclusive).map_err(|error| Error::io("lock", &lock_path, error))?;
-    let mut document: D = read(state_dir, name);
+    let _lock = lock(state_dir, name)?;
     let path = state_dir.join(format!("{name}.json"));
+    small_state::mend::<D>(&path, LIMIT, "")?;
+    let mut document: D = read(state_dir, name);
     let before = serde_json::to_vec_pretty(&document).ok();
     change(&mut document);
     let bytes = serde_json::to_vec_pretty(&document)

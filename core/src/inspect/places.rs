@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::notes;
 use crate::clock::Moment;
 use crate::error::Result;
+use crate::small_state::Aside;
 
 const FILE: &str = "inspections";
 
@@ -37,6 +38,11 @@ pub struct Place {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Document {
     places: Vec<Place>,
+}
+
+/// Sets the file aside if it is damaged.
+pub(super) fn mend(state_dir: &Path) -> Result<Option<Aside>> {
+    notes::mend::<Document>(state_dir, FILE, "attempts and due times are reckoned anew")
 }
 
 /// All that is known.
@@ -76,6 +82,16 @@ mod tests {
         note(scratch.path(), &usb).unwrap();
         let failed = Place { attempts: 2, reason: Some("unplugged".to_owned()), ..usb };
         note(scratch.path(), &failed).unwrap();
-        assert_eq!(read(scratch.path()), [here, failed]);
+        assert_eq!(read(scratch.path()), [here.clone(), failed]);
+
+        std::fs::write(scratch.path().join("inspections.json"), "{\"places\": [").unwrap();
+        let aside = mend(scratch.path()).unwrap().unwrap();
+        assert!(aside.words().contains("inspections.json was damaged"), "{}", aside.words());
+        assert_eq!(mend(scratch.path()).unwrap(), None);
+        // Whoever writes meanwhile does not write over it either.
+        std::fs::write(scratch.path().join("inspections.json"), "[]").unwrap();
+        note(scratch.path(), &here).unwrap();
+        assert_eq!(read(scratch.path()), [here]);
+        assert_eq!(crate::quarantine::earlier(&scratch.path().join("inspections.json")).len(), 2);
     }
 }

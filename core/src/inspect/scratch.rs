@@ -11,6 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::error::{Error, Kind, Result};
+use crate::lfs::fetched;
 use crate::names::{RemoteName, RepositoryName};
 
 /// What for.
@@ -90,7 +91,7 @@ impl Drop for Scratch {
 /// # Errors
 /// When something cannot be removed; the rest is.
 pub fn sweep(state_dir: &Path) -> Result<()> {
-    let mut outcome = Ok(());
+    let mut outcome = fetched::sweep(state_dir);
     for purpose in [Purpose::Verification, Purpose::Drill] {
         let above = state_dir.join(purpose.directory());
         let entries = match fs::read_dir(&above) {

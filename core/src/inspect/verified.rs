@@ -13,6 +13,7 @@ use super::notes;
 use crate::audit::Event;
 use crate::clock::Moment;
 use crate::error::Result;
+use crate::small_state::Aside;
 use crate::verify::{Report, Sample};
 
 const FILE: &str = "verified";
@@ -87,6 +88,15 @@ impl Verified {
             (true, false) => false,
         }
     }
+}
+
+/// Sets the file aside if it is damaged.
+pub(super) fn mend(state_dir: &Path) -> Result<Option<Aside>> {
+    notes::mend::<Document>(
+        state_dir,
+        FILE,
+        "what was verified is not known any more, nor what was found wrong: run `backupbot verify`",
+    )
 }
 
 /// Remembers one.

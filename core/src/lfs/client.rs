@@ -15,6 +15,7 @@
 //! concerns all of them (no connection, no credentials, no room at all, told to wait) is an error of the call.
 
 mod action;
+mod asking;
 mod batch;
 mod download;
 mod endpoint;

@@ -53,14 +53,14 @@ impl fmt::Debug for Source {
 }
 
 impl Fetched {
-    /// Contents of the repository at `own`, and from `remotes`, in this order, what it lacks. `stands_for` is where our
-    /// repository is, or would be.
-    pub fn new(own: &Path, remotes: Vec<Remote>, stands_for: &Path) -> Self {
+    /// Contents of the repository at `own`, and from `remotes`, in this order, what it lacks. What is on its way is below
+    /// `ours`, a repository of ours; `stands_for` is where the one is, or would be, that the remotes are configured for.
+    pub fn new(own: &Path, ours: &Path, remotes: Vec<Remote>, stands_for: &Path) -> Self {
         let source =
             |remote| Source { remote, stands_for: stands_for.to_path_buf(), client: Mutex::default() };
         Self {
             own: Objects::of(own),
-            place: own.join("lfs").join(DIRECTORY),
+            place: ours.join("lfs").join(DIRECTORY),
             passing: OnceLock::new(),
             count: AtomicU64::new(0),
             sources: remotes.into_iter().map(source).collect(),

@@ -35,11 +35,6 @@ impl Objects {
         Self { directory: repository.join("lfs") }
     }
 
-    /// The repository that they belong to.
-    pub(super) fn repository(&self) -> &Path {
-        self.directory.parent().unwrap_or(&self.directory)
-    }
-
     /// Whether anything was ever stored.
     pub fn is_in_use(&self) -> bool {
         self.directory.join("objects").is_dir()
@@ -309,6 +304,11 @@ impl Draft {
     /// Bytes so far.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// The pointer to what was written, or taken over and hashed, so far.
+    pub fn pointer(&self) -> Pointer {
+        Pointer { id: ObjectId(self.hasher.clone().finalize().into()), size: self.size }
     }
 
     /// Puts the content under its name, durably.

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use sha2::{Digest, Sha256};
+
 /// A text of this size or more is no pointer.
 pub const LARGEST: usize = 1024;
 /// The first line that we write.
@@ -64,6 +66,11 @@ pub struct Pointer {
 }
 
 impl Pointer {
+    /// The one to a content.
+    pub fn of(content: &[u8]) -> Self {
+        Self { id: ObjectId(Sha256::digest(content).into()), size: content.len() as u64 }
+    }
+
     /// The one text for it. An empty content has none: it stays an empty file.
     pub fn encode(&self) -> String {
         format!("version {VERSION}\noid sha256:{}\nsize {}\n", self.id, self.size)

@@ -20,7 +20,7 @@ use super::{
 use crate::error::{Error, Kind, Result};
 use crate::names::RootName;
 use crate::path::{RelPath, escape_component, lossy};
-use crate::tree::{Edits, Entry, Listing, MODE_FILE, TreeSink, lookup};
+use crate::tree::{Edits, Entry, Listing, MODE_FILE, Trail, TreeSink};
 
 /// What was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,7 +54,10 @@ pub fn apply(
         let oid = sink.write(ObjectType::Blob, format!("{FORMAT_VERSION}\n").as_bytes())?;
         edits.set(FORMAT_PATH, Entry { mode: MODE_FILE, oid });
     }
-    let mut trail = Trail::new(objects, base_tree, root)?;
+    let top = directory_path(root, &RelPath::root());
+    let mut trail = Trail::new(objects, base_tree, top, |path| {
+        Err(damaged(path, "a file stands where a directory should"))
+    })?;
     let mut writer = Writer { objects, sink, edits, stats: MetadataStats::default() };
     // By bytes, so a directory comes before those below it, and what it wipes goes before they are set.
     for (directory, change) in &changes.directories {
@@ -329,61 +332,4 @@ fn children_of(objects: &Odb<'_>, oid: Oid, place: &Place) -> Result<BTreeMap<u8
         children.insert(child, entry);
     }
     Ok(children)
-}
-
-/// The metadata directories on the way to the one last asked for, so that a walk over many directories
-/// reads each once.
-struct Trail<'o> {
-    objects: &'o Odb<'o>,
-    root_path: Vec<u8>,
-    root_entry: Option<Entry>,
-    /// Escaped.
-    names: Vec<Vec<u8>>,
-    /// The root's, and one for each name once it was asked for; `None` where the tree has none.
-    listings: Vec<Option<Listing<'o>>>,
-}
-
-impl<'o> Trail<'o> {
-    fn new(objects: &'o Odb<'o>, base_tree: Option<Oid>, root: &RootName) -> Result<Self> {
-        let root_path = directory_path(root, &RelPath::root());
-        let root_entry = match base_tree {
-            Some(tree) => lookup(objects, tree, &root_path)?,
-            None => None,
-        };
-        Ok(Self { objects, root_path, root_entry, names: Vec::new(), listings: Vec::new() })
-    }
-
-    /// Whether the tree has something at the directory's place. Nothing in it is read.
-    fn has(&mut self, directory: &RelPath) -> Result<bool> {
-        let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) else {
-            return Ok(self.root_entry.is_some());
-        };
-        let listing = self.listing(&parent)?;
-        Ok(listing.is_some_and(|listing| listing.get(&escape_component(name)).is_some()))
-    }
-
-    fn listing(&mut self, directory: &RelPath) -> Result<Option<&Listing<'o>>> {
-        if self.listings.is_empty() {
-            self.listings.push(open(self.objects, self.root_entry, &self.root_path)?);
-        }
-        let wanted: Vec<_> = directory.components().map(escape_component).collect();
-        let shared = self.names.iter().zip(&wanted).take_while(|(have, want)| ***have == ***want).count();
-        self.names.truncate(shared);
-        self.listings.truncate(shared + 1);
-        for name in wanted.iter().skip(shared) {
-            let entry = self.listings.last().and_then(Option::as_ref).and_then(|listing| listing.get(name));
-            self.names.push(name.to_vec());
-            let path = [&self.root_path[..], b"/", &self.names.join(&b'/')].concat();
-            self.listings.push(open(self.objects, entry, &path)?);
-        }
-        Ok(self.listings.last().and_then(Option::as_ref))
-    }
-}
-
-fn open<'o>(objects: &'o Odb<'_>, entry: Option<Entry>, path: &[u8]) -> Result<Option<Listing<'o>>> {
-    match entry {
-        None => Ok(None),
-        Some(entry) if entry.is_tree() => Listing::read(objects, entry.oid, path).map(Some),
-        Some(_) => Err(damaged(path, "a file stands where a directory should")),
-    }
 }

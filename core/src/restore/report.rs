@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::RootName;
 use crate::path::RelPath;
+use crate::wording::{counted, files};
 
 use super::step::{Action, Step};
 
@@ -192,39 +193,80 @@ impl Report {
     /// The numbers for people, one line each.
     pub fn summary(&self) -> String {
         let totals = &self.totals;
-        let verb = if self.dry_run { "would be" } else { "were" };
-        let mut lines = vec![format!(
-            "{} files ({}), {} directories, {} symbolic links, {} hard links and {} special files {verb} restored",
-            totals.files,
-            ByteSize(totals.bytes).display().iec(),
-            totals.directories,
-            totals.symlinks,
-            totals.hard_links,
-            totals.specials
-        )];
-        let mut say = |count: u64, what: &str| {
+        let (was, were) = if self.dry_run { ("would be", "would be") } else { ("was", "were") };
+        let kinds = [
+            format!("{} ({})", files(totals.files), ByteSize(totals.bytes).display().iec()),
+            counted(totals.directories, "directory", "directories"),
+            counted(totals.symlinks, "symbolic link", "symbolic links"),
+            counted(totals.hard_links, "hard link", "hard links"),
+        ];
+        let specials = counted(totals.specials, "special file", "special files");
+        let mut lines = vec![format!("{} and {specials} {were} restored", kinds.join(", "))];
+        let mut say = |count: u64, one: &str, many: &str| {
             if count > 0 {
-                lines.push(format!("{count} {what}"));
+                lines.push(counted(count, one, many));
             }
         };
-        say(totals.replaced, &format!("of them {verb} put in the place of something else"));
-        say(totals.adjusted, "had the right content and got their metadata back");
-        say(totals.equal, "stood there already, and are as they should be");
-        say(totals.left, "stood there already, differ, and were left as they are");
-        say(totals.deleted, &format!("are not in the snapshot and {verb} removed"));
-        say(totals.excluded_kept, "are not in the snapshot and excluded from the backup: left as they are");
-        say(totals.specials_skipped, "special files were not asked for (--special)");
+        let in_place_of = "put in the place of something else";
+        say(
+            totals.replaced,
+            &format!("of them {was} {in_place_of}"),
+            &format!("of them {were} {in_place_of}"),
+        );
+        say(
+            totals.adjusted,
+            "had the right content and got its metadata back",
+            "had the right content and got their metadata back",
+        );
+        say(
+            totals.equal,
+            "stood there already, and is as it should be",
+            "stood there already, and are as they should be",
+        );
+        say(
+            totals.left,
+            "stood there already, differs, and was left as it is",
+            "stood there already, differ, and were left as they are",
+        );
+        say(
+            totals.deleted,
+            &format!("is not in the snapshot and {was} removed"),
+            &format!("are not in the snapshot and {were} removed"),
+        );
+        say(
+            totals.excluded_kept,
+            "is not in the snapshot and excluded from the backup: left as it is",
+            "are not in the snapshot and excluded from the backup: left as they are",
+        );
+        say(
+            totals.specials_skipped,
+            "special file was not asked for (--special)",
+            "special files were not asked for (--special)",
+        );
         say(
             totals.owners_refused,
+            "has another owner or group than recorded, for want of the right to give things away",
             "have another owner or group than recorded, for want of the right to give things away",
         );
-        say(totals.attributes_refused, "extended attributes were refused by the system");
-        say(totals.set_id, "run with the rights of their owner or group (set-id), as recorded");
-        say(totals.set_id_dropped, "were recorded with set-id bits, which were left out");
+        say(
+            totals.attributes_refused,
+            "extended attribute was refused by the system",
+            "extended attributes were refused by the system",
+        );
+        say(
+            totals.set_id,
+            "runs with the rights of its owner or group (set-id), as recorded",
+            "run with the rights of their owner or group (set-id), as recorded",
+        );
+        say(
+            totals.set_id_dropped,
+            "was recorded with set-id bits, which were left out",
+            "were recorded with set-id bits, which were left out",
+        );
         if let Some(verified) = &self.verified {
             lines.push(format!(
-                "read again from the disk: {} things, {}, {} of them not as they should be",
-                verified.compared,
+                "read again from the disk: {}, {}, {} of them not as recorded",
+                counted(verified.compared, "thing", "things"),
                 ByteSize(verified.bytes).display().iec(),
                 verified.different
             ));

@@ -14,7 +14,7 @@ use crate::lfs::attributes::FILE_NAME;
 use crate::names::RootName;
 use crate::path::{RelPath, escape_component};
 use crate::store::files::{FileRecord, FilesView};
-use crate::tree::{self, Edits, Entry, TreeSink};
+use crate::tree::{self, Edits, Entry, Trail, TreeSink};
 
 /// A larger file is not read; Git itself passes over such a one.
 const LARGEST_FILE: usize = 100 << 20;
@@ -75,6 +75,10 @@ impl PointerNames {
         sink: &dyn TreeSink,
         edits: &mut Edits,
     ) -> Result<()> {
+        if self.noted.is_empty() {
+            return Ok(());
+        }
+        let mut trail = Trail::new(base.objects, base.tree, RelPath::root().to_git_path(root), |_| Ok(()))?;
         for (directory, names) in &self.noted {
             let mut path = directory.to_git_path(root);
             path.push(b'/');
@@ -82,7 +86,7 @@ impl PointerNames {
             let before = if self.is_gone(directory) {
                 Former::default()
             } else {
-                base.former(root, directory, &path)?
+                base.former(&mut trail, root, directory)?
             };
             let mut after = before.names.clone();
             for (name, is_pointer) in names {
@@ -112,11 +116,8 @@ struct Former {
 }
 
 impl Base<'_> {
-    fn former(&self, root: &RootName, directory: &RelPath, path: &[u8]) -> Result<Former> {
-        let found = match self.tree {
-            Some(tree) => tree::lookup(self.objects, tree, path)?,
-            None => None,
-        };
+    fn former(&self, trail: &mut Trail<'_>, root: &RootName, directory: &RelPath) -> Result<Former> {
+        let found = trail.listing(directory)?.and_then(|listing| listing.get(FILE_NAME));
         if let Some(names) = found.and_then(|entry| read(self.objects, entry)) {
             return Ok(Former { names, is_there: true, is_sound: true });
         }

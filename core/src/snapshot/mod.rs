@@ -32,7 +32,7 @@ use crate::fault;
 use crate::git::pack::{self, ObjectKind, PackSet, PackWriter, hash_object};
 use crate::git::repository::Repository;
 use crate::guard::{self, Guard, Loss};
-use crate::lfs::{self, Classifier, Objects};
+use crate::lfs::{self, Classifier, Objects, Pointer};
 use crate::metadata;
 use crate::names::RootName;
 use crate::path::RelPath;
@@ -76,6 +76,8 @@ pub struct Batch<'b> {
     pub rows: Vec<TakenRow>,
     /// Which files go to large storage.
     pub classifier: &'b Classifier,
+    /// Whether every remote is known to have a large content.
+    pub is_everywhere: &'b (dyn Fn(&Pointer) -> Result<bool> + Sync),
     /// The stat cache as it was when the rows were taken or later.
     pub files: &'b FilesView,
     /// How much one commit takes.
@@ -152,7 +154,13 @@ pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
     let mut owners = Owners::default();
     let sink = PackSink(&pack);
     let large = Objects::of(repository.path());
-    let to = Destination { pack: &pack, present: &known, objects: &large, classifier: batch.classifier };
+    let to = Destination {
+        pack: &pack,
+        present: &known,
+        objects: &large,
+        classifier: batch.classifier,
+        is_everywhere: batch.is_everywhere,
+    };
     let mut judge = batch
         .guard
         .map(|guard| guard.begin(repository, parent, now_ms.div_euclid(1000), progress))

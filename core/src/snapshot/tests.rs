@@ -32,6 +32,8 @@ pub(crate) struct Bench {
     pub limit: Limit,
     pub tags: Tags,
     pub classifier: Classifier,
+    /// Whether the remotes are known to have all large contents.
+    pub is_everywhere: bool,
 }
 
 const BRANCH: &str = "refs/heads/main";
@@ -66,6 +68,7 @@ fn bench_with(patterns: &[&str], roots: &[&str]) -> Bench {
         limit: Limit { findings: 10_000, bytes: 256 << 20 },
         tags: Tags::default(),
         classifier: Classifier::default(),
+        is_everywhere: false,
         scratch,
     }
 }
@@ -100,6 +103,7 @@ impl Bench {
             roots: &self.roots,
             rows,
             classifier: &self.classifier,
+            is_everywhere: &|_| Ok(self.is_everywhere),
             files: &files,
             limit: self.limit,
             large_file: self.limit.bytes,

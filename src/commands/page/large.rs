@@ -2,6 +2,7 @@
 
 use backupbot_actors::board::{LfsStatus, Moment, RemoteView};
 use backupbot_core::keeping::scrubs::Scrubbed;
+use backupbot_core::wording::counted;
 use bytesize::ByteSize;
 
 use super::Page;
@@ -9,8 +10,7 @@ use crate::spans;
 
 /// Contents and bytes, in words.
 pub fn amount(objects: u64, bytes: u64) -> String {
-    let contents = if objects == 1 { "1 large file".to_owned() } else { format!("{objects} large files") };
-    format!("{contents}, {}", ByteSize(bytes))
+    format!("{}, {}", counted(objects, "large file", "large files"), ByteSize(bytes))
 }
 
 /// How full a remote is, in words.

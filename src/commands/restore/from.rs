@@ -19,6 +19,7 @@ use backupbot_core::names::RepositoryName;
 use backupbot_core::progress::Progress;
 use backupbot_core::restore::{Selection, marker};
 use backupbot_core::retrieve::{self, Cost, Retrieval};
+use backupbot_core::wording;
 use bytesize::ByteSize;
 use jiff::tz::TimeZone;
 
@@ -37,9 +38,18 @@ pub struct Fetched {
     retrieval: RefCell<Retrieval>,
     tip: Oid,
     address: String,
-    large: Arc<dyn LargeContents>,
     /// Removed at the end.
     _scratch: Scratch,
+}
+
+/// What was opened.
+pub struct Opened<'w> {
+    /// What can be looked into.
+    pub looking: Looking<'w>,
+    /// Where the rest of it comes from, if it is not here.
+    pub fetched: Option<Fetched>,
+    /// Who has large contents.
+    pub large: Arc<dyn LargeContents>,
 }
 
 /// Opens what `--from` names.
@@ -49,7 +59,7 @@ pub fn open<'w>(
     arguments: &Restore,
     from: &str,
     progress: &Progress,
-) -> Result<(Looking<'w>, Option<Fetched>), Failure> {
+) -> Result<Opened<'w>, Failure> {
     let asking = settings::for_asking(world, global)?;
     let state_dir = asking.state_dir.clone();
     let settings = asking.configuration()?;
@@ -80,7 +90,14 @@ pub fn open<'w>(
     };
     if let RemoteUrl::Local(path) = &remote.url {
         let (repository, tip) = retrieve::open_in_place(path, branch.as_deref())?;
-        return Ok((looking(repository, tip.commit), None));
+        let large: Arc<dyn LargeContents> = match remote.lfs_url {
+            Some(_) => {
+                let stands_for = state_dir.join("repos").join("restored.git");
+                Arc::new(lfs::fetched::Fetched::new(path, &state_dir, vec![remote.clone()], &stands_for))
+            }
+            None => Arc::new(lfs::Objects::of(path)),
+        };
+        return Ok(Opened { looking: looking(repository, tip.commit), fetched: None, large });
     }
     let scratch = Scratch::beside(&target)?;
     let mut retrieval = Retrieval::begin(&remote, &scratch.0, &state_dir, progress)?;
@@ -111,22 +128,18 @@ pub fn open<'w>(
     let repository = Repository::open(&scratch.0)?;
     // Known hosts of SSH lie two levels above a repository of ours.
     let stands_for = state_dir.join("repos").join("restored.git");
+    let large =
+        Arc::new(lfs::fetched::Fetched::new(&scratch.0, &scratch.0, vec![remote.clone()], &stands_for));
     let fetched = Fetched {
-        large: Arc::new(lfs::fetched::Fetched::new(&scratch.0, vec![remote.clone()], &stands_for)),
         retrieval: RefCell::new(retrieval),
         tip: tip.commit,
         address: remote.url.to_string(),
         _scratch: scratch,
     };
-    Ok((looking(repository, tip.commit), Some(fetched)))
+    Ok(Opened { looking: looking(repository, tip.commit), fetched: Some(fetched), large })
 }
 
 impl Fetched {
-    /// Who has large contents.
-    pub fn large(&self) -> Arc<dyn LargeContents> {
-        self.large.clone()
-    }
-
     /// Fetches what a restore of `selection` needs, and says before what that is.
     pub fn bring(
         &self,
@@ -163,7 +176,9 @@ impl Fetched {
 fn tell_cost(doing: &str, address: &str, cost: Cost) {
     let what = match cost {
         Cost::Everything => "the whole snapshot; how much that is the server does not say".to_owned(),
-        Cost::Some { files, bytes } => format!("{files} files, {}", ByteSize(bytes).display().iec()),
+        Cost::Some { files: count, bytes } => {
+            format!("{}, {}", wording::files(count), ByteSize(bytes).display().iec())
+        }
     };
     output::complain(&format!("{doing} from {address}: {what}"));
 }

@@ -12,7 +12,7 @@ use backupbot_core::names::{RepositoryName, RootName};
 use backupbot_core::progress::Progress;
 use backupbot_core::restore::Selection;
 
-use super::from::{self, Fetched};
+use super::from::{self, Fetched, Opened};
 use crate::cli::Global;
 use crate::cli::restore::Restore;
 use crate::exit::Failure;
@@ -26,8 +26,8 @@ pub struct Source<'w> {
     pub looking: Looking<'w>,
     /// Where the rest of it comes from, if it is not here.
     fetched: Option<Fetched>,
-    /// It is a repository on a disk that is looked into where it is.
-    is_in_place: bool,
+    /// Who has large contents.
+    large: Arc<dyn LargeContents>,
 }
 
 impl<'w> Source<'w> {
@@ -38,16 +38,13 @@ impl<'w> Source<'w> {
         wanted: Option<&str>,
         path: Option<&Path>,
     ) -> Result<Self, Failure> {
-        Looking::open(world, global, wanted, path).map(|looking| Self {
-            looking,
-            fetched: None,
-            is_in_place: false,
-        })
+        Looking::open(world, global, wanted, path).map(Self::of)
     }
 
     /// A repository that is open already.
     pub fn of(looking: Looking<'w>) -> Self {
-        Self { looking, fetched: None, is_in_place: false }
+        let large = looking.large();
+        Self { looking, fetched: None, large }
     }
 
     /// What a remote has.
@@ -58,17 +55,13 @@ impl<'w> Source<'w> {
         from: &str,
         progress: &Progress,
     ) -> Result<Self, Failure> {
-        let (looking, fetched) = from::open(world, global, arguments, from, progress)?;
-        let is_in_place = fetched.is_none();
-        Ok(Self { looking, fetched, is_in_place })
+        let Opened { looking, fetched, large } = from::open(world, global, arguments, from, progress)?;
+        Ok(Self { looking, fetched, large })
     }
 
-    /// Who has large contents; nobody but the repository's own store if absent.
-    pub fn large(&self) -> Option<Arc<dyn LargeContents>> {
-        match &self.fetched {
-            Some(fetched) => Some(fetched.large()),
-            None => (!self.is_in_place).then(|| self.looking.large()),
-        }
+    /// Who has large contents.
+    pub fn large(&self) -> Arc<dyn LargeContents> {
+        self.large.clone()
     }
 
     /// Makes sure that what is to be restored is here.

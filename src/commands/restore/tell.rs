@@ -8,6 +8,7 @@ use std::time::Duration;
 use backupbot_core::error::Result as CoreResult;
 use backupbot_core::progress::Progress;
 use backupbot_core::restore::{Action, Plan, Report, Step, Totals};
+use backupbot_core::wording::files;
 use serde_json::{Value, json};
 
 use crate::cli::Global;
@@ -156,7 +157,7 @@ pub fn show_progress(progress: &Progress, totals: &Totals) -> Bar {
     let (its_meter, its_end, progress) = (meter.clone(), is_over.clone(), progress.clone());
     let _ = std::thread::Builder::new().name("progress".to_owned()).spawn(move || {
         while !its_end.load(Ordering::Relaxed) {
-            its_meter.reach(progress.bytes(), format!("{} of {things} files", progress.files()));
+            its_meter.reach(progress.bytes(), format!("{} of {}", progress.files(), files(things)));
             std::thread::sleep(LOOK_AGAIN);
         }
     });

@@ -8,6 +8,7 @@ use backupbot_core::history::Oid;
 use backupbot_core::progress::Progress;
 use backupbot_core::restore::Named;
 use backupbot_core::verify::{Report, Work};
+use backupbot_core::wording::{counted, files};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytesize::ByteSize;
@@ -71,11 +72,11 @@ impl Told<'_> {
             many => format!("{many} things are WRONG"),
         };
         let read = match report.seed {
-            None => format!("{} files ({})", report.verified_files, size(report.verified_bytes)),
+            None => format!("{} ({})", files(report.verified_files), size(report.verified_bytes)),
             Some(seed) => format!(
-                "{} of {} files ({} of {}; sample {}, seed {seed})",
+                "{} of {} ({} of {}; sample {}, seed {seed})",
                 report.verified_files,
-                report.files,
+                files(report.files),
                 size(report.verified_bytes),
                 size(report.bytes),
                 report.sample
@@ -87,10 +88,10 @@ impl Told<'_> {
             None => "",
         };
         format!(
-            "snapshot {} of {}{place}: {verdict}\nread {read} in {} directories{compared}",
+            "snapshot {} of {}{place}: {verdict}\nread {read} in {}{compared}",
             &self.commit.to_string()[..12],
             self.repository,
-            report.directories
+            counted(report.directories, "directory", "directories")
         )
     }
 }
@@ -135,7 +136,7 @@ impl Watched {
         let (meter, is_over, progress) = (self.meter.clone(), self.is_over.clone(), progress.clone());
         let _ = std::thread::Builder::new().name("progress".to_owned()).spawn(move || {
             while !is_over.load(Ordering::Relaxed) {
-                meter.reach(progress.bytes(), format!("{} of {} files", progress.files(), work.files));
+                meter.reach(progress.bytes(), format!("{} of {}", progress.files(), files(work.files)));
                 std::thread::sleep(LOOK_AGAIN);
             }
         });

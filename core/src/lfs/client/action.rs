@@ -96,7 +96,9 @@ pub(super) fn check(url: &Url, before: &Url) -> Result<(), String> {
     match (before.scheme(), url.scheme()) {
         (_, "https") | ("http", "http") => {}
         ("https", "http") => {
-            return Err(format!("its address, at {shown}, is not encrypted although the server's is"));
+            return Err(format!(
+                "its address, at {shown}, is not encrypted although the server's is: is its own address (root or external URL) set right there?"
+            ));
         }
         _ => return Err("its address is not http or https".to_owned()),
     }

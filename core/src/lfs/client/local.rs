@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::place::{Copied, Target};
+use super::place::{Copied, Target, fetch, is_held};
 use super::{Downloaded, Presence, Reason, Refusal, Uploaded, largest_first};
 use crate::error::{Error, Kind, Result};
 use crate::git::repository::Repository;
@@ -16,7 +16,7 @@ use crate::lfs::{Objects, Pointer};
 use crate::path::lossy;
 use crate::progress::Progress;
 
-/// A copy of ours that nobody has written to for so long was given up.
+/// Where there are no locks, a copy of ours that nobody has written to for so long was given up.
 const ABANDONED_AFTER: Duration = Duration::from_secs(3600);
 
 /// The store of a remote on a disk.
@@ -126,7 +126,6 @@ impl Directory {
         store: &Objects,
         progress: &Progress,
     ) -> Result<Downloaded> {
-        let target = Target { repository: store.repository(), prefix: "bb_" };
         let mut outcome = Downloaded::default();
         for pointer in largest_first(objects) {
             progress.check()?;
@@ -134,7 +133,7 @@ impl Directory {
                 outcome.already += 1;
                 continue;
             }
-            let reason = match target.copy(&self.objects, &pointer, progress)? {
+            let reason = match fetch(&self.objects, &pointer, store, progress)? {
                 Copied::Whole => {
                     outcome.received += 1;
                     outcome.bytes += pointer.size;
@@ -163,9 +162,14 @@ impl Directory {
     fn sweep(&self) {
         for entry in fs::read_dir(self.path.join("lfs/tmp")).into_iter().flatten().flatten() {
             let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(&self.prefix));
+            if !is_ours {
+                continue;
+            }
             let modified = entry.metadata().and_then(|metadata| metadata.modified()).ok();
             let age = modified.and_then(|at| SystemTime::now().duration_since(at).ok());
-            if is_ours && age.is_some_and(|age| age > ABANDONED_AFTER) {
+            let is_old = || age.is_some_and(|age| age > ABANDONED_AFTER);
+            let is_left = is_held(&entry.path()).map_or_else(is_old, |held| !held);
+            if is_left {
                 let _ = fs::remove_file(entry.path());
             }
         }

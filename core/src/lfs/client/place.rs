@@ -1,6 +1,6 @@
-//! A copy of one object from one store to another on disks that are mounted here: shared blocks where the file system can,
-//! else bytes; hashed in any case, synced, renamed to its name, and its directory synced. Nothing is followed out of the
-//! store that is written to: it may be somebody else's disk.
+//! A copy of one object between a store of ours and one on a disk that is mounted here: shared blocks where the file system
+//! can, else bytes; hashed in any case, synced, renamed to its name, and its directory synced. Of somebody else's store
+//! nothing is followed out of it, whether it is read or written.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, Write};
@@ -8,6 +8,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+
+use rustix::fs::{FlockOperation, flock};
 
 use crate::error::{Error, Kind, Result};
 use crate::git::ownership;
@@ -31,7 +33,48 @@ pub(super) enum Copied {
     Unreadable,
 }
 
-/// A store that is written to.
+/// Copies `pointer` from somebody else's store into ours.
+///
+/// # Errors
+/// When it cannot be written; what cannot be read is said by the outcome.
+pub(super) fn fetch(
+    from: &Objects,
+    pointer: &Pointer,
+    store: &Objects,
+    progress: &Progress,
+) -> Result<Copied> {
+    let mut file = match source(from, pointer)? {
+        Ok(file) => file,
+        Err(outcome) => return Ok(outcome),
+    };
+    let mut draft = store.begin()?;
+    if draft.share(&file) {
+        draft.hash_shared(progress, &mut |_| {})?;
+    } else {
+        let copied = read(&mut file, pointer.size, progress, &mut |piece| draft.write(piece))?;
+        if copied.is_none() {
+            return Ok(Copied::Unreadable);
+        }
+    }
+    match draft.finish_as(pointer) {
+        Ok(()) => Ok(Copied::Whole),
+        Err(error) if error.kind() == Kind::RemoteRefused => Ok(Copied::Damaged),
+        Err(error) => Err(error),
+    }
+}
+
+/// What is to be copied, if it can be the object at all.
+fn source(from: &Objects, pointer: &Pointer) -> Result<std::result::Result<File, Copied>> {
+    match open(&from.path_of(&pointer.id)) {
+        Ok(Some((file, size))) if size == pointer.size => Ok(Ok(file)),
+        Ok(Some(_)) => Ok(Err(Copied::Damaged)),
+        Ok(None) => Ok(Err(Copied::NotThere)),
+        Err(error) if error.kind() == Kind::Io => Ok(Err(Copied::Unreadable)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Somebody else's store.
 pub(super) struct Target<'t> {
     /// The repository that it belongs to: `lfs` is below it.
     pub repository: &'t Path,
@@ -49,22 +92,22 @@ impl Drop for Temporary {
 }
 
 impl Target<'_> {
-    /// Copies `pointer` from `source`.
+    /// Copies `pointer` from a store of ours.
     ///
     /// # Errors
     /// When it cannot be written; what cannot be read is said by the outcome.
-    pub(super) fn copy(&self, source: &Objects, pointer: &Pointer, progress: &Progress) -> Result<Copied> {
-        let mut from = match open(&source.path_of(&pointer.id)) {
-            Ok(Some(file)) => file,
-            Ok(None) => return Ok(Copied::NotThere),
-            Err(error) if error.kind() == Kind::Io => return Ok(Copied::Unreadable),
-            Err(error) => return Err(error),
+    pub(super) fn copy(&self, store: &Objects, pointer: &Pointer, progress: &Progress) -> Result<Copied> {
+        let mut from = match source(store, pointer)? {
+            Ok(file) => file,
+            Err(outcome) => return Ok(outcome),
         };
         let directory = self.directory(&["lfs", "tmp"])?;
         let (mut file, temporary) = self.begin(&directory)?;
         let hashed = match clone(&file, &from) {
-            true => hash(&mut file, None, pointer.size, progress)?,
-            false => hash(&mut from, Some((&mut file, &temporary.0)), pointer.size, progress)?,
+            true => read(&mut file, pointer.size, progress, &mut |_| Ok(()))?,
+            false => read(&mut from, pointer.size, progress, &mut |piece| {
+                file.write_all(piece).map_err(|error| Error::io("write", &temporary.0, error))
+            })?,
         };
         match hashed {
             None => return Ok(Copied::Unreadable),
@@ -93,6 +136,8 @@ impl Target<'_> {
             .mode(0o444)
             .open(&path)
             .map_err(|error| Error::io("create", &path, error))?;
+        // Tells a copy under way from one that was left; where there are no locks, its age has to.
+        let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
         Ok((file, Temporary(path)))
     }
 
@@ -122,13 +167,13 @@ impl Target<'_> {
     }
 }
 
-/// Opens a plain file, whatever else stands there; `None` if there is none.
-fn open(path: &Path) -> Result<Option<File>> {
+/// Opens a plain file, and says how large it is; `None` if there is none.
+fn open(path: &Path) -> Result<Option<(File, u64)>> {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     match OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path) {
         Ok(file) => {
             let found = file.metadata().map_err(|error| Error::io("look at", path, error))?;
-            Ok(found.is_file().then_some(file))
+            Ok(found.is_file().then_some((file, found.len())))
         }
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(Error::io("open", path, error)),
@@ -146,12 +191,13 @@ fn clone(to: &File, from: &File) -> bool {
     }
 }
 
-/// Reads a file to its end, or until it is longer than it may be, and copies it; `None` if it cannot be read.
-fn hash(
+/// Reads a file to its end, or until it is longer than it may be; `each` takes what was read. Size and hash, or `None` if
+/// it cannot be read.
+fn read(
     from: &mut File,
-    mut to: Option<(&mut File, &Path)>,
     most: u64,
     progress: &Progress,
+    each: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<Option<(u64, [u8; 32])>> {
     if from.rewind().is_err() {
         return Ok(None);
@@ -169,10 +215,19 @@ fn hash(
         };
         size += length as u64;
         hasher.update(&piece[..length]);
-        if let Some((file, path)) = &mut to {
-            file.write_all(&piece[..length]).map_err(|error| Error::io("write", path, error))?;
-        }
+        each(&piece[..length])?;
         progress.bytes_done(length as u64);
     }
     Ok(Some((size, hasher.finalize().into())))
+}
+
+/// Whether somebody still writes to a copy; `None` where that cannot be told.
+pub(super) fn is_held(path: &Path) -> Option<bool> {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path).ok()?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Some(false),
+        Err(rustix::io::Errno::WOULDBLOCK) => Some(true),
+        Err(_) => None,
+    }
 }

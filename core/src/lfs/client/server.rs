@@ -1,5 +1,6 @@
 //! What all requests to one LFS server have in common: who we are, how patient and how fast we are, how far the server
-//! may send us, when a host wants to be left alone; and the batch question itself, with all that may come of it.
+//! may send us, when a host wants to be left alone; and a question to the endpoint, asked until there
+//! is an answer that waiting does not change.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,16 +11,14 @@ use std::time::{Duration, Instant};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
 use reqwest::{Client, Method, Url};
 
-use super::Reason;
 use super::action::{self, Action};
-use super::batch::{self, Answer};
-use super::endpoint::{Endpoint, Standing, below};
+use super::batch;
+use super::endpoint::{Endpoint, Standing};
 use super::exchange::{Reply, exchange};
-use super::failure::{Failure, LONGEST_REST, Operation, of_endpoint, passes, words_of};
+use super::failure::{LONGEST_REST, Operation, of_endpoint, passes, words_of};
 use super::law::{Law, Tries};
 use crate::config::{Remote, RemoteUrl};
 use crate::error::{Error, Kind, Result};
-use crate::lfs::Pointer;
 use crate::progress::Progress;
 use crate::transport::wire::Limits;
 use crate::transport::{
@@ -287,6 +286,11 @@ impl Server {
         exchange(request.headers(headers), doing, self.limits, progress)
     }
 
+    /// The credentials were accepted.
+    pub(super) fn is_good(&self) {
+        held(&self.login).is_good();
+    }
+
     /// The words of a refusal as an error, with who we were.
     pub(super) fn refusal(&self, standing: &Standing, reply: &Reply) -> Error {
         let doing = format!("ask {} for large objects", said(place_shown(&standing.base).as_bytes()));
@@ -297,125 +301,10 @@ impl Server {
             None => error,
         }
     }
-
-    /// What the server says of up to [`batch::MOST`] objects; again about those with which it has trouble that passes.
-    pub(super) fn answers(
-        &self,
-        operation: Operation,
-        objects: &[Pointer],
-        progress: &Progress,
-    ) -> Result<Vec<(Pointer, Answer)>> {
-        let mut tries = Tries::new(self.law);
-        let (mut settled, mut open) = (Vec::with_capacity(objects.len()), objects.to_vec());
-        loop {
-            let began = Instant::now();
-            let (passing, answered): (Vec<_>, Vec<_>) = self
-                .batch(operation, &open, progress)?
-                .into_iter()
-                .partition(|(_, answer)| matches!(answer, Answer::Not(Failure::Passing(_))));
-            settled.extend(answered);
-            let next = match passing.first() {
-                Some((_, Answer::Not(Failure::Passing(error)))) => tries.failed(error, began.elapsed()),
-                _ => None,
-            };
-            match next {
-                Some(left) => pause(left, progress)?,
-                None => {
-                    settled.extend(passing);
-                    return Ok(settled);
-                }
-            }
-            open = passing.into_iter().map(|(pointer, _)| pointer).collect();
-        }
-    }
-
-    /// Asks about up to [`batch::MOST`] objects. A question that is too large, or with an object in it that the server
-    /// cannot process, is asked in halves.
-    pub(super) fn batch(
-        &self,
-        operation: Operation,
-        objects: &[Pointer],
-        progress: &Progress,
-    ) -> Result<Vec<(Pointer, Answer)>> {
-        if objects.is_empty() {
-            return Ok(Vec::new());
-        }
-        let body = batch::request(operation, self.reference.as_deref(), objects)?;
-        let batch_of = |base: &Url| below(base, "objects/batch");
-        let question = Question { operation, method: Method::POST, body: Some(&body), is_bearer: false };
-        let (standing, reply) = self.ask(&question, batch_of, progress)?;
-        let shown = said(place_shown(&standing.base).as_bytes());
-        if (200..300).contains(&reply.status) {
-            held(&self.login).is_good();
-            return batch::read(operation, objects, &reply.body, &standing.base, &shown).map_err(|error| {
-                error.with_words(&format!("its answer has the content type {}", reply.content_type))
-            });
-        }
-        let error = self.refusal(&standing, &reply);
-        match reply.status {
-            413 | 422 if error.kind() == Kind::Quota => Err(error),
-            413 | 422 if objects.len() > 1 => {
-                let (first, second) = objects.split_at(objects.len() / 2);
-                let mut answers = self.batch(operation, first, progress)?;
-                answers.extend(self.batch(operation, second, progress)?);
-                Ok(answers)
-            }
-            413 | 422 => {
-                let doing = batch::doing(operation, &objects[0], &shown);
-                let words = words_of(&reply.body, &[]);
-                let failure = super::failure::of_object(u64::from(reply.status), operation, &doing, &words);
-                Ok(vec![(objects[0], Answer::Not(failure))])
-            }
-            404 if operation == Operation::Download => self.all_or_nothing(objects, error, &reply, progress),
-            _ => Err(error),
-        }
-    }
-
-    /// Some servers say of a batch of which they have nothing what they say of a repository that does not exist. What is
-    /// to be uploaded tells one from the other.
-    fn all_or_nothing(
-        &self,
-        objects: &[Pointer],
-        refusal: Error,
-        reply: &Reply,
-        progress: &Progress,
-    ) -> Result<Vec<(Pointer, Answer)>> {
-        let is_missing = |pointer: &Pointer| {
-            let text = format!("the remote does not have the large object {}", pointer.id);
-            Answer::Not(Failure::Refused(Reason::Missing, Error::new(Kind::RemoteRefused, text)))
-        };
-        match self.batch(Operation::Upload, objects, progress) {
-            Ok(answers) => Ok(answers
-                .into_iter()
-                .map(|(pointer, answer)| match answer {
-                    Answer::Do(_) => (pointer, is_missing(&pointer)),
-                    Answer::There => {
-                        let text = format!(
-                            "the remote says that it has the large object {}, and that it has not",
-                            pointer.id
-                        );
-                        let error = Error::new(Kind::RemoteRefused, text);
-                        (pointer, Answer::Not(Failure::Refused(Reason::Rejected, error)))
-                    }
-                    not => (pointer, not),
-                })
-                .collect()),
-            // Whoever may only read has the words to go by.
-            Err(error) if error.kind() == Kind::Credentials => {
-                let words = words_of(&reply.body, &[]).to_lowercase();
-                match words.contains("object") {
-                    true => Ok(objects.iter().map(|pointer| (*pointer, is_missing(pointer))).collect()),
-                    false => Err(refusal),
-                }
-            }
-            Err(error) if error.kind() == Kind::RemoteRefused => Err(refusal),
-            Err(error) => Err(error),
-        }
-    }
 }
 
 /// An address without its query, which may be secret.
-fn place_shown(url: &Url) -> String {
+pub(super) fn place_shown(url: &Url) -> String {
     format!("{}{}", origin_of(url), url.path())
 }
 

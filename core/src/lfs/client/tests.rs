@@ -10,6 +10,7 @@ mod hostile;
 #[path = "../../../../tests/support/lfs_server.rs"]
 mod lfs_server;
 mod real;
+mod tls;
 mod transfers;
 
 use std::fs;

@@ -234,6 +234,29 @@ fn a_cache_made_from_the_tree_knows_pointers_and_brings_lost_contents_back() {
 }
 
 #[test]
+fn a_file_that_is_only_touched_brings_its_content_back_unless_every_remote_has_it() {
+    let mut bench = with_lfs("{threshold: 64KiB}");
+    bench.write("whole", content(1, LARGE));
+    bench.write("streamed", content(2, 3 << 20));
+    bench.back_up();
+    let objects = Objects::of(bench.repository.path());
+    let all = objects.list().unwrap();
+    for (is_everywhere, left) in [(true, 0), (false, 2), (true, 2)] {
+        if left == 0 {
+            all.iter().for_each(|pointer| objects.remove(&pointer.id).unwrap());
+        }
+        bench.is_everywhere = is_everywhere;
+        for path in ["whole", "streamed"] {
+            let mode = if is_everywhere { 0o600 } else { 0o640 };
+            fs::set_permissions(bench.root().join(path), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        bench.back_up();
+        assert_eq!(objects.list().unwrap().len(), left, "{is_everywhere}");
+    }
+    assert_lfs(&bench, &["streamed", "whole"]);
+}
+
+#[test]
 fn attributes_that_are_lost_or_not_ours_are_made_anew() {
     let mut bench = with_lfs("{threshold: 64KiB}");
     bench.write("d/a", content(1, LARGE));

@@ -131,16 +131,29 @@ fn what_a_killed_upload_of_ours_left_goes_and_what_others_have_there_stays() {
     let pointer = stored(&disk.store, b"x");
     disk.upload(&[pointer]).unwrap();
     let owner = crate::git::workshop::owner_of(&disk.path("repositories/ours.git"));
-    let old = std::time::SystemTime::now() - Duration::from_secs(7200);
-    for (name, is_old) in
-        [(format!("bb_{owner}_1"), true), (format!("bb_{owner}_2"), false), ("bb_another_3".to_owned(), true)]
-    {
-        let path = disk.path("usb/remote.git/lfs/tmp").join(name);
-        fs::write(&path, "half").unwrap();
-        if is_old {
-            fs::File::open(&path).unwrap().set_modified(old).unwrap();
-        }
+    let place = |name: &str| disk.path("usb/remote.git/lfs/tmp").join(name);
+    let (left, held) = (place(&format!("bb_{owner}_1")), place(&format!("bb_{owner}_2")));
+    for path in [&left, &held, &place("bb_another_3")] {
+        fs::write(path, "half").unwrap();
     }
+    let writer = fs::File::open(&held).unwrap();
+    rustix::fs::flock(&writer, rustix::fs::FlockOperation::LockExclusive).unwrap();
     disk.upload(&[pointer]).unwrap();
-    assert_eq!(files_below(&disk.path("usb/remote.git/lfs/tmp")), 2);
+    assert!(!left.exists() && held.exists() && place("bb_another_3").exists());
+}
+
+#[test]
+fn what_comes_back_goes_into_the_store_that_is_named_and_is_as_open_there_as_its_directory() {
+    use std::os::unix::fs::PermissionsExt;
+    let disk = Disk::new();
+    let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    fs::set_permissions(disk.path("usb/remote.git"), fs::Permissions::from_mode(0o755)).unwrap();
+    let pointer = stored(&disk.store, b"x");
+    disk.upload(&[pointer]).unwrap();
+    let there = Objects::of(&disk.path("usb/remote.git")).path_of(&pointer.id);
+    assert_eq!((mode(there.clone()), mode(there.parent().unwrap().to_owned())), (0o444, 0o755));
+    let elsewhere = Objects::of(&disk.path("elsewhere"));
+    let got = disk.client().unwrap().download(&[pointer], &elsewhere, &disk.progress).unwrap();
+    assert_eq!(got.received, 1);
+    assert!(elsewhere.has(&pointer).unwrap());
 }

@@ -111,7 +111,7 @@ fn a_redirect_is_followed_three_times_and_takes_nothing_secret_along() {
     let place = |port: u16, path: &str| format!("http://127.0.0.1:{port}/{path}");
     let href = place(bench.server.port(), "first");
     let to = place(elsewhere.port(), &format!("store/{}", pointer.id));
-    let name = to.clone();
+    let name = to;
     bench.server.behave(move |request| {
         let (href, to) = (href.clone(), name.clone());
         match (request.is_batch(), request.path.as_str()) {

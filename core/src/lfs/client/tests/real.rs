@@ -133,8 +133,7 @@ fn over_ssh_the_server_says_where_and_with_what() {
     fs::write(real.path("lifetime"), "600").unwrap();
 
     let mut remote = remote_at(&sshd.url("/org/repo.git"));
-    remote.credentials =
-        Some(Credentials { ssh_key: Some(SecretSource::File(key.clone())), ..Default::default() });
+    remote.credentials = Some(Credentials { ssh_key: Some(SecretSource::File(key)), ..Default::default() });
     let client = real.client(&remote);
     let pointers: Vec<Pointer> = (0..3).map(|n| stored(&real.store, &content(n, 10_000))).collect();
     assert_eq!(client.upload(&pointers, &real.store, &real.progress).unwrap().sent, 3);
@@ -266,7 +265,8 @@ fn a_gibibyte_goes_there_and_back_in_flat_memory() {
     let client = real.client(&remote_at(&real.server.url()));
     let before = peak();
     let began = std::time::Instant::now();
-    assert_eq!(client.upload(&[pointer], &real.store, &real.progress).unwrap().sent, 1);
+    let sent = client.upload(&[pointer], &real.store, &real.progress).unwrap();
+    assert_eq!(sent.sent, 1, "{:?}", sent.refused);
     let up = began.elapsed();
     let elsewhere = Objects::of(&real.path("repositories/other.git"));
     assert_eq!(client.download(&[pointer], &elsewhere, &real.progress).unwrap().received, 1);
