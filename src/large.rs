@@ -1,7 +1,7 @@
 //! What is said about the large contents of a repository: the answer of the API, what `lfs --json` prints, and what the
 //! command's page is drawn from.
 
-use backupbot_actors::board::LfsStatus;
+use backupbot_actors::board::{LfsStatus, ScrubTrouble};
 use backupbot_core::keeping::prune::{Amount, Kept, Pruned};
 use backupbot_core::keeping::report::{Contents, KnownThere, LargeDirectory, LargeFile};
 use backupbot_core::keeping::scrubs::Scrubbed;
@@ -41,6 +41,9 @@ pub struct UsageAnswer {
     /// What came of looking at each place the last time
     #[schema(value_type = Vec<shapes::Scrubbed>)]
     pub scrubs: Vec<Scrubbed>,
+    /// Places that could not be looked at the last time; known to the daemon
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scrub_troubles: Vec<ScrubTrouble>,
 }
 
 /// A remote.
@@ -88,6 +91,7 @@ impl UsageAnswer {
             largest,
             directories,
             scrubs,
+            scrub_troubles: Vec::new(),
         }
     }
 }

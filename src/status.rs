@@ -203,7 +203,7 @@ pub fn of_daemon(control: &Control) -> Vec<RepositoryAnswer> {
             answer.inspections = control.board().inspections(&seat.settings.name);
             answer.take_scrubs(scrubs::read(control.state_dir(), seat.settings.name.as_str()));
             for remote in &mut answer.remotes {
-                remote.lfs = control.board().lfs(&seat.settings.name, &remote.name);
+                remote.lfs = control.large_at(seat, &remote.name);
             }
             answer
         })
@@ -360,7 +360,6 @@ pub mod tests {
                 message: "its plan is used up".to_owned(),
             }),
             scrubbing: false,
-            scrub_trouble: None,
         }
     }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::support::daemon::{Daemon, Setup};
+use crate::support::giftless::Giftless;
 use crate::support::lfs::{GitLfs, stored};
 use crate::support::lfs_server::{Behaviour, LfsServer};
 use crate::support::scrape::{Scrape, scrape_when};
@@ -86,13 +87,15 @@ fn has_alert(status: &Value, name: &str, severity: &str) -> bool {
 
 #[test]
 fn how_full_a_remote_is_is_counted_told_and_warned_of_with_and_without_a_daemon() {
-    let mut setup = with_lfs(json!({"warn_at": [50, 90]}));
+    let mut setup = with_lfs(json!({"warn_at": [50, 90], "keep_local": "1d"}));
     setup.repository()["remotes"][0]["quota"] = json!("256KiB");
     write(&setup.root(), "films/long", bytes(1, 2 * LARGE));
     write(&setup.root(), "short", bytes(2, LARGE));
     let daemon = setup.launch(&[PACE]);
     daemon.api().flush();
-    let status = daemon.status_when("the room is told", |status| lfs_of(status)["objects"] == 2);
+    let status = daemon.status_when("the room is told", |status| {
+        lfs_of(status)["objects"] == 2 && lfs_of(status)["checked"].is_string()
+    });
     let lfs = lfs_of(&status);
     assert_eq!(
         (&lfs["bytes"], &lfs["used"], &lfs["quota"]),
@@ -212,7 +215,7 @@ fn contents_that_every_remote_has_go_here_and_come_back_when_they_are_needed() {
     assert!(objects(&setup.local().path).is_empty());
     let audit = text_of(&setup, &["audit"]);
     assert!(audit.contains("lfs prune"), "{audit}");
-    assert_eq!(json_of(&setup, &["verify"], 0)["problem_count"], 0, "its absence is understood");
+    assert_eq!(json_of(&setup, &["verify"], 0)["report"]["problem_count"], 0, "its absence is understood");
     let shown = setup.run(&["cat", "folder1/large"]);
     assert_eq!(shown.stdout, content);
     daemon.stop();
@@ -249,7 +252,8 @@ fn what_is_not_at_every_remote_is_never_pruned_on_schedule_or_by_order() {
     let usb = setup.remote().path;
     eventually("the old remote has both", SOON, || (stored(&usb).0 == 2).then_some(()));
     std::thread::sleep(std::time::Duration::from_secs(2));
-    assert_eq!(objects(&setup.local().path).len(), 1, "the new remote has nothing");
+    let is_second = |path: &PathBuf| fs::read(path).is_ok_and(|found| found == bytes(2, LARGE));
+    assert!(objects(&setup.local().path).iter().any(is_second), "the new remote has nothing");
     fs::remove_file(&other).unwrap();
     eventually("the new remote has both, and what is there goes", SOON, || {
         daemon.try_post("/api/v1/flush");
@@ -272,7 +276,7 @@ fn a_prune_that_is_killed_loses_nothing_and_is_finished_by_the_next() {
         daemon.dies_by_itself(point);
         let left = objects(&setup.local().path).len();
         assert_eq!(left, if point.ends_with("removed") { 2 } else { 3 });
-        assert_eq!(json_of(&setup, &["verify"], 0)["problem_count"], 0);
+        assert_eq!(json_of(&setup, &["verify"], 0)["report"]["problem_count"], 0);
         let daemon = setup.launch(&[PACE]);
         eventually("the rest is pruned", SOON, || objects(&setup.local().path).is_empty().then_some(()));
         daemon.stop();
@@ -335,6 +339,41 @@ fn what_a_server_has_damaged_and_cannot_be_told_to_replace_is_critical_and_nothi
     daemon.status_when("it is over", |status| !alerts(status).contains_key("lfs_damaged"));
     daemon.stop();
     assert_eq!(json_of(&setup, &["lfs", "prune"], 0)["repositories"][0]["removed"]["objects"], 1);
+}
+
+#[test]
+fn a_server_of_another_make_is_asked_read_and_healed() {
+    let scratch = tempfile::tempdir().unwrap();
+    let Some(server) = Giftless::start(scratch.path(), true) else { return };
+    let mut setup = with_lfs(json!({}));
+    setup.repository()["remotes"][0]["lfs_url"] = json!(format!("{}/info/lfs", server.url()));
+    (1..4).for_each(|n| write(&setup.root(), &format!("large{n}"), bytes(n, LARGE)));
+    let daemon = setup.start();
+    daemon.api().flush();
+    let scrub = ["lfs", "scrub", "--remote", "usb", "--read", "whole"];
+    let well = json_of(&setup, &scrub, 0);
+    assert_eq!((&well["scrubs"][0]["asked"], &well["scrubs"][0]["read"]), (&json!(3), &json!(3)), "{well:#}");
+    let victim = fs::read_dir(server.storage()).unwrap().next().unwrap().unwrap().path();
+    fs::write(&victim, bytes(9, LARGE)).unwrap();
+    let bad = json_of(&setup, &scrub, 3);
+    assert_eq!((&bad["scrubs"][0]["damaged"], &bad["scrubs"][0]["read"]), (&json!(1), &json!(2)), "{bad:#}");
+    server.wipe();
+    let healed = json_of(&setup, &scrub, 0);
+    assert_eq!(
+        (&healed["scrubs"][0]["brought"], &healed["scrubs"][0]["damaged"]),
+        (&json!(3), &json!(0)),
+        "{healed:#}"
+    );
+    assert_eq!(json_of(&setup, &scrub, 0)["scrubs"][0]["read"], 3);
+    // What is there now is what makes room here.
+    assert_eq!(json_of(&setup, &["lfs", "prune"], 0)["repositories"][0]["removed"]["objects"], 3);
+    server.wipe();
+    let lost = json_of(&setup, &scrub, 3);
+    assert_eq!(lost["scrubs"][0]["lost"], 3, "{lost:#}");
+    (1..4).for_each(|n| write(&setup.root(), &format!("large{n}"), bytes(n, LARGE)));
+    daemon.api().flush();
+    assert_eq!(json_of(&setup, &scrub, 0)["scrubs"][0]["lost"], 0, "the files were written anew");
+    daemon.stop();
 }
 
 #[test]

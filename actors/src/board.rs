@@ -15,7 +15,6 @@ mod rows;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use backupbot_core::keeping::scrubs::Scrubbed;
 use backupbot_core::names::{RemoteName, RepositoryName, RootName};
 use backupbot_core::protection::StateCounts;
 use tokio::sync::watch;
@@ -27,7 +26,7 @@ pub use configuration::{ConfigurationStatus, RefusedConfiguration};
 pub use guard::{GuardStatus, MassChangeStatus, QuarantineStatus, RepositoryState};
 pub use health::{Check, Condition, Finding, HealthRow, Subject};
 pub use inspections::InspectionStatus;
-pub use lfs::{LfsStatus, LfsTrouble};
+pub use lfs::{LfsStatus, LfsTrouble, ScrubTrouble};
 pub use rows::{
     ChildState, ChildStatus, LastExit, Moment, Recovered, RemoteState, RemoteStatus, RemoteView,
     RepositoryStatus, RepositoryView, RootState, RootStatus, SkippedFile,
@@ -44,7 +43,7 @@ struct Rows {
     remotes: BTreeMap<(RepositoryName, RemoteName), RemoteStatus>,
     inspections: BTreeMap<RepositoryName, Vec<InspectionStatus>>,
     lfs: BTreeMap<(RepositoryName, RemoteName), LfsRow>,
-    scrubs: BTreeMap<RepositoryName, Vec<Scrubbed>>,
+    scrub_troubles: BTreeMap<RepositoryName, Vec<ScrubTrouble>>,
     recoveries: BTreeMap<&'static str, u64>,
     /// The latest of each kind and place, for people.
     recovered: BTreeMap<(&'static str, String), Recovered>,

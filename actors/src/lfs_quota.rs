@@ -21,15 +21,16 @@ use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture};
 use backupbot_core::config::Lfs;
 use backupbot_core::error::{Error, Kind};
 use backupbot_core::fault;
+use backupbot_core::keeping::keeper::Order;
 use backupbot_core::keeping::prune::Pruned;
 use backupbot_core::keeping::scrubs::Scrubbed;
 use backupbot_core::names::RemoteName;
 use backupbot_core::priority;
-use backupbot_core::verify::Sample;
 use slog::{Logger, error, info, o, warn};
 use tokio::sync::oneshot;
 
 pub(crate) use self::rounds::keeper;
+use crate::board::{Moment, ScrubTrouble};
 use crate::job::{JobOutcome, JobSlot};
 use crate::measure;
 use crate::messages::Wake;
@@ -67,12 +68,12 @@ pub struct PruneLarge {
 pub struct ScrubLarge {
     /// Only this remote. Without it: what is here, and every remote.
     pub remote: Option<RemoteName>,
-    /// How much is read, in the place of what the settings say.
-    pub read: Option<Sample>,
+    /// How, and under which number it is found again.
+    pub order: Order,
 }
 
-/// A place, and how much of it is to be read if somebody said so.
-type Wish = (Option<RemoteName>, Option<Sample>);
+/// A place, and what was said of it.
+type Wish = (Option<RemoteName>, Order);
 
 /// The actor.
 pub struct LfsMonitor {
@@ -212,46 +213,49 @@ impl LfsMonitor {
         if self.long.is_busy() {
             return;
         }
-        let Some((remote, read)) = self.scrubs.pop_front().or_else(|| self.due()) else { return };
+        let Some((remote, order)) = self.scrubs.pop_front().or_else(|| self.due()) else { return };
         let (seat, board, name) =
             (self.seat.clone(), self.seat.common.board.clone(), self.seat.settings.name.clone());
-        if let Some(remote) = &remote {
-            board.lfs_scrub_begins(&name, remote);
-        }
+        board.scrub_begins(&name, remote.as_ref());
         let place = remote.clone();
         let work = move |progress: &_| {
             fault::point("actor:lfs_monitor:scrub");
-            priority::lowest("scrub", || rounds::scrub(&seat, place.as_ref(), read, progress))
+            priority::lowest("scrub", || rounds::scrub(&seat, place.as_ref(), order, progress))
         };
         let _ = self.long.start_catching(ctx, "scrub", work, move |actor: &mut Self, outcome, ctx| {
-            let outcome = finished(outcome);
-            if let Some(remote) = &remote {
-                // The result is known to whoever sees that it is over.
-                if let Ok(scrubbed) = &outcome {
-                    actor.scrubbed(Some(remote), scrubbed);
+            let trouble = match finished(outcome) {
+                Ok(scrubbed) => {
+                    actor.scrubbed(remote.as_ref(), &scrubbed);
+                    None
                 }
-                board.lfs_scrub_ended(&name, remote, outcome.as_ref().err().map(ToString::to_string));
-            }
-            match outcome {
-                Ok(scrubbed) if remote.is_none() => actor.scrubbed(None, &scrubbed),
-                Ok(_) => {}
-                Err(error) if error.kind() == Kind::Cancelled => {}
-                Err(error) => {
-                    let place = remote.as_ref().map_or_else(|| "here".to_owned(), RemoteName::to_string);
-                    warn!(actor.log, "large contents could not be looked at; it is tried again"; "place" => place,
-                          "error" => %error);
-                    actor.rests.insert(remote, Instant::now() + actor.every(TRY_AGAIN));
-                }
-            }
+                Err(error) => Some(actor.not_scrubbed(remote.as_ref(), order, &error)),
+            };
+            // Who sees that it is over finds the result.
+            board.scrub_ended(&name, remote.as_ref(), trouble);
             actor.turn(ctx);
         });
+    }
+
+    fn not_scrubbed(&mut self, remote: Option<&RemoteName>, order: Order, error: &Error) -> ScrubTrouble {
+        let remote_name = remote.map(RemoteName::to_string);
+        if error.kind() != Kind::Cancelled {
+            let place = remote_name.as_deref().unwrap_or("here");
+            warn!(self.log, "large contents could not be looked at; it is tried again"; "place" => place,
+                  "error" => %error);
+            self.rests.insert(remote.cloned(), Instant::now() + self.every(TRY_AGAIN));
+        }
+        ScrubTrouble {
+            remote: remote_name,
+            at: Moment::now(),
+            order: order.number,
+            message: error.to_string(),
+        }
     }
 
     fn scrubbed(&mut self, remote: Option<&RemoteName>, scrubbed: &Scrubbed) {
         let seat = &self.seat;
         self.rests.remove(&remote.cloned());
         seat.common.audit.record(scrubbed.deed());
-        seat.common.board.publish_scrubs(&seat.settings.name, rounds::known(seat));
         if let Some(remote) = remote {
             measure::lfs_verify_failed(seat.settings.name.as_str(), remote.as_str(), scrubbed.failures());
         }
@@ -279,7 +283,7 @@ impl LfsMonitor {
         }
         let is_resting =
             |place: &Option<RemoteName>| self.rests.get(place).is_some_and(|until| Instant::now() < *until);
-        rounds::due(&self.seat, &policy, is_resting).map(|place| (place, None))
+        rounds::due(&self.seat, &policy, is_resting).map(|place| (place, Order::default()))
     }
 }
 
@@ -304,9 +308,7 @@ impl Actor for LfsMonitor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         fault::point("actor:lfs_monitor:started");
-        let seat = &self.seat;
-        seat.common.board.publish_scrubs(&seat.settings.name, rounds::known(seat));
-        seat.uploaded.clone().wake(ctx);
+        self.seat.uploaded.clone().wake(ctx);
         self.turn(ctx);
         ctx.run_interval(self.every(TURN).min(TURN), Self::turn);
     }
@@ -346,7 +348,7 @@ impl Handler<ScrubLarge> for LfsMonitor {
             }
         };
         for place in places {
-            let wish = (place, wish.read);
+            let wish = (place, wish.order);
             if self.scrubs.len() < MOST_WISHES && !self.scrubs.contains(&wish) {
                 self.scrubs.push_back(wish);
             }

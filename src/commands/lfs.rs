@@ -5,7 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use backupbot_actors::board::Moment;
+use backupbot_actors::board::{Moment, ScrubTrouble};
+use backupbot_core::keeping::keeper::Order;
 use backupbot_core::keeping::scrubs::{self, Scrubbed};
 use backupbot_core::names::RepositoryName;
 use backupbot_core::progress::Progress;
@@ -258,7 +259,8 @@ fn scrub(world: &World, global: &Global, scrub: &Scrub) -> Result<Exit, Failure>
                             std::iter::once(None).chain(keeper.settings.remotes.iter().map(Some)).collect()
                         }
                     };
-                    let look = |place| keeper.scrub(place, scrub.read, &Progress::new());
+                    let order = Order { read: scrub.read, number: None };
+                    let look = |place| keeper.scrub(place, order, &Progress::new());
                     Ok(places.into_iter().map(look).collect::<Vec<_>>())
                 })?;
                 for outcome in outcomes {
@@ -303,7 +305,7 @@ fn by_daemon(
     });
     let wish = json!({"remote": scrub.remote, "read": read});
     let begun = client.post(&format!("/repositories/{name}/lfs/scrub"), &wish, Duration::ZERO)?.ok()?;
-    let asked: Moment = understood(begun["asked"].clone())?;
+    let order: u64 = understood(begun["order"].clone())?;
     loop {
         let answer = client.get(&format!("/repositories/{name}/lfs"), &[("top", "0")])?.ok()?;
         let answer: UsageAnswer = understood(answer)?;
@@ -313,17 +315,14 @@ fn by_daemon(
             None => std::iter::once(None).chain(remotes).collect(),
         };
         let result_of = |place: Option<&str>| {
-            // One that was going on when this was asked for may have read another share.
-            let is_it = |it: &&Scrubbed| {
-                let read = scrub.read.is_none_or(|read| it.sample == read.to_string());
-                it.remote.as_deref() == place && it.at >= asked && read
-            };
+            let is_it = |it: &&Scrubbed| it.remote.as_deref() == place && it.order == Some(order);
             answer.scrubs.iter().find(is_it)
         };
         let trouble_of = |place: Option<&str>| {
-            let remote = answer.remotes.iter().find(|it| Some(it.name.as_str()) == place)?;
-            let trouble = remote.lfs.as_ref()?.scrub_trouble.as_ref().filter(|it| it.since >= asked)?;
-            Some(format!("{name}: remote {}: {}", remote.name, trouble.message))
+            let is_it = |it: &&ScrubTrouble| it.remote.as_deref() == place && it.order == Some(order);
+            let trouble = answer.scrub_troubles.iter().find(is_it)?;
+            let place = place.map_or_else(|| "what is here".to_owned(), |remote| format!("remote {remote}"));
+            Some(format!("{name}: {place}: {}", trouble.message))
         };
         if places.iter().all(|place| result_of(*place).is_some() || trouble_of(*place).is_some()) {
             let results = places.iter().filter_map(|place| result_of(*place).cloned()).collect();

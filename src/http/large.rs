@@ -45,7 +45,9 @@ pub async fn usage(door: Data<Door>, request: HttpRequest, path: web::Path<Strin
         let _turn = turn;
         let large = inside.control.large_contents(&name, remote.as_deref(), top)?;
         let scrubs = scrubs::read(inside.control.state_dir(), &name);
-        Ok(UsageAnswer::new(&name, large.remotes, large.contents, scrubs, remote.as_deref()))
+        let mut answer = UsageAnswer::new(&name, large.remotes, large.contents, scrubs, remote.as_deref());
+        answer.scrub_troubles = large.scrub_troubles;
+        Ok(answer)
     });
     Ok(answer(&told.await?))
 }
@@ -101,9 +103,8 @@ pub struct ScrubWish {
 pub struct ScrubBegun {
     /// The repository
     pub repository: String,
-    /// By what time the daemon heard of it: a result that is younger is of this scrub
-    #[schema(format = DateTime)]
-    pub asked: String,
+    /// The number of the order: that of its results in `scrubs` and `scrub_troubles` of `GET …/lfs`
+    pub order: u64,
 }
 
 /// Asks remotes for every large content, brings them what they lost, and reads some
@@ -130,8 +131,7 @@ pub async fn scrub(
     let (inside, name) = (door.enter()?, path.into_inner());
     info!(door.log, "asked over HTTP"; "to" => "scrub large contents", "repository" => &name,
           "remote" => &wish.remote, "read" => &wish.read, "by" => peer(&request));
-    let asked = backupbot_actors::board::Moment::now().to_string();
     let begun = inside.control.scrub_large(&name, wish.remote.as_deref(), read).await;
-    begun.map_err(|error| door.refused(error, StatusCode::CONFLICT))?;
-    Ok(HttpResponse::Accepted().json(ScrubBegun { repository: name, asked }))
+    let order = begun.map_err(|error| door.refused(error, StatusCode::CONFLICT))?;
+    Ok(HttpResponse::Accepted().json(ScrubBegun { repository: name, order }))
 }

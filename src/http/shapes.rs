@@ -270,6 +270,8 @@ pub struct Scrubbed {
     remote: Option<String>,
     /// When it ended
     at: String,
+    /// The number of the order, if somebody gave one
+    order: Option<u64>,
     /// How much was to be read: `whole`, a share, or so many
     sample: String,
     /// Contents that the remote was asked for, or that lie here
@@ -565,6 +567,7 @@ mod tests {
         let mut scrubbed = keeping::scrubs::Scrubbed::begin("documents", Some("usb"), "1%");
         scrubbed.named.push("x".into());
         scrubbed.suspects.push("y".into());
+        scrubbed.order = Some(7);
         fits::<Scrubbed>(scrubbed);
         let amount = keeping::prune::Amount::default();
         fits::<Amount>(amount);

@@ -3,7 +3,6 @@
 
 use backupbot_core::clock::Moment;
 use backupbot_core::keeping::fullness::Fullness;
-use backupbot_core::keeping::scrubs::Scrubbed;
 use backupbot_core::names::{RemoteName, RepositoryName};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -41,9 +40,22 @@ pub struct LfsStatus {
     /// Whether it is being scrubbed now.
     #[serde(default)]
     pub scrubbing: bool,
-    /// Why the last attempt to scrub it came to no result, and when that was.
+}
+
+/// An attempt to scrub a place that came to no result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ScrubTrouble {
+    /// The remote; absent: what is here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scrub_trouble: Option<LfsTrouble>,
+    pub remote: Option<String>,
+    /// When it ended.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Moment,
+    /// The number of the order, if somebody gave one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<u64>,
+    /// Why.
+    pub message: String,
 }
 
 /// What a remote does not let us do.
@@ -70,7 +82,6 @@ impl From<Fullness> for LfsStatus {
             trouble: fullness.trouble,
             refused: None,
             scrubbing: false,
-            scrub_trouble: None,
         }
     }
 }
@@ -81,14 +92,12 @@ pub(super) struct LfsRow {
     fullness: Option<LfsStatus>,
     refused: Option<LfsTrouble>,
     scrubbing: bool,
-    scrub_trouble: Option<LfsTrouble>,
 }
 
 impl LfsRow {
     pub(super) fn status(&self) -> Option<LfsStatus> {
         let status = self.fullness.clone()?;
-        let (refused, scrub_trouble) = (self.refused.clone(), self.scrub_trouble.clone());
-        Some(LfsStatus { refused, scrubbing: self.scrubbing, scrub_trouble, ..status })
+        Some(LfsStatus { refused: self.refused.clone(), scrubbing: self.scrubbing, ..status })
     }
 }
 
@@ -115,32 +124,40 @@ impl Board {
         });
     }
 
-    /// A remote is being scrubbed.
-    pub fn lfs_scrub_begins(&self, repository: &RepositoryName, remote: &RemoteName) {
-        self.change_lfs(repository, remote, |row| row.scrubbing = true);
+    /// A place is being scrubbed: a remote, or what is here.
+    pub fn scrub_begins(&self, repository: &RepositoryName, remote: Option<&RemoteName>) {
+        if let Some(remote) = remote {
+            self.change_lfs(repository, remote, |row| row.scrubbing = true);
+        }
     }
 
     /// It is not any more; `trouble`: it came to no result.
-    pub fn lfs_scrub_ended(&self, repository: &RepositoryName, remote: &RemoteName, trouble: Option<String>) {
-        self.change_lfs(repository, remote, |row| {
-            row.scrubbing = false;
-            row.scrub_trouble = trouble.map(|message| LfsTrouble { since: Moment::now(), message });
+    pub fn scrub_ended(
+        &self,
+        repository: &RepositoryName,
+        remote: Option<&RemoteName>,
+        trouble: Option<ScrubTrouble>,
+    ) {
+        if let Some(remote) = remote {
+            self.change_lfs(repository, remote, |row| row.scrubbing = false);
+        }
+        self.change(|rows| {
+            let troubles = rows.scrub_troubles.entry(repository.clone()).or_default();
+            let before = troubles.clone();
+            troubles.retain(|it| it.remote.as_deref() != remote.map(RemoteName::as_str));
+            troubles.extend(trouble);
+            *troubles != before
         });
+    }
+
+    /// Of each place of a repository, why the last attempt to scrub it came to no result, if so.
+    pub fn scrub_troubles(&self, repository: &RepositoryName) -> Vec<ScrubTrouble> {
+        self.read(|rows| rows.scrub_troubles.get(repository).cloned().unwrap_or_default())
     }
 
     /// What is known of the large contents at a remote.
     pub fn lfs(&self, repository: &RepositoryName, remote: &RemoteName) -> Option<LfsStatus> {
         self.read(|rows| rows.lfs.get(&(repository.clone(), remote.clone())).and_then(LfsRow::status))
-    }
-
-    /// What came of the latest look at each place of a repository.
-    pub fn publish_scrubs(&self, repository: &RepositoryName, scrubs: Vec<Scrubbed>) {
-        self.change(|rows| super::replace(&mut rows.scrubs, repository.clone(), scrubs));
-    }
-
-    /// The same, as published.
-    pub fn scrubs(&self, repository: &RepositoryName) -> Vec<Scrubbed> {
-        self.read(|rows| rows.scrubs.get(repository).cloned().unwrap_or_default())
     }
 }
 
@@ -149,7 +166,7 @@ impl Rows {
         let is_meant = |(of, at): &(RepositoryName, RemoteName)| {
             of == repository && remote.is_none_or(|remote| remote == at)
         };
-        let scrubs = remote.is_none() && self.scrubs.remove(repository).is_some();
-        remove_where(&mut self.lfs, is_meant) || scrubs
+        let troubles = remote.is_none() && self.scrub_troubles.remove(repository).is_some();
+        remove_where(&mut self.lfs, is_meant) || troubles
     }
 }

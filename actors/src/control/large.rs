@@ -3,23 +3,27 @@
 use std::sync::Arc;
 
 use backupbot_core::error::Error;
+use backupbot_core::keeping::keeper::Order;
 use backupbot_core::keeping::prune::Pruned;
 use backupbot_core::keeping::report::Contents;
+use backupbot_core::names::RemoteName;
 use backupbot_core::progress::Progress;
-use backupbot_core::verify::Sample;
+use backupbot_core::verify::{Sample, draw_seed};
 
 use super::{Control, ControlError};
-use crate::board::LfsStatus;
+use crate::board::{LfsStatus, ScrubTrouble};
 use crate::lfs_quota::{LfsMonitor, PruneLarge, ScrubLarge, keeper};
 use crate::seat::RepositorySeat;
 
 /// Large contents of a repository, as the daemon knows them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LargeContents {
-    /// By remote, in the order of the configuration; nothing of one that was not looked at yet.
+    /// By remote, in the order of the configuration.
     pub remotes: Vec<(String, Option<LfsStatus>)>,
     /// What fills them.
     pub contents: Contents,
+    /// Places that could not be looked at the last time.
+    pub scrub_troubles: Vec<ScrubTrouble>,
 }
 
 impl Control {
@@ -44,6 +48,21 @@ impl Control {
         Ok(seat)
     }
 
+    /// The large contents at a remote: as its monitor saw it last, else as far as the database knows. Nothing where there are
+    /// none. Blocks on the store.
+    pub fn large_at(&self, seat: &RepositorySeat, remote: &RemoteName) -> Option<LfsStatus> {
+        if !seat.has_large_contents() {
+            return None;
+        }
+        let seen = self.common.board.lfs(&seat.settings.name, remote);
+        seen.or_else(|| {
+            let branch = seat.branch().ok()?;
+            let keeper = keeper(seat, &branch);
+            let known = keeper.fullness(keeper.remote(remote.as_str()).ok()?, false, &Progress::new());
+            Some(LfsStatus { checked: None, ..known.ok()?.into() })
+        })
+    }
+
     /// How full the remotes of a repository are and with what: `top` names of each list, of what `remote` is known to have
     /// if it is given. Blocks on store and repository.
     pub fn large_contents(
@@ -57,10 +76,10 @@ impl Control {
         let keeper = keeper(&seat, &branch);
         let only = remote.map(|name| keeper.remote(name)).transpose()?;
         let contents = keeper.contents(only, top, &Progress::new())?;
-        let board = &self.common.board;
         let remotes = seat.settings.remotes.iter();
-        let remotes = remotes.map(|it| (it.name.to_string(), board.lfs(&seat.settings.name, &it.name)));
-        Ok(LargeContents { remotes: remotes.collect(), contents })
+        let remotes = remotes.map(|it| (it.name.to_string(), self.large_at(&seat, &it.name)));
+        let scrub_troubles = self.common.board.scrub_troubles(&seat.settings.name);
+        Ok(LargeContents { remotes: remotes.collect(), contents, scrub_troubles })
     }
 
     /// Removes here what every remote has, or says what would be removed.
@@ -70,18 +89,22 @@ impl Control {
         Ok(answer.map_err(|_| not_running())??)
     }
 
-    /// Has large contents looked at as soon as it can be done: at one remote, or here and at all of them.
+    /// Has large contents looked at as soon as it can be done: at one remote, or here and at all of them. The number is that
+    /// of the results.
     pub async fn scrub_large(
         &self,
         repository: &str,
         remote: Option<&str>,
         read: Option<Sample>,
-    ) -> Result<(), ControlError> {
+    ) -> Result<u64, ControlError> {
         let seat = self.with_large_contents(repository, remote)?;
         let found = seat.settings.remotes.iter().find(|it| Some(it.name.as_str()) == remote);
-        let wish = ScrubLarge { remote: found.map(|it| it.name.clone()), read };
+        let number = draw_seed()?;
+        let order = Order { read, number: Some(number) };
+        let wish = ScrubLarge { remote: found.map(|it| it.name.clone()), order };
         let answer: Result<Result<(), Error>, _> = monitor_of(&seat)?.send(wish).await;
-        Ok(answer.map_err(|_| not_running())??)
+        answer.map_err(|_| not_running())??;
+        Ok(number)
     }
 }
 

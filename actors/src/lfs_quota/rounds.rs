@@ -3,14 +3,13 @@
 use backupbot_core::clock::Moment;
 use backupbot_core::config::Scrub;
 use backupbot_core::error::Result;
-use backupbot_core::keeping::keeper::Keeper;
+use backupbot_core::keeping::keeper::{Keeper, Order};
 use backupbot_core::keeping::prune::Pruned;
 use backupbot_core::keeping::scrub;
 use backupbot_core::keeping::scrubs::{self, Scrubbed};
 use backupbot_core::lfs::Objects;
 use backupbot_core::names::RemoteName;
 use backupbot_core::progress::Progress;
-use backupbot_core::verify::Sample;
 
 use crate::seat::RepositorySeat;
 
@@ -46,13 +45,13 @@ pub(super) fn prune(seat: &RepositorySeat, dry_run: bool, progress: &Progress) -
 pub(super) fn scrub(
     seat: &RepositorySeat,
     remote: Option<&RemoteName>,
-    read: Option<Sample>,
+    order: Order,
     progress: &Progress,
 ) -> Result<Scrubbed> {
     let branch = seat.branch()?;
     let keeper = keeper(seat, &branch);
     let remote = remote.map(|name| keeper.remote(name.as_str())).transpose()?;
-    keeper.scrub(remote, read, progress)
+    keeper.scrub(remote, order, progress)
 }
 
 /// What came of the latest look at each place.

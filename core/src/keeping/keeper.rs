@@ -22,6 +22,15 @@ use crate::snapshot;
 use crate::store::Store;
 use crate::verify::Sample;
 
+/// What somebody who wants a scrub says of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Order {
+    /// How much is read, in the place of what the settings say.
+    pub read: Option<Sample>,
+    /// By which the result is known.
+    pub number: Option<u64>,
+}
+
 /// Looks after a repository's large contents.
 #[derive(Debug, Clone, Copy)]
 pub struct Keeper<'k> {
@@ -120,16 +129,13 @@ impl Keeper<'_> {
         }
     }
 
-    /// Looks at a remote, or at what is here, and remembers what was found. `read` in the place of what the settings say.
+    /// Looks at a remote, or at what is here, and remembers what was found. `order` says how much is read in the place of
+    /// the settings, and under which number it is found again.
     ///
     /// # Errors
     /// As [`scrub::remote`] and [`scrub::here`], and where nothing was ever pushed to.
-    pub fn scrub(
-        &self,
-        remote: Option<&Remote>,
-        read: Option<Sample>,
-        progress: &Progress,
-    ) -> Result<Scrubbed> {
+    pub fn scrub(&self, remote: Option<&Remote>, order: Order, progress: &Progress) -> Result<Scrubbed> {
+        let Order { read, number } = order;
         let policy = self.lfs().scrub.unwrap_or_default();
         let repository = Repository::open(self.path)?;
         let known = scrubs::read(self.state_dir, self.settings.name.as_str());
@@ -144,13 +150,14 @@ impl Keeper<'_> {
             read_at_most: if read.is_some() { u64::MAX } else { policy.read_at_most },
             former: known.iter().find(|it| it.remote.as_deref() == name),
         };
-        let scrubbed = match remote {
+        let mut scrubbed = match remote {
             None => scrub::here(&request, progress)?,
             Some(remote) => {
                 let confirmed = self.confirmed(remote)?.ok_or_else(|| scrub::nothing_there(remote))?;
                 scrub::remote(&request, remote, confirmed, self.store, progress)?
             }
         };
+        scrubbed.order = number;
         scrubs::remember(self.state_dir, scrubbed.clone())?;
         Ok(scrubbed)
     }

@@ -16,7 +16,6 @@ use super::census::{Census, Found};
 use super::scrubs::Scrubbed;
 use crate::clock::{self, Moment};
 use crate::config::Remote;
-use crate::disk::Room;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::git::repository::Repository;
@@ -156,7 +155,14 @@ pub fn remote(
     known.confirm(&there, clock::now_ms())?;
     let place = Place { request, remote, client: &client, known: &known, census: &census };
     place.bring_again(&presence.missing, &mut scrubbed, progress)?;
-    place.read_some(there, store, &mut scrubbed, progress)?;
+    match place.read_some(there, store, &mut scrubbed, progress) {
+        // What was found until then is told.
+        Err(error) if error.kind() != Kind::Cancelled && scrubbed.failures() > 0 => {
+            scrubbed.unsure += 1;
+            scrubbed.named.push(format!("the rest could not be read: {error}"));
+        }
+        outcome => outcome?,
+    }
     scrubbed.at = Moment::now();
     Ok(scrubbed)
 }
@@ -220,9 +226,16 @@ impl Place<'_> {
         let passing = Passing::of(self.request.path())?;
         for pointer in chosen {
             progress.check()?;
-            Room::of(passing.path())?.must_hold(pointer.size, passing.path())?;
-            let refusal = self.client.examine(&pointer, &passing.objects(), progress)?;
-            let Some(refusal) = refusal else {
+            let examined = self.client.examine(&pointer, &passing.objects(), progress);
+            let examined = match examined {
+                Err(error) if error.kind() == Kind::DiskFull => {
+                    scrubbed.unsure += 1;
+                    tell(scrubbed, self.census.get(&pointer.id), &pointer, &error.to_string());
+                    continue;
+                }
+                examined => examined?,
+            };
+            let Some(refusal) = examined else {
                 self.known.confirm_read(&[pointer], clock::now_ms())?;
                 scrubbed.read += 1;
                 scrubbed.read_bytes = scrubbed.read_bytes.saturating_add(pointer.size);

@@ -26,6 +26,9 @@ pub struct Scrubbed {
     pub remote: Option<String>,
     /// When it ended.
     pub at: Moment,
+    /// The number of the order, if somebody gave one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<u64>,
     /// How much was to be read: `whole`, a share, or so many.
     pub sample: String,
     /// Contents that the remote was asked for, or that lie here.
@@ -66,6 +69,7 @@ impl Scrubbed {
             repository: repository.to_owned(),
             remote: remote.map(str::to_owned),
             at: Moment::now(),
+            order: None,
             sample: sample.to_owned(),
             asked: 0,
             bytes: 0,

@@ -154,11 +154,6 @@ impl Passing {
         Objects::of(&self.directory)
     }
 
-    /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.directory
-    }
-
     fn make(place: &Path) -> Result<Self> {
         let mut random = [0; 8];
         getrandom::fill(&mut random)

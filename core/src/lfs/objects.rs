@@ -35,6 +35,11 @@ impl Objects {
         Self { directory: repository.join("lfs") }
     }
 
+    /// The repository that they belong to.
+    pub(crate) fn repository(&self) -> &Path {
+        self.directory.parent().unwrap_or(&self.directory)
+    }
+
     /// Whether anything was ever stored.
     pub fn is_in_use(&self) -> bool {
         self.directory.join("objects").is_dir()

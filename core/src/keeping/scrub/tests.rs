@@ -1,11 +1,16 @@
 use std::fs;
 
 use super::*;
+use crate::keeping::keeper::Order;
 use crate::keeping::tests::{Place, pointer_of, spoil};
+
+fn order(read: Sample) -> Order {
+    Order { read: Some(read), number: None }
+}
 
 fn at(place: &Place, number: usize, read: Sample) -> Scrubbed {
     let remote = &place.settings.remotes[number];
-    place.keeper().scrub(Some(remote), Some(read), &Progress::new()).unwrap()
+    place.keeper().scrub(Some(remote), order(read), &Progress::new()).unwrap()
 }
 
 fn place_with_contents(remotes: &[&str]) -> Place {
@@ -113,7 +118,7 @@ fn what_is_damaged_here_is_replaced_from_a_remote_and_what_nobody_needs_goes() {
     let mut draft = place.own().begin().unwrap();
     draft.write(b"an orphan").unwrap();
     spoil(&place.own(), &draft.finish().unwrap());
-    let here = |read| place.keeper().scrub(None, Some(read), &Progress::new()).unwrap();
+    let here = |read| place.keeper().scrub(None, order(read), &Progress::new()).unwrap();
     let scrubbed = here(Sample::Whole);
     assert_eq!((scrubbed.asked, scrubbed.read, scrubbed.replaced), (4, 1, 2), "{scrubbed:?}");
     assert!(!scrubbed.is_bad());

@@ -6,6 +6,7 @@
 
 use super::local::Directory;
 use super::{Client, Reason, Refusal, Way, download};
+use crate::disk::Room;
 use crate::error::{Error, Kind, Result};
 use crate::lfs::{Objects, Pointer};
 use crate::progress::Progress;
@@ -25,6 +26,8 @@ impl Client {
         match &self.0 {
             Way::Local(directory) => directory.examine(pointer, progress),
             Way::Server(server) => {
+                let place = passing.repository();
+                Room::of(place)?.must_hold(pointer.size, place)?;
                 passing.remove(&pointer.id)?;
                 let one = std::slice::from_ref(pointer);
                 let outcome = download::download(server, one, passing, progress);
