@@ -29,6 +29,7 @@ use backupbot_core::priority;
 use slog::{Logger, error, info, o, warn};
 use tokio::sync::oneshot;
 
+use self::rounds::Known;
 pub(crate) use self::rounds::keeper;
 use crate::board::{Moment, ScrubTrouble};
 use crate::job::{JobOutcome, JobSlot};
@@ -89,6 +90,8 @@ pub struct LfsMonitor {
     prune_due: Instant,
     prunes: VecDeque<(PruneLarge, oneshot::Sender<Result<Pruned, Error>>)>,
     scrubs: VecDeque<Wish>,
+    /// Once it was looked at.
+    known: Option<Known>,
     /// Places that could not be looked at, until then.
     rests: BTreeMap<Option<RemoteName>, Instant>,
 }
@@ -111,6 +114,7 @@ impl LfsMonitor {
             prune_due: now + pace.unwrap_or(FIRST_WORK),
             prunes: VecDeque::new(),
             scrubs: VecDeque::new(),
+            known: None,
             rests: BTreeMap::new(),
         }
     }
@@ -157,10 +161,12 @@ impl LfsMonitor {
         let seat = self.seat.clone();
         let work = move |progress: &_| rounds::look(&seat, progress);
         let _ = self.short.start_catching(ctx, "look at large contents", work, |actor: &mut Self, outcome, ctx| {
-            if let Err(error) = finished(outcome)
-                && error.kind() != Kind::Cancelled
-            {
-                warn!(actor.log, "it cannot be told how full the remotes are; it is tried again"; "error" => %error);
+            match finished(outcome) {
+                Ok(known) => actor.known = Some(known),
+                Err(error) if error.kind() == Kind::Cancelled => {}
+                Err(error) => {
+                    warn!(actor.log, "it cannot be told how full the remotes are; it is tried again"; "error" => %error);
+                }
             }
             actor.turn(ctx);
         });
@@ -256,6 +262,9 @@ impl LfsMonitor {
         let seat = &self.seat;
         self.rests.remove(&remote.cloned());
         seat.common.audit.record(scrubbed.deed());
+        if let Some(known) = &mut self.known {
+            known.take(scrubbed.clone());
+        }
         if let Some(remote) = remote {
             measure::lfs_verify_failed(seat.settings.name.as_str(), remote.as_str(), scrubbed.failures());
         }
@@ -283,7 +292,8 @@ impl LfsMonitor {
         }
         let is_resting =
             |place: &Option<RemoteName>| self.rests.get(place).is_some_and(|until| Instant::now() < *until);
-        rounds::due(&self.seat, &policy, is_resting).map(|place| (place, Order::default()))
+        rounds::due(&self.seat, self.known.as_ref()?, &policy, is_resting)
+            .map(|place| (place, Order::default()))
     }
 }
 

@@ -1,12 +1,16 @@
 //! What the documents of the API look like, as far as their types are not made here: those of core know nothing of
 //! OpenAPI. Tests hold each against what is really sent.
 
+mod large;
+
 use backupbot_actors::board::{ChildStatus, Moment};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::alerts::Alert;
 use crate::restoring::Job;
+
+pub use large::{Amount, Kept, LargeDirectory, LargeFile, Scrubbed};
 
 /// An error, as RFC 9457 has it.
 #[derive(ToSchema)]
@@ -259,105 +263,6 @@ pub struct Drilled {
     named: Vec<String>,
 }
 
-/// A look at the large contents of a remote, or of what is here.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "it documents a type of core")]
-pub struct Scrubbed {
-    /// The repository
-    repository: String,
-    /// The remote; absent: what is here
-    remote: Option<String>,
-    /// When it ended
-    at: String,
-    /// The number of the order, if somebody gave one
-    order: Option<u64>,
-    /// How much was to be read: `whole`, a share, or so many
-    sample: String,
-    /// Contents that the remote was asked for, or that lie here
-    asked: u64,
-    /// Their bytes
-    bytes: u64,
-    /// Contents that were read and hashed
-    read: u64,
-    /// Their bytes
-    read_bytes: u64,
-    /// Contents that the remote had lost, and was brought again
-    brought: u64,
-    /// Contents that were damaged, and were replaced
-    replaced: u64,
-    /// Contents that the remote has lost and could not be brought
-    lost: u64,
-    /// Contents that are damaged and could not be replaced
-    damaged: u64,
-    /// Contents of which nothing could be found out
-    unsure: u64,
-    /// The first of what was wrong
-    #[serde(default)]
-    named: Vec<String>,
-    /// Which are damaged
-    #[serde(default)]
-    suspects: Vec<String>,
-}
-
-/// Contents and bytes.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "it documents a type of core")]
-pub struct Amount {
-    /// Contents
-    objects: u64,
-    /// Their bytes
-    bytes: u64,
-}
-
-/// Large contents that stay, and why.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "it documents a type of core")]
-pub struct Kept {
-    /// In words
-    why: String,
-    /// Contents
-    objects: u64,
-    /// Their bytes
-    bytes: u64,
-}
-
-/// A large content.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "it documents a type of core")]
-pub struct LargeFile {
-    /// `<root>/path`, the latest name that it had, lossy
-    path: String,
-    /// The exact bytes in base64, if something was lost
-    path_b64: Option<String>,
-    /// Its SHA-256
-    object: String,
-    /// Its bytes
-    bytes: u64,
-    /// Whether the latest snapshot has it
-    is_current: bool,
-    /// The remotes that are known to have it
-    remotes: Vec<String>,
-}
-
-/// A directory with large contents.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "it documents a type of core")]
-pub struct LargeDirectory {
-    /// `<root>/path`, lossy
-    path: String,
-    /// The exact bytes in base64, if something was lost
-    path_b64: Option<String>,
-    /// Large contents directly in it, of all snapshots
-    objects: u64,
-    /// Their bytes
-    bytes: u64,
-}
-
 /// A page of snapshots.
 #[derive(Deserialize, ToSchema)]
 #[expect(dead_code, reason = "it documents an answer")]
@@ -512,13 +417,13 @@ pub struct ReloadedRepository {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use serde::de::DeserializeOwned;
     use serde_json::{Value, json};
 
     /// A shape refuses members that it does not know.
-    fn fits<T: DeserializeOwned>(value: impl Serialize) {
+    pub fn fits<T: DeserializeOwned>(value: impl Serialize) {
         let value = serde_json::to_value(value).unwrap();
         if let Err(error) = serde_json::from_value::<T>(value.clone()) {
             panic!("{error}: {value}");
@@ -527,7 +432,7 @@ mod tests {
 
     #[test]
     fn the_shapes_are_those_of_what_core_says() {
-        use backupbot_core::{inspect, keeping, protection, restore, verify};
+        use backupbot_core::{inspect, protection, restore, verify};
         fits::<StateCounts>(protection::StateCounts::default());
         let reread = Some(restore::Reread::default());
         let named = restore::Named { path: "x".into(), path_b64: Some("eA==".into()), reason: "y".into() };
@@ -564,24 +469,6 @@ mod tests {
             named: vec!["x".into()],
         };
         fits::<Drilled>(drilled);
-        let mut scrubbed = keeping::scrubs::Scrubbed::begin("documents", Some("usb"), "1%");
-        scrubbed.named.push("x".into());
-        scrubbed.suspects.push("y".into());
-        scrubbed.order = Some(7);
-        fits::<Scrubbed>(scrubbed);
-        let amount = keeping::prune::Amount::default();
-        fits::<Amount>(amount);
-        fits::<Kept>(keeping::prune::Kept { why: "x".into(), amount });
-        let path_b64 = Some("eA==".to_owned());
-        fits::<LargeFile>(keeping::report::LargeFile {
-            path: "x".into(),
-            path_b64: path_b64.clone(),
-            object: "y".into(),
-            bytes: 1,
-            is_current: true,
-            remotes: Vec::new(),
-        });
-        fits::<LargeDirectory>(keeping::report::LargeDirectory { path: "x".into(), path_b64, amount });
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the monitor of large contents does: functions that block, for the blocking pool.
+//! What the monitor of large contents does: functions that block, for the blocking pool; and what is due, which does not.
 
 use backupbot_core::clock::Moment;
 use backupbot_core::config::Scrub;
@@ -24,15 +24,34 @@ pub(crate) fn keeper<'s>(seat: &'s RepositorySeat, branch: &'s str) -> Keeper<'s
     }
 }
 
-/// Publishes how full each remote is.
-pub(super) fn look(seat: &RepositorySeat, progress: &Progress) -> Result<()> {
+/// What the schedule of scrubs goes by.
+pub(super) struct Known {
+    /// What came of the latest look at each place.
+    pub scrubs: Vec<Scrubbed>,
+    /// Whether anything lies here.
+    pub has_some_here: bool,
+}
+
+impl Known {
+    /// Takes in a later look.
+    pub fn take(&mut self, newer: Scrubbed) {
+        self.scrubs.retain(|it| it.remote != newer.remote);
+        self.scrubs.push(newer);
+    }
+}
+
+/// Publishes how full each remote is; says what is known of scrubs.
+pub(super) fn look(seat: &RepositorySeat, progress: &Progress) -> Result<Known> {
     let branch = seat.branch()?;
     for remote in &seat.settings.remotes {
         progress.check()?;
         let fullness = keeper(seat, &branch).fullness(remote, true, progress)?;
         seat.common.board.publish_lfs(&seat.settings.name, &remote.name, fullness);
     }
-    Ok(())
+    Ok(Known {
+        scrubs: scrubs::read(&seat.common.state_dir, seat.settings.name.as_str()),
+        has_some_here: Objects::of(&seat.path).is_in_use(),
+    })
 }
 
 /// Removes here what every remote has.
@@ -54,29 +73,22 @@ pub(super) fn scrub(
     keeper.scrub(remote, order, progress)
 }
 
-/// What came of the latest look at each place.
-pub(super) fn known(seat: &RepositorySeat) -> Vec<Scrubbed> {
-    let mut known = scrubs::read(&seat.common.state_dir, seat.settings.name.as_str());
-    known.retain(|it| it.remote.is_none() || it.speaks_of(&seat.settings.remotes));
-    known
-}
-
 /// The place to look at next, if one is due: there is something in it, and it does not rest.
 pub(super) fn due(
     seat: &RepositorySeat,
+    known: &Known,
     policy: &Scrub,
     is_resting: impl Fn(&Option<RemoteName>) -> bool,
 ) -> Option<Option<RemoteName>> {
-    let (known, now) = (known(seat), Moment::now());
+    let (statuses, now) = (seat.common.board.remotes(&seat.settings.name), Moment::now());
     let was_reached = |name: &RemoteName| {
-        let statuses = seat.common.board.remotes(&seat.settings.name);
         statuses.iter().any(|status| status.name == *name && status.last_success.is_some())
     };
-    let here = Objects::of(&seat.path).is_in_use().then_some(None);
+    let here = known.has_some_here.then_some(None);
     let remotes = seat.settings.remotes.iter().map(|remote| &remote.name);
     let remotes = remotes.filter(|name| was_reached(name)).map(|name| Some(name.clone()));
     let former = |place: &Option<RemoteName>| {
-        known.iter().find(|it| it.remote.as_deref() == place.as_ref().map(RemoteName::as_str))
+        known.scrubs.iter().find(|it| it.remote.as_deref() == place.as_ref().map(RemoteName::as_str))
     };
     let places = here.into_iter().chain(remotes).filter(|place| !is_resting(place));
     let due = places.filter(|place| scrub::due_in(former(place), policy.every, now).is_zero());

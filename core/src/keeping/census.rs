@@ -2,7 +2,7 @@
 //!
 //! In: tips. Out: each content once, with the latest name that it had. Only the directories that changed from commit to commit
 //! are looked into, and of their files only those that the directory's `.gitattributes` names as pointers: a text that
-//! merely looks like one is somebody's file. A census that was made goes on from where it ended when there are more commits.
+//! merely looks like one is somebody's file.
 
 use std::collections::BTreeMap;
 
@@ -50,9 +50,7 @@ impl Found {
 /// What a history points at.
 #[derive(Debug, Clone, Default)]
 pub struct Census {
-    tips: Vec<Oid>,
     found: BTreeMap<ObjectId, Found>,
-    latest: Option<Oid>,
 }
 
 impl Census {
@@ -62,7 +60,27 @@ impl Census {
     /// When the history cannot be read, and cancellation.
     pub fn of(repository: &Repository, tips: &[Oid], progress: &Progress) -> Result<Self> {
         let mut census = Self::default();
-        census.go_on(repository, tips, progress)?;
+        let fail = |error| git_error("walk the history of", repository.path(), error);
+        let git = repository.git();
+        let objects = repository.objects()?;
+        let mut commits = git.revwalk().map_err(fail)?;
+        // Names of later commits take the place of those of earlier ones.
+        commits.set_sorting(Sort::TOPOLOGICAL | Sort::REVERSE).map_err(fail)?;
+        for tip in tips {
+            commits.push(*tip).map_err(fail)?;
+        }
+        for commit in commits {
+            progress.check()?;
+            progress.tick();
+            let commit = git.find_commit(commit.map_err(fail)?).map_err(fail)?;
+            let before = match commit.parent_ids().next() {
+                Some(parent) => Some(repository.tree_of(parent)?),
+                None => None,
+            };
+            each_pointer(repository, &objects, before, commit.tree_id(), progress, &mut |path, pointer| {
+                census.note(path, pointer, false);
+            })?;
+        }
         Ok(census)
     }
 
@@ -74,63 +92,17 @@ impl Census {
         Self::of(repository, &branches(repository)?, progress)
     }
 
-    /// Takes in what `tips` lead to besides. A branch that is gone or was moved back has everything counted anew.
-    ///
-    /// # Errors
-    /// As [`Census::of`].
-    pub fn go_on(&mut self, repository: &Repository, tips: &[Oid], progress: &Progress) -> Result<()> {
-        for former in &self.tips {
-            let mut is_still_there = tips.contains(former);
-            for tip in tips {
-                is_still_there = is_still_there || repository.is_ancestor(*former, *tip)?;
-            }
-            if !is_still_there {
-                *self = Self::default();
-                break;
-            }
-        }
-        let fail = |error| git_error("walk the history of", repository.path(), error);
-        let git = repository.git();
-        let objects = repository.objects()?;
-        let mut commits = git.revwalk().map_err(fail)?;
-        commits.set_sorting(Sort::TOPOLOGICAL | Sort::REVERSE).map_err(fail)?;
-        for tip in tips {
-            commits.push(*tip).map_err(fail)?;
-        }
-        for former in &self.tips {
-            commits.hide(*former).map_err(fail)?;
-        }
-        for commit in commits {
-            progress.check()?;
-            progress.tick();
-            let commit = git.find_commit(commit.map_err(fail)?).map_err(fail)?;
-            let before = match commit.parent_ids().next() {
-                Some(parent) => Some(repository.tree_of(parent)?),
-                None => None,
-            };
-            each_pointer(repository, &objects, before, commit.tree_id(), progress, &mut |path, pointer| {
-                self.note(path, pointer, false);
-            })?;
-        }
-        self.tips = tips.to_vec();
-        Ok(())
-    }
-
     /// Says of each content whether the snapshot `latest` has it; the names in it count.
     ///
     /// # Errors
     /// As [`Census::of`].
     pub fn see_latest(&mut self, repository: &Repository, latest: Oid, progress: &Progress) -> Result<()> {
-        if self.latest == Some(latest) {
-            return Ok(());
-        }
         let tree = repository.tree_of(latest)?;
         let objects = repository.objects()?;
         self.found.values_mut().for_each(|found| found.is_current = false);
         each_pointer(repository, &objects, None, tree, progress, &mut |path, pointer| {
             self.note(path, pointer, true);
         })?;
-        self.latest = Some(latest);
         Ok(())
     }
 
@@ -152,16 +124,6 @@ impl Census {
     /// What is known of one.
     pub fn get(&self, id: &ObjectId) -> Option<&Found> {
         self.found.get(id)
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.found.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.found.is_empty()
     }
 }
 

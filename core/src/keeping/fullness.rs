@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Moment;
-use crate::config::{Lfs, Remote};
+use crate::config::{Lfs, Remote, RemoteUrl};
 use crate::error::{Error, Kind, Result};
 use crate::lfs::client::{self, Client};
 use crate::lfs::usage::{Usage, reached};
@@ -58,14 +58,13 @@ impl Fullness {
     /// # Errors
     /// Of our own database, and cancellation.
     pub fn look(of: Measured<'_>, reader: &StoreReader, progress: &Progress) -> Result<Self> {
+        // A directory has no host, and one on a disk that is not mounted cannot be connected to.
+        if matches!(of.remote.url, RemoteUrl::Local(_)) {
+            return Self::known(of, reader);
+        }
         let said = Client::connect(of.remote, of.path, progress).and_then(|client| client.quota(progress));
         match said {
             Err(error) if error.kind() == Kind::Cancelled => Err(error),
-            Err(error) if matches!(of.remote.url, crate::config::RemoteUrl::Local(_)) => {
-                // A disk that is not mounted has no quota to be asked for either.
-                let _ = error;
-                Self::counted(of, Ok(None), reader)
-            }
             said => Self::counted(of, said, reader),
         }
     }
