@@ -23,7 +23,15 @@ const MOST_RESTING: usize = 10_000;
 
 /// What a remote refused lately. Clones are the same.
 #[derive(Debug, Clone, Default)]
-pub struct Refusals(Arc<Mutex<HashMap<ObjectId, (Instant, Kind, String)>>>);
+pub struct Refusals(Arc<Mutex<HashMap<ObjectId, Refused>>>);
+
+/// One of them.
+#[derive(Debug, Clone)]
+struct Refused {
+    at: Instant,
+    kind: Kind,
+    why: String,
+}
 
 impl Refusals {
     /// Forgets them: somebody has mended something, or wants to know.
@@ -33,19 +41,20 @@ impl Refusals {
 
     fn of(&self, pointer: &Pointer) -> Option<Withheld> {
         let known = self.lock();
-        let (since, kind, why) = known.get(&pointer.id)?;
-        (since.elapsed() < RESTS).then(|| Withheld { pointer: *pointer, kind: *kind, why: why.clone() })
+        let refused = known.get(&pointer.id).filter(|refused| refused.at.elapsed() < RESTS)?;
+        Some(Withheld { pointer: *pointer, kind: refused.kind, why: refused.why.clone() })
     }
 
     fn note(&self, withheld: &Withheld) {
         let is_final = matches!(withheld.kind, Kind::TooLarge | Kind::Quota | Kind::RemoteRefused);
         let mut known = self.lock();
         if is_final && known.len() < MOST_RESTING {
-            known.insert(withheld.pointer.id, (Instant::now(), withheld.kind, withheld.why.clone()));
+            let refused = Refused { at: Instant::now(), kind: withheld.kind, why: withheld.why.clone() };
+            known.insert(withheld.pointer.id, refused);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectId, (Instant, Kind, String)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectId, Refused>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
