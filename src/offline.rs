@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backupbot_actors::board::{
-    GuardStatus, Moment, RemoteState, RemoteStatus, RemoteView, RepositoryStatus, SkippedFile,
+    GuardStatus, LfsStatus, Moment, RemoteState, RemoteStatus, RemoteView, RepositoryStatus, SkippedFile,
 };
 use backupbot_actors::control::{Decided, exact_if_lossy};
 use backupbot_actors::root::repository_path;
@@ -21,8 +21,11 @@ use backupbot_core::guard;
 use backupbot_core::history::Oid;
 use backupbot_core::ignore::IgnoreRules;
 use backupbot_core::inspect::{drills, verified};
-use backupbot_core::lfs::SizeLimit;
+use backupbot_core::keeping::keeper::Keeper;
+use backupbot_core::keeping::scrubs;
+use backupbot_core::lfs::{Objects, SizeLimit};
 use backupbot_core::names::{RemoteName, RepositoryName};
+use backupbot_core::progress::Progress;
 use backupbot_core::protection::{self, PathReport, StateCounts, Subject};
 use backupbot_core::scan::{Bounds, WatchedRoot};
 use backupbot_core::snapshot;
@@ -201,6 +204,8 @@ impl Offline {
             let mut answer = self.repository(&name, &reader, now)?;
             answer.take_verified(&verified);
             answer.take_drills(&drills);
+            answer.take_scrubs(scrubs::read(&self.state_dir, name.as_str()));
+            self.count_large(&name, &mut answer)?;
             repositories.push(answer);
         }
         let limits =
@@ -297,7 +302,55 @@ impl Offline {
             drills: Vec::new(),
             // Nobody looks at anything on schedule now.
             inspections: Vec::new(),
+            scrubs: Vec::new(),
         })
+    }
+
+    /// How full the remotes are, as far as it is known here: no host is asked.
+    fn count_large(&self, name: &RepositoryName, answer: &mut RepositoryAnswer) -> Result<(), Failure> {
+        if self.configured(name).is_none() || !self.has_large_contents(name) {
+            return Ok(());
+        }
+        let counted = self.keep(name, |keeper| {
+            let remotes = keeper.settings.remotes.iter();
+            remotes
+                .map(|remote| keeper.fullness(remote, false, &Progress::new()))
+                .collect::<CoreResult<Vec<_>>>()
+        })?;
+        for (fullness, view) in counted.into_iter().zip(&mut answer.remotes) {
+            view.lfs = Some(LfsStatus { checked: None, ..fullness.into() });
+        }
+        Ok(())
+    }
+
+    /// Whether there are large contents, or may be soon.
+    pub fn has_large_contents(&self, name: &RepositoryName) -> bool {
+        let is_configured = self.configured(name).is_some_and(|settings| settings.lfs.is_some());
+        is_configured || Objects::of(&repository_path(&self.state_dir, name.as_str())).is_in_use()
+    }
+
+    /// Does something with the large contents of a repository.
+    pub fn keep<T>(
+        &self,
+        name: &RepositoryName,
+        work: impl FnOnce(&Keeper<'_>) -> CoreResult<T>,
+    ) -> Result<T, Failure> {
+        let path = repository_path(&self.state_dir, name.as_str());
+        let settings = self.configured(name).ok_or_else(|| {
+            let text = format!("no configuration was found: name the one with {name} with --config");
+            Failure::usage(text)
+        })?;
+        if !path.exists() {
+            return Err(Failure::failed(format!("nothing of {name} was backed up yet")));
+        }
+        let branch = self.branch(settings)?;
+        let (store, state_dir) = (&self.store, self.state_dir.as_path());
+        Ok(work(&Keeper { store, settings, path: &path, branch: &branch, state_dir })?)
+    }
+
+    /// Where the state is.
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
     }
 
     fn open_at_tip(

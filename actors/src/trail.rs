@@ -6,6 +6,7 @@ use backupbot_core::config::Remote;
 use backupbot_core::error::Error;
 use backupbot_core::git::housekeeping::Housekept;
 use backupbot_core::git::prune::Pruned;
+use backupbot_core::keeping;
 use backupbot_core::names::RemoteName;
 use backupbot_core::push::delivery::Delivery;
 use backupbot_core::store::guard::Quarantine;
@@ -89,6 +90,14 @@ pub(crate) fn merged(seat: &RepositorySeat, remote: Option<&RemoteName>, done: &
 pub(crate) fn pruned(seat: &RepositorySeat, pruned: &Pruned) {
     let event = Event::new("prune", "ok").in_repository(seat.settings.name.as_str());
     seat.common.audit.record(event.with("objects", pruned.objects).with("bytes", pruned.bytes));
+}
+
+/// Large contents that every remote has were removed here.
+pub(crate) fn pruned_large(seat: &RepositorySeat, pruned: &keeping::prune::Pruned) {
+    if pruned.removed.objects == 0 {
+        return;
+    }
+    seat.common.audit.record(pruned.deed(seat.settings.name.as_str()));
 }
 
 /// What was queued of roots that are no longer configured is forgotten.

@@ -158,7 +158,7 @@ impl Drop for Draft {
 }
 
 /// Makes a directory with those above it, each durable in the one that holds it.
-fn make(directory: &Path) -> Result<()> {
+pub(super) fn make(directory: &Path) -> Result<()> {
     if directory.is_dir() {
         return Ok(());
     }

@@ -34,6 +34,11 @@ impl Objects {
         Self { directory: repository.join("lfs") }
     }
 
+    /// The repository that they belong to.
+    pub(crate) fn repository(&self) -> &Path {
+        self.directory.parent().unwrap_or(&self.directory)
+    }
+
     /// Whether anything was ever stored.
     pub fn is_in_use(&self) -> bool {
         self.directory.join("objects").is_dir()
@@ -186,6 +191,19 @@ impl Objects {
             }
         }
         Ok(adopted)
+    }
+
+    /// Puts a content of `other`, which is sound and on the same file system, in the place of what stands under its name here,
+    /// durably.
+    ///
+    /// # Errors
+    /// When it cannot be moved; then what stood here still does.
+    pub(crate) fn take_over(&self, other: &Self, id: &ObjectId) -> Result<()> {
+        let (from, to) = (other.path_of(id), self.path_of(id));
+        let parent = to.parent().unwrap_or(&self.directory);
+        super::draft::make(parent)?;
+        fs::rename(&from, &to).map_err(|error| Error::io("rename to", &to, error))?;
+        crate::git::repository::sync_directory(parent)
     }
 
     /// Removes what was begun and never finished. A draft that somebody still writes to stays: he holds a lock on it, which

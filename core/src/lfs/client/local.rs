@@ -41,8 +41,13 @@ impl Directory {
         Ok(directory)
     }
 
+    /// What lies there.
+    pub(super) fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
     /// A disk may be unplugged at any time.
-    fn has_to_be_there(&self) -> Result<()> {
+    pub(super) fn has_to_be_there(&self) -> Result<()> {
         let error = match fs::symlink_metadata(self.path.join("objects")) {
             Ok(_) => return Ok(()),
             Err(error) => error,
@@ -110,6 +115,13 @@ impl Directory {
             }
         }
         Ok(outcome)
+    }
+
+    /// Puts what `store` has in the place of what stands there; whether it had it.
+    pub(super) fn replace(&self, pointer: &Pointer, store: &Objects, progress: &Progress) -> Result<bool> {
+        self.has_to_be_there()?;
+        let target = Target { repository: &self.path, prefix: &self.prefix };
+        Ok(target.copy(store, pointer, progress)? == Copied::Whole)
     }
 
     pub(super) fn download(
