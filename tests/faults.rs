@@ -15,6 +15,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::daemon::{Daemon, Setup};
+use crate::support::lfs::{self, GitLfs};
 use crate::support::strace::{self, Fault, When};
 use crate::support::tree::{fingerprint, write};
 use crate::support::{Random, SOON, eventually, is_long, seed, skip};
@@ -102,6 +103,8 @@ enum Stage {
     First,
     /// A backup, and changes since.
     Later,
+    /// Nothing but the tree, and most of it goes through Git LFS.
+    Large,
 }
 
 impl Stage {
@@ -109,6 +112,7 @@ impl Stage {
         match self {
             Stage::First => "first",
             Stage::Later => "later",
+            Stage::Large => "large",
         }
     }
 }
@@ -117,7 +121,10 @@ impl Stage {
 const ONE_RUN: Duration = Duration::from_secs(90);
 
 fn world(stage: Stage) -> Setup {
-    let setup = Setup::new();
+    let mut setup = Setup::new();
+    if stage == Stage::Large {
+        setup.repository()["lfs"] = serde_json::json!({"threshold": "100B"});
+    }
     for number in 0..6 {
         write(
             &setup.root(),
@@ -185,9 +192,13 @@ fn was_not_loaded(code: Option<i32>, text: &str) -> bool {
 /// One run with a fault and one without.
 fn fails_and_recovers(fault: Fault, when: When, stage: Stage) {
     let setup = world(stage);
+    let lfs = GitLfs::new();
     let untouched = fingerprint(&setup.root());
     let (code, text) = run_to_end(strace::failing(&once(&setup), fault, when), &setup);
     match code {
+        Some(0) if stage == Stage::Large => {
+            lfs.large_files_of_equal_clone(&setup.remote().path, &setup.root());
+        }
         Some(0) => setup.assert_clone_equals_root(),
         Some(3) => assert!(text.contains("folder1"), "what was skipped is named: {text}"),
         _ if was_not_loaded(code, &text) => {}
@@ -212,7 +223,10 @@ fn fails_and_recovers(fault: Fault, when: When, stage: Stage) {
 
     let (code, again) = run_to_end(once(&setup), &setup);
     assert_eq!(code, Some(0), "the second run: {again}\n--- after the first: {text}");
-    setup.assert_all_is_well();
+    match stage {
+        Stage::Large => assert!(!lfs::assert_all_is_well(&setup, &lfs).is_empty()),
+        _ => setup.assert_all_is_well(),
+    }
     assert_eq!(fingerprint(&setup.root()), untouched, "a file of the user was touched");
 }
 
@@ -235,7 +249,7 @@ fn sweep(name: &str, faults: &[Fault], most: usize, when: fn(usize) -> When) {
     calls.sort_unstable();
     calls.dedup();
     let mut cases = Vec::new();
-    for stage in [Stage::First, Stage::Later] {
+    for stage in [Stage::First, Stage::Later, Stage::Large] {
         let setup = world(stage);
         let reach: BTreeMap<String, Vec<usize>> = strace::reach(&once(&setup), &calls, setup.scratch.path());
         for fault in faults {

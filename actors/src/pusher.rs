@@ -20,6 +20,7 @@ use backupbot_core::progress::Progress;
 use backupbot_core::push::courier::{Courier, Refusals};
 use backupbot_core::push::delivery::{self, Delivery, Wanted};
 use backupbot_core::push::large::{Brought, LargeDelivery};
+use backupbot_core::transport::Notes;
 use backupbot_core::transport::memory::Memory;
 use git2::Oid;
 use slog::{Logger, debug, error, info, o, warn};
@@ -172,6 +173,7 @@ impl Pusher {
                     known: &known,
                     refusals: &refusals,
                     now_ms: wanted.now_ms,
+                    notes: Notes::default(),
                 };
                 let mut courier = Counted { courier, seat: &seat };
                 let repository = seat.settings.name.clone();

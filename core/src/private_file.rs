@@ -34,7 +34,7 @@ pub fn write(path: &Path, contents: &[u8]) -> Result<()> {
     write().map_err(|error| Error::io("write", path, error))
 }
 
-/// Removes what [`write`] left half done in `directory` when the process died. Only for who holds the state
+/// Removes what [`write()`] left half done in `directory` when the process died. Only for who holds the state
 /// directory: files that commands write beside a daemon (known hosts) are not touched.
 ///
 /// # Errors

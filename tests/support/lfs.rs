@@ -81,17 +81,17 @@ pub fn stored(repository: &Path) -> (usize, u64) {
     (objects.len(), objects.iter().map(|path| fs::metadata(path).unwrap().len()).sum())
 }
 
-/// Everything that must be true of a repository with large files once the program has stopped after a flush. What the
-/// remote has of them is the business of whoever pushes.
+/// Everything that must be true of repositories with large files once the program has stopped after a flush; the names of the
+/// large files.
 pub fn assert_all_is_well(setup: &Setup, lfs: &GitLfs) -> BTreeSet<String> {
-    let local = setup.local();
-    let large = lfs.large_files_of_equal_clone(&local.path, &setup.root());
-    for judge in [&setup.remote(), &local] {
+    let mut large = BTreeSet::new();
+    for judge in [setup.remote(), setup.local()] {
+        large = lfs.large_files_of_equal_clone(&judge.path, &setup.root());
         judge.assert_sound();
         judge.assert_tidy("main");
+        let left = fs::read_dir(judge.path.join("lfs/tmp")).into_iter().flatten();
+        assert_eq!(left.map(|entry| entry.unwrap().path()).collect::<Vec<_>>(), Vec::<PathBuf>::new());
     }
-    let left = fs::read_dir(local.path.join("lfs/tmp")).into_iter().flatten();
-    assert_eq!(left.map(|entry| entry.unwrap().path()).collect::<Vec<_>>(), Vec::<PathBuf>::new());
     assert_eq!(super::daemon::leftovers(&setup.state()), Vec::<PathBuf>::new());
     large
 }

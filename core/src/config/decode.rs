@@ -525,7 +525,7 @@ fn remote(s: &mut Section<'_>, site: &mut RepositorySite) -> Option<Remote> {
     });
 
     if let Some(url) = &url {
-        check_means(s, url, credentials.as_ref());
+        check_means(s, url, credentials.as_ref(), lfs_url.is_some());
     }
     site.remotes.push(RemoteSite {
         name: name.clone().map(|name| (name, s.at_of("name"))),
@@ -547,10 +547,11 @@ fn remote(s: &mut Section<'_>, site: &mut RepositorySite) -> Option<Remote> {
 }
 
 /// What is configured for a way that the remote is not reached by would never be looked at.
-fn check_means(s: &mut Section<'_>, url: &RemoteUrl, credentials: Option<&Credentials>) {
-    let is_http = matches!(url, RemoteUrl::Http(_));
+fn check_means(s: &mut Section<'_>, url: &RemoteUrl, credentials: Option<&Credentials>, has_lfs_url: bool) {
+    // An LFS server speaks HTTP, also that of a repository that is reached over SSH.
+    let may_be_http = !matches!(url, RemoteUrl::Local(_)) || has_lfs_url;
     for key in ["ca_file", "proxy"] {
-        if !is_http && s.has(key) {
+        if !may_be_http && s.has(key) {
             s.problems
                 .error(&s.at_of(key), format!("`{key}` is for http and https addresses only: leave it out"));
         }
@@ -561,17 +562,19 @@ fn check_means(s: &mut Section<'_>, url: &RemoteUrl, credentials: Option<&Creden
         || credentials.passphrase.is_some()
         || credentials.known_hosts_file.is_some();
     let problem = match url {
-        RemoteUrl::Local(_) => Some("a local path needs no credentials: leave them out"),
+        RemoteUrl::Local(_) if !has_lfs_url || for_ssh => {
+            Some("a local path needs no credentials: leave them out")
+        }
         RemoteUrl::Http(_) if for_ssh => {
             Some("ssh_key, passphrase and known_hosts_file are for ssh addresses")
         }
-        RemoteUrl::Http(_) if credentials.password.is_some() && credentials.token.is_some() => {
+        _ if credentials.password.is_some() && credentials.token.is_some() => {
             Some("a password and a token: give one of them")
         }
         RemoteUrl::Http(_) if !for_http => {
             Some("no password and no token: give one, or leave the credentials out")
         }
-        RemoteUrl::Ssh(_) if for_http => {
+        RemoteUrl::Ssh(_) if for_http && !has_lfs_url => {
             Some("passwords and tokens are for http addresses: for ssh give ssh_key_file, or run an agent")
         }
         _ => None,

@@ -27,6 +27,7 @@ use crate::progress::Progress;
 use crate::push::courier::{Courier, Refusals};
 use crate::push::large::{LargeDelivery, Withheld};
 use crate::store::{LargeStore, Store};
+use crate::transport::Notes;
 use crate::verify::{Sample, draw_seed};
 
 /// So many findings have their names in the result.
@@ -191,6 +192,7 @@ impl Place<'_> {
             known: self.known,
             refusals: &Refusals::default(),
             now_ms: clock::now_ms(),
+            notes: Notes::default(),
         };
         let brought = courier.bring(missing, progress)?;
         scrubbed.lost += brought.withheld.len() as u64;

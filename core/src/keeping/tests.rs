@@ -95,6 +95,7 @@ impl Place {
             known: &known,
             refusals: &Refusals::default(),
             now_ms: crate::clock::now_ms(),
+            notes: crate::transport::Notes::default(),
         };
         let brought = courier.bring(&self.census().pointers(), &Progress::new()).unwrap();
         assert_eq!(brought.withheld, []);

@@ -15,6 +15,7 @@ use crate::lfs::client::{Client, Reason, Refusal, Uploaded};
 use crate::lfs::{ObjectId, Objects, Pointer};
 use crate::progress::Progress;
 use crate::store::LargeStore;
+use crate::transport::Notes;
 
 /// How long a refusal is believed.
 const RESTS: Duration = Duration::from_secs(3600);
@@ -23,7 +24,15 @@ const MOST_RESTING: usize = 10_000;
 
 /// What a remote refused lately. Clones are the same.
 #[derive(Debug, Clone, Default)]
-pub struct Refusals(Arc<Mutex<HashMap<ObjectId, (Instant, Kind, String)>>>);
+pub struct Refusals(Arc<Mutex<HashMap<ObjectId, Refused>>>);
+
+/// One of them.
+#[derive(Debug, Clone)]
+struct Refused {
+    at: Instant,
+    kind: Kind,
+    why: String,
+}
 
 impl Refusals {
     /// Forgets them: somebody has mended something, or wants to know.
@@ -33,19 +42,20 @@ impl Refusals {
 
     fn of(&self, pointer: &Pointer) -> Option<Withheld> {
         let known = self.lock();
-        let (since, kind, why) = known.get(&pointer.id)?;
-        (since.elapsed() < RESTS).then(|| Withheld { pointer: *pointer, kind: *kind, why: why.clone() })
+        let refused = known.get(&pointer.id).filter(|refused| refused.at.elapsed() < RESTS)?;
+        Some(Withheld { pointer: *pointer, kind: refused.kind, why: refused.why.clone() })
     }
 
     fn note(&self, withheld: &Withheld) {
         let is_final = matches!(withheld.kind, Kind::TooLarge | Kind::Quota | Kind::RemoteRefused);
         let mut known = self.lock();
         if is_final && known.len() < MOST_RESTING {
-            known.insert(withheld.pointer.id, (Instant::now(), withheld.kind, withheld.why.clone()));
+            let refused = Refused { at: Instant::now(), kind: withheld.kind, why: withheld.why.clone() };
+            known.insert(withheld.pointer.id, refused);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectId, (Instant, Kind, String)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectId, Refused>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -66,6 +76,8 @@ pub struct Courier<'c> {
     pub refusals: &'c Refusals,
     /// Unix milliseconds.
     pub now_ms: i64,
+    /// What was noticed on the way.
+    pub notes: Notes,
 }
 
 impl LargeDelivery for Courier<'_> {
@@ -96,11 +108,16 @@ impl LargeDelivery for Courier<'_> {
             let uploaded = client.upload(&again, &objects, progress)?;
             self.take(uploaded, &mut brought, false);
         }
+        self.notes.add(client.notes());
         brought.withheld.iter().for_each(|withheld| self.refusals.note(withheld));
         let withheld: Vec<ObjectId> = brought.withheld.iter().map(|one| one.pointer.id).collect();
         offered.retain(|pointer| !withheld.contains(&pointer.id));
         self.known.confirm(&offered, self.now_ms)?;
         Ok(brought)
+    }
+
+    fn notes(&mut self) -> Notes {
+        std::mem::take(&mut self.notes)
     }
 }
 

@@ -231,9 +231,12 @@ fn attempt(
     };
     let mut outcome = push(repository, transport.as_mut(), reborrowed(&mut large), &request, progress);
     if transport.went_by_memory() && is_to_be_looked_into(&outcome) {
-        outcome = push(repository, transport.as_mut(), large, &request, progress);
+        outcome = push(repository, transport.as_mut(), reborrowed(&mut large), &request, progress);
     }
     *notes = transport.notes();
+    if let Some(large) = large {
+        notes.add(large.notes());
+    }
     outcome
 }
 

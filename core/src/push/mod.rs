@@ -224,7 +224,7 @@ impl Sending<'_, '_> {
                 left.extend(large::pointers_between(self.source, *tip, have, progress)?);
             }
         }
-        self.bring(left.into_iter().collect(), progress)
+        self.bring(&left.into_iter().collect::<Vec<_>>(), progress)
     }
 
     /// Brings what these objects point at.
@@ -232,14 +232,14 @@ impl Sending<'_, '_> {
         if self.luggage.large.is_none() {
             return Ok(());
         }
-        self.bring(large::pointers_in(self.source, objects, progress)?, progress)
+        self.bring(&large::pointers_in(self.source, objects, progress)?, progress)
     }
 
-    fn bring(&mut self, wanted: Vec<Pointer>, progress: &Progress) -> Result<()> {
+    fn bring(&mut self, wanted: &[Pointer], progress: &Progress) -> Result<()> {
         if let Some(large) = &mut self.luggage.large
             && !wanted.is_empty()
         {
-            let brought = large.bring(&wanted, progress)?;
+            let brought = large.bring(wanted, progress)?;
             self.luggage.brought.add(brought);
         }
         Ok(())

@@ -134,7 +134,7 @@ impl StoreReader {
         self.store().read(|transaction| {
             let table = transaction.open_table(LFS)?;
             let found = table.get((repository.as_str(), remote.as_str(), id.0.as_slice()))?;
-            Ok(found.map(|value| decode(value.value())).transpose()?)
+            found.map(|value| decode(value.value())).transpose()
         })
     }
 

@@ -211,9 +211,22 @@ fn a_remote_is_given_only_what_its_way_can_use() {
         ("https://a/b", "credentials: {password_env: A, token_env: B}", credentials, "one of them"),
         ("https://a/b", "credentials: {username: x}", credentials, "password"),
         ("ssh://g@a/b", "credentials: {password_env: A}", credentials, "ssh_key"),
-        ("ssh://g@a/b", "ca_file: /ca", "5 repositories[0].remotes[0].ca_file", "for http"),
+        (
+            "ssh://g@a/b",
+            "lfs_url: 'https://l', credentials: {password_env: A, token_env: B}",
+            credentials,
+            "one of",
+        ),
     ] {
         refused(&with(url, more), &[(site, words)]);
+    }
+    // An LFS server speaks HTTP, whatever leads to the repository.
+    for (url, more) in [
+        ("ssh://g@a/b", "ca_file: /ca, proxy: 'http://p:1'"),
+        ("ssh://g@a/b", "lfs_url: 'https://l', credentials: {ssh_key_file: /k, token_env: T}"),
+        ("/nowhere/usb.git", "lfs_url: 'https://l', ca_file: /ca, credentials: {token_env: T}"),
+    ] {
+        config(&with(url, more));
     }
     let config =
         config(&with("https://a/b", "credentials: {token_env: T}, timeouts: {stall: 5s}, bandwidth: 1MiB/s"));

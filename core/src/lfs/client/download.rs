@@ -27,6 +27,8 @@ use crate::transport::wire::Incoming;
 
 /// Bytes taken from the connection at a time.
 const PIECE_BYTES: usize = 256 * 1024;
+/// Brings a download so much before it breaks off, that counts for no failure.
+const GOOD_PIECE: u64 = 1 << 20;
 /// So often an object that came whole and wrong is got again: a proxy on the way may have kept something else.
 const MOST_WRONG: u32 = 2;
 
@@ -70,7 +72,10 @@ pub(super) fn download(
         for (pointer, answer) in server.answers(Operation::Download, chunk, progress)? {
             match answer {
                 Answer::Do(actions) => jobs.push((pointer, actions)),
-                Answer::There => {}
+                Answer::There => {
+                    let failure = unusable(&pointer, "the server does not say where it is");
+                    outcome.failed.push((pointer, streak.judge(failure)?));
+                }
                 Answer::Not(failure) => outcome.failed.push((pointer, streak.judge(failure)?)),
             }
         }
@@ -135,8 +140,9 @@ fn fetch(
         match failure {
             Failure::Expired(_) if !was_renewed => was_renewed = true,
             Failure::Passing(error) => {
-                // A line that breaks again and again, and brings more each time, gets there.
-                if partial.draft.as_ref().map_or(0, Draft::size) > had {
+                // A line that breaks again and again, and brings a good piece each time, gets there.
+                let has = partial.draft.as_ref().map_or(0, Draft::size);
+                if has >= had.saturating_add(GOOD_PIECE) {
                     tries = Tries::new(server.law);
                 }
                 let Some(left) = tries.failed(&error, began.elapsed()) else {

@@ -52,9 +52,12 @@ impl Endpoint {
     pub(super) fn of(remote: &Remote, repository: &Path, progress: &Progress) -> Result<Self> {
         if let Some(configured) = &remote.lfs_url {
             let url = parsed(configured)?;
-            let is_less_safe = url.scheme() == "http"
-                && matches!(&remote.url, RemoteUrl::Http(base) if base.text.starts_with("https://"));
-            if is_less_safe && remote.credentials.is_some() {
+            let is_open_anyway =
+                matches!(&remote.url, RemoteUrl::Http(base) if base.text.starts_with("http://"));
+            let is_here = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+            let has_secret =
+                remote.credentials.as_ref().is_some_and(|all| all.password.is_some() || all.token.is_some());
+            if url.scheme() == "http" && has_secret && !is_open_anyway && !is_here {
                 let text = format!(
                     "the lfs_url of remote {} is not encrypted, and its credentials would go over it: use https://",
                     remote.name
@@ -220,7 +223,8 @@ mod tests {
         let url = RemoteUrl::parse("https://h.org/x").unwrap();
         let mut remote = Remote::at(RemoteName::new("r").unwrap(), url);
         remote.lfs_url = Some("http://l.org/".to_owned());
-        remote.credentials = Some(crate::config::Credentials::default());
+        let token = Some(crate::config::SecretSource::Environment("X".to_owned()));
+        remote.credentials = Some(crate::config::Credentials { token, ..Default::default() });
         let error = Endpoint::of(&remote, Path::new("/s/r/x"), &Progress::new()).err().unwrap();
         assert_eq!(error.kind(), Kind::Config);
     }

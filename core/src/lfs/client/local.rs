@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use super::place::{Copied, Target, fetch, is_held};
 use super::{Downloaded, Presence, Reason, Refusal, Uploaded, largest_first};
 use crate::error::{Error, Kind, Result};
-use crate::git::repository::Repository;
+use crate::git::repository::{Repository, sync_directory};
 use crate::git::workshop;
 use crate::lfs::{Objects, Pointer};
 use crate::path::lossy;
@@ -83,6 +83,10 @@ impl Directory {
         for pointer in largest_first(objects) {
             progress.check()?;
             if self.objects.has(&pointer)? {
+                // Put there by a run that was killed before it could make the name durable, for all we know.
+                if let Some(parent) = self.objects.path_of(&pointer.id).parent() {
+                    sync_directory(parent)?;
+                }
                 outcome.already += 1;
                 continue;
             }

@@ -34,7 +34,7 @@ fn write_large(bench: &mut Bench, name: &str, content: &str) -> Pointer {
     let mut draft = Objects::of(bench.repository.path()).begin().unwrap();
     draft.write(content.as_bytes()).unwrap();
     let pointer = draft.finish().unwrap();
-    bench.write(name, &pointer.encode());
+    bench.write(name, pointer.encode());
     pointer
 }
 

@@ -257,6 +257,23 @@ fn a_download_that_breaks_off_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_server_that_gives_a_little_at_a_time_is_not_asked_for_ever_and_a_bad_line_gets_there() {
+    let bench = Bench::new();
+    let pointer = bench.kept(&content(5, 12_000_000));
+    bench.server.behave(|request| match is_get(request) {
+        true => Behaviour::CutAnswer(1000),
+        false => Behaviour::Good,
+    });
+    assert_eq!(reasons(&bench.download(&[pointer]).unwrap().failed), [Reason::Trouble]);
+    assert_eq!(bench.server.count("GET"), 4);
+    bench.server.behave(|request| match is_get(request) {
+        true => Behaviour::CutAnswer(2_000_000),
+        false => Behaviour::Good,
+    });
+    assert_eq!(bench.download(&[pointer]).unwrap().received, 1, "six parts, with four tries each");
+}
+
+#[test]
 fn a_part_that_is_not_the_rest_is_never_put_together() {
     let bytes = content(5, 1_000_000);
     let half = bytes[500_000..].to_vec();
