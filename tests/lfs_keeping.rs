@@ -20,7 +20,7 @@ const USB: &str = "repository=\"documents\",remote=\"usb\"";
 /// Everything that happens every so often happens often.
 const PACE: (&str, &str) = ("BACKUPBOT_FAULT_LFS_EVERY_MS", "200");
 
-fn with_lfs(lfs: Value) -> Setup {
+fn with_lfs(lfs: &Value) -> Setup {
     let mut setup = Setup::new();
     setup.repository()["lfs"] = json!({"threshold": "64KiB", "keep_local": "0s", "scrub": null});
     for (name, value) in lfs.as_object().unwrap() {
@@ -30,7 +30,7 @@ fn with_lfs(lfs: Value) -> Setup {
 }
 
 /// Its large contents are at a server, everything else in a directory.
-fn with_server(lfs: Value) -> (Setup, LfsServer) {
+fn with_server(lfs: &Value) -> (Setup, LfsServer) {
     let (mut setup, server) = (with_lfs(lfs), LfsServer::start());
     setup.repository()["remotes"][0]["lfs_url"] = json!(format!("http://127.0.0.1:{}/lfs", server.port()));
     (setup, server)
@@ -87,7 +87,7 @@ fn has_alert(status: &Value, name: &str, severity: &str) -> bool {
 
 #[test]
 fn how_full_a_remote_is_is_counted_told_and_warned_of_with_and_without_a_daemon() {
-    let mut setup = with_lfs(json!({"warn_at": [50, 90], "keep_local": "1d"}));
+    let mut setup = with_lfs(&json!({"warn_at": [50, 90], "keep_local": "1d"}));
     setup.repository()["remotes"][0]["quota"] = json!("256KiB");
     write(&setup.root(), "films/long", bytes(1, 2 * LARGE));
     write(&setup.root(), "short", bytes(2, LARGE));
@@ -147,7 +147,7 @@ fn how_full_a_remote_is_is_counted_told_and_warned_of_with_and_without_a_daemon(
 
 #[test]
 fn the_hosts_own_numbers_count_where_it_can_be_asked() {
-    let (mut setup, server) = (with_lfs(json!({})), LfsServer::start());
+    let (mut setup, server) = (with_lfs(&json!({})), LfsServer::start());
     let token = setup.path("token");
     fs::write(&token, "correct-horse").unwrap();
     let remote = &mut setup.repository()["remotes"][0];
@@ -175,7 +175,7 @@ fn the_hosts_own_numbers_count_where_it_can_be_asked() {
 
 #[test]
 fn a_server_that_has_no_room_is_critical_until_it_has() {
-    let (setup, server) = with_server(json!({}));
+    let (setup, server) = with_server(&json!({}));
     server.behave(|request| match request.is_batch() {
         true => Behaviour::status(507, "{\"message\": \"your plan is used up\"}"),
         false => Behaviour::Good,
@@ -198,7 +198,7 @@ fn a_server_that_has_no_room_is_critical_until_it_has() {
 
 #[test]
 fn contents_that_every_remote_has_go_here_and_come_back_when_they_are_needed() {
-    let setup = with_lfs(json!({}));
+    let setup = with_lfs(&json!({}));
     let content = bytes(1, LARGE);
     write(&setup.root(), "large", &content);
     let daemon = setup.start();
@@ -225,7 +225,7 @@ fn contents_that_every_remote_has_go_here_and_come_back_when_they_are_needed() {
 
 #[test]
 fn what_is_not_at_every_remote_is_never_pruned_on_schedule_or_by_order() {
-    let mut setup = with_lfs(json!({}));
+    let mut setup = with_lfs(&json!({}));
     let (other, away) = (setup.path("other.git"), setup.path("away.git"));
     write(&setup.root(), "large", bytes(1, LARGE));
     let daemon = setup.launch(&[PACE]);
@@ -264,11 +264,10 @@ fn what_is_not_at_every_remote_is_never_pruned_on_schedule_or_by_order() {
 }
 
 #[test]
-#[cfg(feature = "fault-points")]
 fn a_prune_that_is_killed_loses_nothing_and_is_finished_by_the_next() {
     for point in ["lfs-prune:confirmed", "lfs-prune:removed"] {
-        let setup = with_lfs(json!({}));
-        (1..4).for_each(|n| write(&setup.root(), &format!("large{n}"), bytes(n, LARGE)));
+        let setup = with_lfs(&json!({}));
+        (1..4).for_each(|n| write(&setup.root(), format!("large{n}"), bytes(n, LARGE)));
         let daemon = setup.start();
         daemon.api().flush();
         daemon.stop();
@@ -296,8 +295,8 @@ fn scrubbed_when(daemon: &Daemon, what: &str, holds: impl Fn(&Value) -> bool) ->
 
 #[test]
 fn a_wiped_server_is_healed_by_a_scrub_on_schedule() {
-    let (setup, server) = with_server(json!({"scrub": {"every": "1s", "read": "100%"}, "keep_local": "1d"}));
-    (1..4).for_each(|n| write(&setup.root(), &format!("large{n}"), bytes(n, LARGE)));
+    let (setup, server) = with_server(&json!({"scrub": {"every": "1s", "read": "100%"}, "keep_local": "1d"}));
+    (1..4).for_each(|n| write(&setup.root(), format!("large{n}"), bytes(n, LARGE)));
     let daemon = setup.launch(&[PACE]);
     daemon.api().flush();
     scrubbed_when(&daemon, "everything is there and was read", |it| it["asked"] == 3 && it["read"] == 3);
@@ -316,7 +315,7 @@ fn a_wiped_server_is_healed_by_a_scrub_on_schedule() {
 
 #[test]
 fn what_a_server_has_damaged_and_cannot_be_told_to_replace_is_critical_and_nothing_is_pruned() {
-    let (setup, server) = with_server(json!({}));
+    let (setup, server) = with_server(&json!({}));
     write(&setup.root(), "large", bytes(1, LARGE));
     let daemon = setup.start();
     daemon.api().flush();
@@ -345,9 +344,9 @@ fn what_a_server_has_damaged_and_cannot_be_told_to_replace_is_critical_and_nothi
 fn a_server_of_another_make_is_asked_read_and_healed() {
     let scratch = tempfile::tempdir().unwrap();
     let Some(server) = Giftless::start(scratch.path(), true) else { return };
-    let mut setup = with_lfs(json!({}));
+    let mut setup = with_lfs(&json!({}));
     setup.repository()["remotes"][0]["lfs_url"] = json!(format!("{}/info/lfs", server.url()));
-    (1..4).for_each(|n| write(&setup.root(), &format!("large{n}"), bytes(n, LARGE)));
+    (1..4).for_each(|n| write(&setup.root(), format!("large{n}"), bytes(n, LARGE)));
     let daemon = setup.start();
     daemon.api().flush();
     let scrub = ["lfs", "scrub", "--remote", "usb", "--read", "whole"];
@@ -370,7 +369,7 @@ fn a_server_of_another_make_is_asked_read_and_healed() {
     server.wipe();
     let lost = json_of(&setup, &scrub, 3);
     assert_eq!(lost["scrubs"][0]["lost"], 3, "{lost:#}");
-    (1..4).for_each(|n| write(&setup.root(), &format!("large{n}"), bytes(n, LARGE)));
+    (1..4).for_each(|n| write(&setup.root(), format!("large{n}"), bytes(n, LARGE)));
     daemon.api().flush();
     assert_eq!(json_of(&setup, &scrub, 0)["scrubs"][0]["lost"], 0, "the files were written anew");
     daemon.stop();
@@ -378,7 +377,7 @@ fn a_server_of_another_make_is_asked_read_and_healed() {
 
 #[test]
 fn damaged_contents_of_a_directory_and_of_this_machine_are_replaced_without_a_daemon_too() {
-    let setup = with_lfs(json!({}));
+    let setup = with_lfs(&json!({}));
     write(&setup.root(), "one", bytes(1, LARGE));
     write(&setup.root(), "two", bytes(2, LARGE));
     let daemon = setup.start();
@@ -406,10 +405,9 @@ fn damaged_contents_of_a_directory_and_of_this_machine_are_replaced_without_a_da
 }
 
 #[test]
-#[cfg(feature = "fault-points")]
 fn a_scrub_that_is_killed_is_made_again() {
     for point in ["lfs-scrub:forgotten", "lfs-scrub:replaced"] {
-        let setup = with_lfs(json!({"scrub": {"every": "1s", "read": "100%"}, "keep_local": "1d"}));
+        let setup = with_lfs(&json!({"scrub": {"every": "1s", "read": "100%"}, "keep_local": "1d"}));
         write(&setup.root(), "one", bytes(1, LARGE));
         let daemon = setup.start();
         daemon.api().flush();

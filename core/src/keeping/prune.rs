@@ -136,7 +136,7 @@ pub fn prune(request: &Request<'_>, store: &Store, progress: &Progress) -> Resul
         if old.is_empty() {
             return Ok(pruned);
         }
-        old = there(request, remote, old, &mut pruned, progress)?;
+        old = there(request, remote, &old, &mut pruned, progress)?;
     }
     if request.dry_run {
         pruned.removed = Amount::of(&old);
@@ -164,18 +164,18 @@ pub fn prune(request: &Request<'_>, store: &Store, progress: &Progress) -> Resul
 fn there(
     request: &Request<'_>,
     remote: &Remote,
-    pointers: Vec<Pointer>,
+    pointers: &[Pointer],
     pruned: &mut Pruned,
     progress: &Progress,
 ) -> Result<Vec<Pointer>> {
     let asked = Client::connect(remote, request.path, progress)
         .map(|client| client.for_reference(request.branch))
-        .and_then(|client| client.missing(&pointers, progress));
+        .and_then(|client| client.missing(pointers, progress));
     let presence = match asked {
         Ok(presence) => presence,
         Err(error) if error.kind() == Kind::Cancelled => return Err(error),
         Err(error) => {
-            pruned.keep(&pointers, format!("remote {} cannot be asked: {error}", remote.name));
+            pruned.keep(pointers, format!("remote {} cannot be asked: {error}", remote.name));
             return Ok(Vec::new());
         }
     };
@@ -183,7 +183,7 @@ fn there(
     let without: BTreeSet<ObjectId> = presence.missing.iter().chain(&unsure).map(|it| it.id).collect();
     let there: Vec<Pointer> = pointers.iter().copied().filter(|it| !without.contains(&it.id)).collect();
     if there.len() as u64 != presence.there {
-        pruned.keep(&pointers, format!("remote {} does not say of each whether it has it", remote.name));
+        pruned.keep(pointers, format!("remote {} does not say of each whether it has it", remote.name));
         return Ok(Vec::new());
     }
     pruned.keep(&presence.missing, format!("remote {} does not have them", remote.name));
