@@ -3,6 +3,8 @@
 //! The same rules answer `status`, the API and the alarm that sends messages. An alert says what is wrong and what to do; its
 //! name and subject stay the same as long as it lasts.
 
+mod large;
+
 use std::path::Path;
 
 use backupbot_actors::alarm::Known;
@@ -263,6 +265,7 @@ pub fn of_repositories(
                     .and_then(|waits| Moment::from_unix_seconds(now.unix_seconds() - waits));
                 alerts.push(Alert::new("remote_stale", Severity::Critical, text).of(&place).since(since));
             }
+            alerts.extend(remote.lfs.as_ref().and_then(|lfs| large::room(name, &remote.name, lfs)));
         }
         if let Some(quarantine) = &repository.status.guard.quarantine {
             let text = format!("{name}: {}", quarantine.message);
@@ -292,6 +295,7 @@ pub fn of_repositories(
             let alert = Alert::new("verify_failed", Severity::Critical, text);
             alerts.push(alert.of(format!("{name}/{} drill", drilled.remote)).since(Some(drilled.at)));
         }
+        alerts.extend(repository.scrubs.iter().filter_map(|scrubbed| large::damaged(name, scrubbed)));
         if repository.remotes.is_empty() {
             let text = format!("{name}: no remote is configured, so nothing leaves this machine");
             alerts.push(Alert::new("no_remote", Severity::Warning, text).of(name));
@@ -306,11 +310,11 @@ pub fn of_repositories(
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::status::tests::{drilled, healthy, verified};
 
-    fn names(repository: RepositoryAnswer) -> Vec<String> {
+    pub fn names(repository: RepositoryAnswer) -> Vec<String> {
         let now = Moment::from_unix_seconds(1_100_000).unwrap();
         let halted = |_: &RepositoryName, _: &RemoteName| Moment::from_unix_seconds(7);
         let found = of_repositories(&[repository], &Alerts::default(), now, halted);

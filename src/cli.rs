@@ -23,6 +23,7 @@ pub mod access;
 pub mod alerts;
 pub mod audit;
 pub mod drill;
+pub mod lfs;
 pub mod log;
 pub mod look;
 pub mod restore;
@@ -73,6 +74,8 @@ pub const TWINS: &[&str] = &[
     "BACKUPBOT_SAMPLE",
     "BACKUPBOT_SEED",
     "BACKUPBOT_WHOLE",
+    "BACKUPBOT_TOP",
+    "BACKUPBOT_READ",
     "BACKUPBOT_SINCE",
     "BACKUPBOT_HEAD",
     "BACKUPBOT_LEVEL",
@@ -86,7 +89,7 @@ pub const TWINS: &[&str] = &[
 ];
 
 /// Commands of the contract that this version does not have yet.
-const UNBUILT: &[&str] = &["roots", "lfs", "keys", "report"];
+const UNBUILT: &[&str] = &["roots", "keys", "report"];
 
 /// Watches directories and, within a minute of a change, has it in a Git commit on remotes that you own.
 ///
@@ -217,6 +220,8 @@ pub enum Command {
     /// if it could not be found out. A running daemon does the same on schedule.
     #[command(after_help = drill::EXAMPLES)]
     Drill(drill::Drill),
+    /// Large files: how much room they take at the remotes, and whether they are still there
+    Lfs(lfs::Lfs),
     /// Look after the remotes that a network leads to
     Remote(Remote),
     /// Print the plain commands that get everything back without BackupBot

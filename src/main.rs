@@ -21,6 +21,7 @@ mod exit;
 mod files;
 mod health;
 mod http;
+mod large;
 mod lock;
 mod logging;
 mod looking;

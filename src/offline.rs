@@ -4,6 +4,8 @@
 //! unknown. Without a configuration the repositories that lie in the state directory are shown, and no
 //! remotes, because their names stand nowhere else.
 
+mod large;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use backupbot_core::guard;
 use backupbot_core::history::Oid;
 use backupbot_core::ignore::IgnoreRules;
 use backupbot_core::inspect::{drills, verified};
+use backupbot_core::keeping::scrubs;
 use backupbot_core::lfs::SizeLimit;
 use backupbot_core::names::{RemoteName, RepositoryName};
 use backupbot_core::protection::{self, PathReport, StateCounts, Subject};
@@ -201,6 +204,8 @@ impl Offline {
             let mut answer = self.repository(&name, &reader, now)?;
             answer.take_verified(&verified);
             answer.take_drills(&drills);
+            answer.take_scrubs(scrubs::read(&self.state_dir, name.as_str()));
+            self.count_large(&name, &mut answer)?;
             repositories.push(answer);
         }
         let limits =
@@ -297,6 +302,7 @@ impl Offline {
             drills: Vec::new(),
             // Nobody looks at anything on schedule now.
             inspections: Vec::new(),
+            scrubs: Vec::new(),
         })
     }
 

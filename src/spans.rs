@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use backupbot_actors::board::Moment;
+
 /// Longer than anybody waits, short enough for every clock.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -41,6 +43,11 @@ pub fn in_words(seconds: u64) -> String {
         (_, 0, _) => format!("{days} d"),
         _ => format!("{days} d {hours} h"),
     }
+}
+
+/// The day of a moment, as it is in UTC.
+pub fn day(at: Moment) -> String {
+    at.to_string().chars().take(10).collect()
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! It is put together from what the actors published on the board, or, when no daemon runs, from the store.
 //! Every configured repository, root and remote is in it, also one that has not said anything yet.
 
+#[cfg(test)]
+use backupbot_actors::board::LfsStatus;
 use backupbot_actors::board::{
     ConfigurationStatus, GuardStatus, HealthRow, InspectionStatus, Moment, RemoteState, RemoteStatus,
     RemoteView, RepositoryStatus, RepositoryView, RootState, RootStatus, SkippedFile,
@@ -12,6 +14,7 @@ use backupbot_actors::seat::RepositorySeat;
 use backupbot_core::error::Result;
 use backupbot_core::inspect::drills::{self, Drilled};
 use backupbot_core::inspect::verified::{self, Verified};
+use backupbot_core::keeping::scrubs::{self, Scrubbed};
 use backupbot_core::names::{RemoteName, RepositoryName};
 use backupbot_core::protection::StateCounts;
 use backupbot_core::store::StoreReader;
@@ -69,6 +72,10 @@ pub struct RepositoryAnswer {
     /// When each place is inspected next; known to the daemon.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inspections: Vec<InspectionStatus>,
+    /// What came of looking at the large contents of each place the last time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<shapes::Scrubbed>)]
+    pub scrubs: Vec<Scrubbed>,
 }
 
 impl RepositoryAnswer {
@@ -85,6 +92,13 @@ impl RepositoryAnswer {
     /// Those that found something which is not known to be well again.
     pub fn bad_drills(&self) -> impl Iterator<Item = &Drilled> {
         self.drills.iter().filter(|drilled| drilled.problems > 0)
+    }
+
+    /// Takes in what came of looking at large contents, as far as it speaks of what is configured.
+    pub fn take_scrubs(&mut self, mut all: Vec<Scrubbed>) {
+        let is_known = |name: &str| self.remotes.iter().any(|remote| remote.name.as_str() == name);
+        all.retain(|it| it.remote.as_deref().is_none_or(is_known));
+        self.scrubs = all;
     }
 
     /// Takes in what was verified of this repository, as far as it speaks of what is configured.
@@ -187,6 +201,10 @@ pub fn of_daemon(control: &Control) -> Vec<RepositoryAnswer> {
             answer.take_verified(&verified);
             answer.take_drills(&drills);
             answer.inspections = control.board().inspections(&seat.settings.name);
+            answer.take_scrubs(scrubs::read(control.state_dir(), seat.settings.name.as_str()));
+            for remote in &mut answer.remotes {
+                remote.lfs = control.large_at(seat, &remote.name);
+            }
             answer
         })
         .collect()
@@ -248,6 +266,7 @@ fn complete(seat: &RepositorySeat, view: Option<RepositoryView>, control: &Contr
         verified: Vec::new(),
         drills: Vec::new(),
         inspections: Vec::new(),
+        scrubs: Vec::new(),
     }
 }
 
@@ -315,10 +334,47 @@ pub mod tests {
                 warnings: Vec::new(),
                 messages: Vec::new(),
                 token_expires: None,
+                lfs: None,
             }],
             verified: Vec::new(),
             drills: Vec::new(),
             inspections: Vec::new(),
+            scrubs: Vec::new(),
+        }
+    }
+
+    /// The large contents at a remote that is as full as that, and refuses or not.
+    pub fn large(percent: u64, reached: Option<u8>, refused: bool) -> LfsStatus {
+        LfsStatus {
+            objects: 12,
+            bytes: percent << 20,
+            used: percent << 20,
+            quota: Some(100 << 20),
+            percent: Some(percent),
+            reached,
+            full_on: Moment::from_unix_seconds(1_000_000 + 20 * 86_400),
+            checked: Moment::from_unix_seconds(1_000_000),
+            trouble: None,
+            refused: refused.then(|| backupbot_actors::board::LfsTrouble {
+                since: Moment::from_unix_seconds(1_000_000).unwrap(),
+                message: "its plan is used up".to_owned(),
+            }),
+            scrubbing: false,
+        }
+    }
+
+    /// A look at the large contents of the remote.
+    pub fn scrubbed(lost: u64, damaged: u64) -> Scrubbed {
+        Scrubbed {
+            at: Moment::from_unix_seconds(1_000_000).unwrap(),
+            asked: 12,
+            bytes: 12 << 20,
+            read: 1,
+            read_bytes: 1 << 20,
+            lost,
+            damaged,
+            named: vec!["folder1/film: it is gone".to_owned(); usize::from(lost + damaged > 0)],
+            ..Scrubbed::begin("documents", Some("usb"), "1%")
         }
     }
 

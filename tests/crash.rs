@@ -93,8 +93,17 @@ const POINTS: &[(&str, &[u32], Stage)] = &[
 
 /// Points that other tests die at. No command of the program reaches those of a rollback yet; core's own tests do. A
 /// decision about somebody else's history is made again by whoever made it (`adoption`); `restore` has its own table, and
-/// `guard` dies at those of an approval.
-const ELSEWHERE: &[&str] = &["rollback:", "adopt:set-aside", "restore:", "inspect:", "drill:", "approve:"];
+/// `guard` dies at those of an approval, `lfs_keeping` at those of a prune and a scrub.
+const ELSEWHERE: &[&str] = &[
+    "rollback:",
+    "adopt:set-aside",
+    "restore:",
+    "inspect:",
+    "drill:",
+    "approve:",
+    "lfs-prune:",
+    "lfs-scrub:",
+];
 
 fn die_at(setup: &Setup, point: &str, pass: u32, stage: Stage) {
     let fault = format!("{point}=kill@{pass}");

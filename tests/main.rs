@@ -42,6 +42,8 @@ mod http_refusals;
 mod inspect;
 mod lfs;
 mod lfs_http;
+#[cfg(feature = "fault-points")]
+mod lfs_keeping;
 mod lfs_remotes;
 mod lifecycle;
 mod logs;

@@ -9,6 +9,7 @@ mod configuration;
 mod guard;
 mod health;
 mod inspections;
+mod lfs;
 mod rows;
 
 use std::collections::BTreeMap;
@@ -18,12 +19,14 @@ use backupbot_core::names::{RemoteName, RepositoryName, RootName};
 use backupbot_core::protection::StateCounts;
 use tokio::sync::watch;
 
+use self::lfs::LfsRow;
 use crate::supervision::{ChildId, ExitReason, lock};
 
 pub use configuration::{ConfigurationStatus, RefusedConfiguration};
 pub use guard::{GuardStatus, MassChangeStatus, QuarantineStatus, RepositoryState};
 pub use health::{Check, Condition, Finding, HealthRow, Subject};
 pub use inspections::InspectionStatus;
+pub use lfs::{LfsStatus, LfsTrouble, ScrubTrouble};
 pub use rows::{
     ChildState, ChildStatus, LastExit, Moment, Recovered, RemoteState, RemoteStatus, RemoteView,
     RepositoryStatus, RepositoryView, RootState, RootStatus, SkippedFile,
@@ -39,6 +42,8 @@ struct Rows {
     roots: BTreeMap<(RepositoryName, RootName), RootStatus>,
     remotes: BTreeMap<(RepositoryName, RemoteName), RemoteStatus>,
     inspections: BTreeMap<RepositoryName, Vec<InspectionStatus>>,
+    lfs: BTreeMap<(RepositoryName, RemoteName), LfsRow>,
+    scrub_troubles: BTreeMap<RepositoryName, Vec<ScrubTrouble>>,
     recoveries: BTreeMap<&'static str, u64>,
     /// The latest of each kind and place, for people.
     recovered: BTreeMap<(&'static str, String), Recovered>,
@@ -294,13 +299,14 @@ impl Board {
     pub fn forget_repository(&self, name: &RepositoryName) {
         self.change(|rows| {
             let inspections = rows.inspections.remove(name).is_some();
+            let lfs = rows.forget_lfs(name, None);
             let repository = rows.repositories.remove(name).is_some();
             let roots = remove_where(&mut rows.roots, |(repository, _)| repository == name);
             let remotes = remove_where(&mut rows.remotes, |(repository, _)| repository == name);
             rows.state.repositories.remove(name);
             let health =
                 remove_where(&mut rows.health, |(_, subject)| subject.repository.as_ref() == Some(name));
-            repository || roots || remotes || inspections || health
+            repository || roots || remotes || inspections || lfs || health
         });
     }
 
@@ -319,7 +325,8 @@ impl Board {
             let health = remove_where(&mut rows.health, |(_, subject)| {
                 *subject == Subject::remote(repository, remote)
             });
-            rows.remotes.remove(&(repository.clone(), remote.clone())).is_some() || health
+            let lfs = rows.forget_lfs(repository, Some(remote));
+            rows.remotes.remove(&(repository.clone(), remote.clone())).is_some() || health || lfs
         });
     }
 

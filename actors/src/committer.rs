@@ -8,6 +8,7 @@
 //! repository small (`house.rs`).
 
 mod approval;
+mod build;
 mod cycle;
 mod house;
 mod start;

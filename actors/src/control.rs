@@ -1,9 +1,10 @@
-//! What an operator can ask of the running tree: status, why, pause, resume, flush.
+//! What an operator can ask of the running tree: status, why, pause, resume, flush, and about large contents.
 //!
 //! The HTTP API and the process's own shutdown speak to the actors through this. Answers come from the board
 //! and the store, so they are there whatever the actors do; only a flush waits for them.
 
 mod flush;
+mod large;
 mod quarantine;
 mod rearrange;
 
@@ -21,6 +22,7 @@ use backupbot_core::snapshot;
 use base64::Engine as _;
 
 pub use self::flush::{Flushed, FlushedRemote, FlushedRepository, SkippedPath};
+pub use self::large::LargeContents;
 pub use self::quarantine::{Decided, in_quarantine};
 use crate::board::{Board, ChildState, Moment, RemoteState, RemoteView, RepositoryView};
 use crate::lag;

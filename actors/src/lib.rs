@@ -17,6 +17,7 @@ mod housekeeping;
 pub mod inspector;
 pub mod job;
 pub mod lag;
+pub mod lfs_quota;
 pub mod measure;
 pub mod messages;
 pub mod pusher;

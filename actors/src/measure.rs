@@ -46,6 +46,8 @@ const RESCANS: &str = "backupbot_rescans_total";
 const TORN: &str = "backupbot_torn_reads_total";
 const RELOADS: &str = "backupbot_config_reloads_total";
 const RESTORES: &str = "backupbot_restore_total";
+const LFS_UPLOADED: &str = "backupbot_lfs_uploaded_bytes_total";
+const LFS_FAILURES: &str = "backupbot_lfs_verify_failures_total";
 
 /// A commit is a matter of moments, of minutes where files are large.
 const COMMIT_BUCKETS: &[f64] = &[0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
@@ -57,7 +59,7 @@ const DETECTION_BUCKETS: &[f64] =
     &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 120.0, 300.0];
 
 /// All of them.
-pub const EVENTS: [Described; 13] = [
+pub const EVENTS: [Described; 15] = [
     of(FILES, Shape::Counter, "Files and links, new or changed, that went into commits."),
     of(COMMITS, Shape::Counter, "Commits made."),
     of(
@@ -90,6 +92,12 @@ pub const EVENTS: [Described; 13] = [
         RESTORES,
         Shape::Counter,
         "Restores that ended, of the API and of commands that wrote into this audit log, by result; no dry runs.",
+    ),
+    of(LFS_UPLOADED, Shape::Counter, "Bytes of large contents that were uploaded to the remote by pushes."),
+    of(
+        LFS_FAILURES,
+        Shape::Counter,
+        "Large contents that a scrub found lost or damaged at the remote, whether they could be put right or not.",
     ),
 ];
 
@@ -218,6 +226,8 @@ pub fn begin(settings: &Repository) {
     for remote in &settings.remotes {
         let labels = [("repository", repository.clone()), ("remote", remote.name.to_string())];
         counter!(RETRIES, &labels).increment(0);
+        counter!(LFS_UPLOADED, &labels).increment(0);
+        counter!(LFS_FAILURES, &labels).increment(0);
         let _ = histogram!(PUSH_SECONDS, &labels);
         for result in ["success", "failure"] {
             pushes(&repository, remote.name.as_str(), result, 0);
@@ -266,6 +276,18 @@ pub fn push_ended(repository: &str, remote: &str, tally: &Tally, took: Duration)
     if let Some(reason) = tally.failure {
         failures(repository, remote, reason, 1);
     }
+}
+
+/// Large contents were uploaded.
+pub fn lfs_uploaded(repository: &str, remote: &str, bytes: u64) {
+    let labels = [("repository", repository.to_owned()), ("remote", remote.to_owned())];
+    counter!(LFS_UPLOADED, &labels).increment(bytes);
+}
+
+/// A scrub found large contents lost or damaged.
+pub fn lfs_verify_failed(repository: &str, remote: &str, contents: u64) {
+    let labels = [("repository", repository.to_owned()), ("remote", remote.to_owned())];
+    counter!(LFS_FAILURES, &labels).increment(contents);
 }
 
 /// Paths are durably queued; the first event of them was so long ago.

@@ -14,10 +14,13 @@ use backupbot_core::clock;
 use backupbot_core::config as model;
 use backupbot_core::error::{Error, Kind, Result};
 use backupbot_core::fault;
+use backupbot_core::lfs::Pointer;
 use backupbot_core::names::RemoteName;
 use backupbot_core::progress::Progress;
 use backupbot_core::push::courier::{Courier, Refusals};
 use backupbot_core::push::delivery::{self, Delivery, Wanted};
+use backupbot_core::push::large::{Brought, LargeDelivery};
+use backupbot_core::transport::Notes;
 use backupbot_core::transport::memory::Memory;
 use git2::Oid;
 use slog::{Logger, debug, error, info, o, warn};
@@ -162,7 +165,7 @@ impl Pusher {
                     now_ms: now_ms(),
                 };
                 let known = record.large();
-                let mut courier = Courier {
+                let courier = Courier {
                     remote: &remote,
                     remotes: &seat.settings.remotes,
                     repository: &seat.path,
@@ -170,7 +173,9 @@ impl Pusher {
                     known: &known,
                     refusals: &refusals,
                     now_ms: wanted.now_ms,
+                    notes: Notes::default(),
                 };
+                let mut courier = Counted { courier, seat: &seat };
                 let repository = seat.settings.name.clone();
                 let delivery = delivery::deliver(
                     &wanted,
@@ -224,6 +229,7 @@ impl Pusher {
         debug!(self.log, "looked"; "attempted" => delivery.attempted, "confirmed" => ?delivery.confirmed,
                "failures" => delivery.record.failures, "took" => ?delivery.took, "next_try_ms" => delivery.next_try_ms);
         self.count(&delivery);
+        self.tell_room(&delivery);
         self.log_change(&delivery);
         if delivery.trouble == Some(Kind::Git) {
             // Whose objects cannot be read is told by looking at ours.
@@ -311,6 +317,18 @@ impl Pusher {
         self.housekeeper.begin(ctx, |actor: &mut Self| &mut actor.housekeeper, work);
     }
 
+    /// Whether the remote has room.
+    fn tell_room(&self, delivery: &Delivery) {
+        let (board, repository) = (&self.seat.common.board, &self.seat.settings.name);
+        if delivery.trouble == Some(Kind::Quota) {
+            let halted = delivery.record.halted.as_ref().map(|halt| halt.message.as_str());
+            let said = halted.or(delivery.record.last_error.as_deref()).unwrap_or("there is no room left");
+            board.lfs_refused(repository, &self.remote.name, Some(said));
+        } else if delivery.is_verified {
+            board.lfs_refused(repository, &self.remote.name, None);
+        }
+    }
+
     fn count(&self, delivery: &Delivery) {
         let (Some(tally), Some(took)) = (delivery.tally, delivery.took) else { return };
         let (repository, remote) = (&self.seat.settings.name, &self.remote.name);
@@ -337,9 +355,9 @@ impl Pusher {
                   "objects" => sent.restored);
         }
         // A remote that was only read, and is as it should be, is no news.
-        if let Some(sent) = delivery.sent.filter(|sent| sent.objects > 0) {
+        if let Some(sent) = delivery.sent.filter(|sent| sent.objects > 0 || sent.large > 0) {
             info!(self.log, "pushed"; "commit" => delivery.confirmed.map(|oid| oid.to_string()),
-                  "objects" => sent.objects, "bytes" => sent.bytes,
+                  "objects" => sent.objects, "large_objects" => sent.large, "bytes" => sent.bytes,
                   "took_ms" => delivery.took.map(|took| took.as_millis() as u64));
         }
         match (&delivery.record.halted, &delivery.record.last_error) {
@@ -369,6 +387,24 @@ impl Pusher {
                 self.waiters.push(waiter);
             }
         }
+    }
+}
+
+/// Counts what is uploaded, and has it looked at how full the remote is then.
+struct Counted<'c> {
+    courier: Courier<'c>,
+    seat: &'c RepositorySeat,
+}
+
+impl LargeDelivery for Counted<'_> {
+    fn bring(&mut self, wanted: &[Pointer], progress: &Progress) -> Result<Brought> {
+        let brought = self.courier.bring(wanted, progress)?;
+        if brought.sent > 0 {
+            let (repository, remote) = (&self.seat.settings.name, &self.courier.remote.name);
+            measure::lfs_uploaded(repository.as_str(), remote.as_str(), brought.bytes);
+            self.seat.uploaded.nudge();
+        }
+        Ok(brought)
     }
 }
 

@@ -1,4 +1,5 @@
-//! The supervisor of one repository: its pushers, its committer, its watchers, each restarted by itself.
+//! The supervisor of one repository: its pushers, its committer, who looks after its large contents, its watchers, each
+//! restarted by itself.
 //!
 //! A child that keeps failing is parked while its siblings go on: a remote that crashes its pusher stops no
 //! commit, a root that crashes its watcher stops no other root.
@@ -12,6 +13,7 @@ use backupbot_core::config::diff::RepositoryDiff;
 use backupbot_core::names::{RemoteName, RootName};
 
 use crate::committer::Committer;
+use crate::lfs_quota::LfsMonitor;
 use crate::pusher::Pusher;
 use crate::seat::RepositorySeat;
 use crate::supervision::{ChildSpec, Children, ExitHandle, OnExceeded, RestartPolicy, Supervising, spawn};
@@ -47,6 +49,7 @@ impl Actor for RepositorySupervisor {
         let seat = self.seat.clone();
         seat.settings.remotes.iter().for_each(|remote| self.add_pusher(remote));
         self.add_committer();
+        self.add_lfs_monitor();
         seat.settings.roots.iter().for_each(|root| self.add_watcher(root));
         self.children.attach(ctx);
     }
@@ -70,6 +73,19 @@ impl RepositorySupervisor {
             let queue = seat.common.queue.address_of("queue")?;
             let run = seat.clone();
             Ok::<_, String>(spawn(exit, |exit| Committer::new(run, exit, queue)).at(&seat.committer))
+        });
+        self.children.add(spec.rank(2).policy(policy()).hang_after(Some(hang_after())));
+    }
+
+    /// Only where there are large contents: `lfs` in the settings comes with another supervisor.
+    fn add_lfs_monitor(&mut self) {
+        if !self.seat.has_large_contents() {
+            return;
+        }
+        let seat = self.seat.clone();
+        let spec = ChildSpec::new("lfs_monitor", LFS_MONITOR, move |exit| {
+            let run = seat.clone();
+            Ok::<_, String>(spawn(exit, |exit| LfsMonitor::new(run, &exit)).at(&seat.lfs))
         });
         self.children.add(spec.rank(2).policy(policy()).hang_after(Some(hang_after())));
     }
@@ -108,8 +124,9 @@ impl Handler<Alter> for RepositorySupervisor {
         for remote in seat.settings.remotes.iter().filter(|remote| is_meant(&remote.name)) {
             self.add_pusher(remote);
         }
-        // It goes through every root, and knows every remote.
+        // Both know every remote, and the committer goes through every root.
         self.add_committer();
+        self.add_lfs_monitor();
         let is_meant = |name: &RootName| diff.roots.added.contains(name) || diff.roots.changed.contains(name);
         for root in seat.settings.roots.iter().filter(|root| is_meant(&root.name)) {
             self.add_watcher(root);
@@ -119,6 +136,9 @@ impl Handler<Alter> for RepositorySupervisor {
 
 /// The committer's name among the children.
 pub(crate) const COMMITTER: &str = "committer";
+
+/// The name of who looks after large contents among the children.
+pub(crate) const LFS_MONITOR: &str = "lfs monitor";
 
 /// A pusher's name among the children.
 pub(crate) fn pusher_name(remote: &RemoteName) -> String {

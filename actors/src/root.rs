@@ -297,6 +297,8 @@ fn seat_of(
         suspicion: former.map(|former| former.suspicion.clone()).unwrap_or_default(),
         settled: former.map(|former| former.settled.clone()).unwrap_or_default(),
         guard: former.map(|former| former.guard.clone()).unwrap_or_default(),
+        lfs: former.map(|former| former.lfs.clone()).unwrap_or_default(),
+        uploaded: former.map(|former| former.uploaded.clone()).unwrap_or_default(),
         settings: settings.clone(),
         common: common.clone(),
     }

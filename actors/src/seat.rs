@@ -10,6 +10,7 @@ use backupbot_core::audit::Audit;
 use backupbot_core::config as model;
 use backupbot_core::error::Result;
 use backupbot_core::guard;
+use backupbot_core::lfs::Objects;
 use backupbot_core::names::{RemoteName, RepositoryName, RootName};
 use backupbot_core::scan::WatchedRoot;
 use backupbot_core::store::Store;
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 
 use crate::board::Board;
 use crate::committer::Committer;
+use crate::lfs_quota::LfsMonitor;
 use crate::messages::Nudge;
 use crate::pusher::Pusher;
 use crate::queue::Queue;
@@ -137,6 +139,10 @@ pub struct RepositorySeat {
     pub settled: Arc<Settled>,
     /// What the guard against mass changes remembers of the latest commits.
     pub guard: Arc<guard::Memory>,
+    /// Who looks after large contents; nobody, where there are none.
+    pub lfs: Place<LfsMonitor>,
+    /// Nudges that one: large contents were uploaded.
+    pub uploaded: Nudge,
 }
 
 /// Since when the committer has been busy with its first steps: until it is done, a branch may stand at what a crash
@@ -201,6 +207,11 @@ impl RepositorySeat {
     /// A root by name.
     pub fn root(&self, name: &RootName) -> Option<&WatchedRoot> {
         self.roots.iter().find(|root| root.name == *name)
+    }
+
+    /// Whether there are large contents, or may be soon.
+    pub fn has_large_contents(&self) -> bool {
+        self.settings.lfs.is_some() || Objects::of(&self.path).is_in_use()
     }
 
     /// Has the committer look whether the repository is damaged.

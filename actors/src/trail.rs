@@ -6,6 +6,7 @@ use backupbot_core::config::Remote;
 use backupbot_core::error::Error;
 use backupbot_core::git::housekeeping::Housekept;
 use backupbot_core::git::prune::Pruned;
+use backupbot_core::keeping;
 use backupbot_core::names::RemoteName;
 use backupbot_core::push::delivery::Delivery;
 use backupbot_core::store::guard::Quarantine;
@@ -91,6 +92,14 @@ pub(crate) fn pruned(seat: &RepositorySeat, pruned: &Pruned) {
     seat.common.audit.record(event.with("objects", pruned.objects).with("bytes", pruned.bytes));
 }
 
+/// Large contents that every remote has were removed here.
+pub(crate) fn pruned_large(seat: &RepositorySeat, pruned: &keeping::prune::Pruned) {
+    if pruned.removed.objects == 0 {
+        return;
+    }
+    seat.common.audit.record(pruned.deed(seat.settings.name.as_str()));
+}
+
 /// What was queued of roots that are no longer configured is forgotten.
 pub(crate) fn roots_dropped(seat: &RepositorySeat, rows: usize) {
     let roots: Vec<&str> = seat.roots.iter().map(|root| root.name.as_str()).collect();
@@ -124,8 +133,8 @@ pub(crate) fn delivered(seat: &RepositorySeat, remote: &Remote, branch: &str, de
     if let Some(confirmed) = delivery.confirmed.filter(|_| delivery.is_verified) {
         let sent = delivery.sent.unwrap_or_default();
         let stands = event("push", "ok").reference(branch, Some(&confirmed.to_string()));
-        let stands = stands.with("objects", sent.objects).with("bytes", sent.bytes).with("took_ms", took);
-        audit.reference_stands(stands);
+        let stands = stands.with("objects", sent.objects).with("large_objects", sent.large);
+        audit.reference_stands(stands.with("bytes", sent.bytes).with("took_ms", took));
     } else if let Some(error) = halt.map(|halt| &halt.message).or(delivery.record.last_error.as_ref()) {
         let result = halt.map_or("failed", |halt| halt.reason.as_str());
         audit.record(
@@ -133,6 +142,7 @@ pub(crate) fn delivered(seat: &RepositorySeat, remote: &Remote, branch: &str, de
         );
     }
     if let Some(halt) = halt
+        && !halt.rescue_branch.is_empty()
         && let Some(Ok(rescued)) = halt.rescue_commit.map(|raw| backupbot_core::snapshot::oid(&raw))
     {
         audit.reference_stands(

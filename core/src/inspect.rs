@@ -18,7 +18,7 @@ use crate::small_state::Aside;
 pub mod drill;
 pub mod drills;
 pub mod far;
-mod notes;
+pub(crate) mod notes;
 pub mod places;
 pub mod schedule;
 pub mod scratch;

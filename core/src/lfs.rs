@@ -12,6 +12,7 @@
 pub mod attributes;
 pub mod classify;
 pub mod client;
+mod draft;
 pub mod fetched;
 pub mod known;
 pub mod limits;

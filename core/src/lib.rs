@@ -1,6 +1,6 @@
 //! What BackupBot does and how it does it, without actors, HTTP or a terminal.
 //!
-//! Arrows point downwards only: verbs ([`snapshot`], [`push`], [`scan`], [`history`], [`restore`], [`verify`], [`inspect`], [`adopt`], [`heal`], [`alert`]) use nouns
+//! Arrows point downwards only: verbs ([`snapshot`], [`push`], [`scan`], [`history`], [`restore`], [`verify`], [`inspect`], [`keeping`], [`adopt`], [`heal`], [`alert`]) use nouns
 //! ([`git`], [`store`], [`watch`], [`metadata`], [`tree`], [`lfs`], [`crypt`], [`config`], [`ignore`]), and both stand on the ground
 //! ([`path`], [`names`], [`clock`], [`quarantine`], [`audit`], [`disk`], [`limits`], [`memory`], [`priority`], [`private_file`], [`secret`], [`error`], [`progress`], [`fault`]).
 //! Nothing here logs, prints, reads a home
@@ -23,6 +23,7 @@ pub mod heal;
 pub mod history;
 pub mod ignore;
 pub mod inspect;
+pub mod keeping;
 pub mod lfs;
 pub mod limits;
 pub mod memory;

@@ -80,6 +80,17 @@ pub struct Notes {
     pub token_expires_ms: Option<i64>,
 }
 
+impl Notes {
+    /// Adds what was noticed elsewhere on the same way.
+    pub fn add(&mut self, other: Notes) {
+        let is_new = |warning: &String| !self.warnings.contains(warning);
+        let new: Vec<String> = other.warnings.into_iter().filter(is_new).collect();
+        self.warnings.extend(new);
+        self.messages.extend(other.messages);
+        self.token_expires_ms = self.token_expires_ms.or(other.token_expires_ms);
+    }
+}
+
 /// What a remote gives besides whole histories of what it advertises. To be asked after [`Transport::advertise`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Abilities {

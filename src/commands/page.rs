@@ -1,8 +1,9 @@
 //! The status page: what a tired person has to know first, first.
 //!
 //! One line says whether everything is protected. Then each repository with its roots and remotes; wherever
-//! something is not as it should be, a line says what to do about it.
+//! something is not as it should be, a line says what to do about it. [`large`] has the lines about large files.
 
+pub mod large;
 mod verdict;
 
 use backupbot_actors::board::{
@@ -150,6 +151,8 @@ impl Page {
             self.line(1, format!("{place}: verified {ago} ago ({sample} of {commit}): {found}"));
         }
         self.drills(&repository.drills, now);
+        repository.remotes.iter().for_each(|remote| self.room(remote));
+        self.scrubs(&repository.scrubs, now);
         for inspection in &repository.inspections {
             self.inspection(inspection, now);
         }

@@ -30,7 +30,7 @@ const FLUSH_WITHIN: Duration = Duration::from_secs(60);
 pub type Answer = Result<HttpResponse, Problem>;
 
 /// Runs `look` where blocking is allowed.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     door: &Data<Door>,
     look: impl FnOnce() -> Result<T, ControlError> + Send + 'static,
 ) -> Result<T, Problem> {

@@ -16,6 +16,7 @@ mod body;
 mod browse;
 mod download;
 pub mod events;
+mod large;
 mod limits;
 mod log;
 mod metrics;
@@ -205,6 +206,9 @@ fn routes(config: &mut ServiceConfig) {
         .service(at("/why").get(admin::why))
         .service(at("/repositories/{repository}/snapshots").get(browse::snapshots))
         .service(at("/repositories/{repository}/snapshots/{id}/files").get(browse::files))
+        .service(at("/repositories/{repository}/lfs").get(large::usage))
+        .service(at("/repositories/{repository}/lfs/prune").post(large::prune))
+        .service(at("/repositories/{repository}/lfs/scrub").post(large::scrub))
         .service(at("/pause").post(admin::pause))
         .service(at("/resume").post(admin::resume))
         .service(at("/approve").post(admin::approve))

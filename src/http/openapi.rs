@@ -13,7 +13,7 @@ use utoipa::openapi::{ContentBuilder, HeaderBuilder, ObjectBuilder, Ref, RefOr, 
 use utoipa::{Modify, OpenApi};
 
 use super::access::{BASE, OPERATIONS, Role};
-use super::{admin, browse, events, log, restores, shapes};
+use super::{admin, browse, events, large, log, restores, shapes};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -32,6 +32,7 @@ use super::{admin, browse, events, log, restores, shapes};
         log::change,
         admin::approve,
         admin::reject, browse::snapshots, browse::files, restores::list, restores::start, restores::show,
+        large::usage, large::prune, large::scrub,
         restores::remove, restores::cancel, events::events, document
     ),
     components(schemas(shapes::ProblemDocument)),
@@ -39,6 +40,7 @@ use super::{admin, browse, events, log, restores, shapes};
         (name = "state", description = "How everything stands"),
         (name = "control", description = "What an operator can ask for"),
         (name = "history", description = "What was backed up"),
+        (name = "large", description = "Large files: how much room they take, and whether they are still there"),
         (name = "restores", description = "Getting it back"),
     ),
     modifiers(&InCommon)

@@ -1,12 +1,16 @@
 //! What the documents of the API look like, as far as their types are not made here: those of core know nothing of
 //! OpenAPI. Tests hold each against what is really sent.
 
+mod large;
+
 use backupbot_actors::board::{ChildStatus, Moment};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::alerts::Alert;
 use crate::restoring::Job;
+
+pub use large::{Amount, Kept, LargeDirectory, LargeFile, Scrubbed};
 
 /// An error, as RFC 9457 has it.
 #[derive(ToSchema)]
@@ -413,13 +417,13 @@ pub struct ReloadedRepository {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use serde::de::DeserializeOwned;
     use serde_json::{Value, json};
 
     /// A shape refuses members that it does not know.
-    fn fits<T: DeserializeOwned>(value: impl Serialize) {
+    pub fn fits<T: DeserializeOwned>(value: impl Serialize) {
         let value = serde_json::to_value(value).unwrap();
         if let Err(error) = serde_json::from_value::<T>(value.clone()) {
             panic!("{error}: {value}");

@@ -25,6 +25,7 @@ pub const MODULES: &[(&str, &str)] = &[
     ("config_watcher", "the file of the configuration"),
     ("health", "the checks"),
     ("housekeeping", "packing repositories"),
+    ("lfs_quota", "large files once they are pushed"),
     ("http", "the API: who asked what"),
     ("inspector", "verifications and drills on schedule"),
     ("notify", "what the service manager is told"),

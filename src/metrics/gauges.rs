@@ -1,7 +1,6 @@
 //! What is, at the moment of a scrape: from the board, the store and what the health checker published.
 //!
-//! What is not known has no series: a nought that nobody measured would hide trouble. What is not built has none either;
-//! whoever builds it adds it here: the `lfs_*` family.
+//! What is not known has no series: a nought that nobody measured would hide trouble.
 //! This blocks on the store.
 
 use std::collections::BTreeMap;
@@ -23,7 +22,7 @@ const RECOVERIES: [&str; 3] = ["database", "repository", "file"];
 /// Name without prefix, unit, help.
 type Gauge = (&'static str, Unit, &'static str);
 
-const GAUGES: [Gauge; 18] = [
+const GAUGES: [Gauge; 20] = [
     ("build_info", Unit::Count, "1, with the version as a label."),
     ("process_start_time_seconds", Unit::Seconds, "When the process began, Unix time."),
     ("queue_depth", Unit::Count, "Paths that wait to be committed, those that cannot be read among them."),
@@ -48,6 +47,16 @@ const GAUGES: [Gauge; 18] = [
         "last_drill_timestamp_seconds",
         Unit::Seconds,
         "When a restore from the remote was last rehearsed and went well, Unix time.",
+    ),
+    (
+        "lfs_used_bytes",
+        Unit::Bytes,
+        "Bytes of large contents at the remote: as its host counts them for the account, else those of the repository.",
+    ),
+    (
+        "lfs_quota_bytes",
+        Unit::Bytes,
+        "Bytes that large contents may take there: the smaller of the configured quota and the host's.",
     ),
     ("remote_up", Unit::Count, "1 if the remote answered and let us in when it was last asked, else 0."),
     (
@@ -163,6 +172,12 @@ fn repository(board: &Board, seat: &RepositorySeat) {
         let reached = board.health_of(Check::RemoteReachable, &Subject::remote(name, &remote.name));
         if let Some(row) = reached {
             set("remote_up", &labels, (row.finding.state == Condition::Ok).into());
+        }
+        if let Some(lfs) = board.lfs(name, &remote.name) {
+            set("lfs_used_bytes", &labels, lfs.used);
+            if let Some(quota) = lfs.quota {
+                set("lfs_quota_bytes", &labels, quota);
+            }
         }
         if let Some(at) = said.and_then(|status| status.token_expires) {
             set_moment("token_expires_timestamp_seconds", &labels, at);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use utoipa::ToSchema;
 
-use super::GuardStatus;
+use super::{GuardStatus, LfsStatus};
 use crate::supervision::ChildId;
 
 /// State of ours that was damaged or lost and was made anew.
@@ -218,6 +218,7 @@ impl RemoteStatus {
             warnings: self.warnings.clone(),
             messages: self.messages.clone(),
             token_expires: self.token_expires,
+            lfs: None,
         }
     }
 }
@@ -242,6 +243,9 @@ pub struct RemoteView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub token_expires: Option<Moment>,
+    /// Its large contents; filled in by whoever knows of them. Absent where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lfs: Option<LfsStatus>,
 }
 
 /// A repository as its supervisor sees it.

@@ -7,27 +7,21 @@ use std::time::{Duration, Instant};
 use actix::Addr;
 use backupbot_core::clock::left_until;
 use backupbot_core::config::MassChangePolicy;
-use backupbot_core::disk::Room;
 use backupbot_core::error::{Error, Kind, Result};
 use backupbot_core::fault;
 use backupbot_core::git::pack;
 use backupbot_core::git::refs;
 use backupbot_core::git::repository::Repository;
-use backupbot_core::guard::Guard;
-use backupbot_core::guard::restores::Restores;
-use backupbot_core::lfs::{Classifier, Pointer};
 use backupbot_core::names::RepositoryName;
 use backupbot_core::path::RelPath;
-use backupbot_core::progress::Progress;
-use backupbot_core::restore::journal;
-use backupbot_core::scan::Limit;
-use backupbot_core::snapshot::{self, Batch, Built, Recovered, Summary};
-use backupbot_core::store::changes::{LONGEST_PAUSE, Reach, RowVerdict, TakenRow};
+use backupbot_core::snapshot::{self, Built, Recovered, Summary};
+use backupbot_core::store::changes::{LONGEST_PAUSE, Reach, RowVerdict};
 use backupbot_core::store::checkpoints::{RowOutcome, Settlement, StagedCommit};
 use backupbot_core::store::guard::{Quarantine, Seen};
 use git2::Oid;
 use slog::{Logger, error, info, warn};
 
+use super::build::build;
 use super::{Trouble, run_job};
 use crate::board::SkippedFile;
 use crate::measure::{self, Rescan};
@@ -42,7 +36,7 @@ use crate::trail;
 
 /// Findings that one commit of a walk takes at most: more than a batch of single changes, because the walk has
 /// them at hand, and few enough that protection grows while a first backup runs.
-const WALK_FINDINGS: usize = 10_000;
+pub(super) const WALK_FINDINGS: usize = 10_000;
 /// Between two commits, unless somebody waits or the former left something behind: while files stream in, one larger
 /// commit a second costs a tenth of what many small ones do, and nobody is protected later by more than that.
 const BREATH: Duration = Duration::from_secs(1);
@@ -461,59 +455,6 @@ fn is_skip(outcome: &RowOutcome) -> bool {
 
 fn is_under_way(outcome: &RowOutcome) -> bool {
     matches!(outcome.verdict, RowVerdict::Walked { cursor: Some(_), .. })
-}
-
-fn build(seat: &RepositorySeat, rows: Vec<TakenRow>, progress: &Progress) -> Result<Built> {
-    fault::point("actor:committer:job");
-    let repository = Repository::open(&seat.path)?;
-    let reader = seat.common.store.reader();
-    let checkpoint = reader.checkpoint(&seat.settings.name)?;
-    let base = checkpoint.as_ref().map(|checkpoint| snapshot::oid(&checkpoint.commit)).transpose()?;
-    let files = reader.files(&seat.settings.name)?;
-    let branch = seat.branch()?;
-    // What is left of the disk may hold a smaller commit. (A limit of nothing would take nothing, for ever.)
-    let spare = Room::of(&seat.path)?.spare().max(1);
-    let record = reader.guard(&seat.settings.name)?;
-    let limits = &seat.settings.mass_change;
-    let journals = seat.common.state_dir.join(journal::DIRECTORY);
-    let restores = Restores::read(&journals, seat.settings.name.as_str(), limits.window);
-    let since = record.since.iter().map(|(root, commit)| Ok((root.clone(), snapshot::oid(commit)?)));
-    let since = since.collect::<Result<BTreeMap<_, _>>>()?;
-    let is_guarded = limits.policy != MassChangePolicy::Off && record.quarantine.is_none();
-    let guard = Guard { limits, memory: &seat.guard, since: &since, restores: &restores };
-    let batch = Batch {
-        guard: is_guarded.then_some(guard),
-        repository: &repository,
-        branch: &branch,
-        base,
-        identity: (&seat.common.identity.name, &seat.common.identity.email),
-        instance: &seat.common.instance,
-        tags: &seat.settings.tags,
-        roots: &seat.roots,
-        rows,
-        classifier: &Classifier::of(&seat.settings),
-        is_everywhere: &|pointer| is_everywhere(seat, pointer),
-        files: &files,
-        large_file: seat.settings.batch.bytes,
-        limit: Limit {
-            findings: seat.settings.batch.files.max(WALK_FINDINGS),
-            bytes: seat.settings.batch.bytes.min(spare),
-        },
-        number: checkpoint.map_or(0, |checkpoint| checkpoint.batch) + 1,
-        threads: std::thread::available_parallelism().map_or(2, usize::from).min(8),
-    };
-    snapshot::build(&batch, progress)
-}
-
-/// Whether every remote is known to have a large content.
-fn is_everywhere(seat: &RepositorySeat, pointer: &Pointer) -> Result<bool> {
-    let reader = seat.common.store.reader();
-    for remote in &seat.settings.remotes {
-        if reader.large(&seat.settings.name, &remote.name, &pointer.id)?.is_none() {
-            return Ok(false);
-        }
-    }
-    Ok(!seat.settings.remotes.is_empty())
 }
 
 /// The time until a moment, and at least a little, so that a clock that is being set makes nobody spin.

@@ -329,6 +329,11 @@ fn lfs(s: &mut Section<'_>, lfs: &mut Lfs) {
     s.set("keep_local", &mut lfs.keep_local, values::duration);
     s.set_list("warn_at", &mut lfs.warn_at, |n| values::whole(n, 1..=100));
     lfs.warn_at.sort_unstable();
+    s.switchable("scrub", &mut lfs.scrub, |s, scrub| {
+        s.set("every", &mut scrub.every, values::period);
+        s.set("read", &mut scrub.read, values::sample);
+        s.set("read_at_most", &mut scrub.read_at_most, values::size);
+    });
     if lfs.threshold > lfs.max_object {
         let at = s.at_of(if s.has("threshold") { "threshold" } else { "max_object" });
         s.problems.error(&at, "threshold is larger than max_object, so no file could be stored");

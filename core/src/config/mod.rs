@@ -32,8 +32,8 @@ pub use branch::BranchTemplate;
 pub use model::{
     Admin, Alerts, BackendChoice, Batch, Config, Credentials, Debounce, Drill, Encryption, EncryptionMethod,
     Identity, Lfs, Limits, LogConfig, LogFormat, LogLevel, MassChange, MassChangePolicy, Metrics,
-    Notification, Provider, Receiver, ReceiverUrl, Remote, Repository, Retry, Root, SecretSource, Smtp,
-    TagPeriod, Tags, Timeouts, Verify,
+    Notification, Provider, Receiver, ReceiverUrl, Remote, Repository, Retry, Root, Scrub, SecretSource,
+    Smtp, TagPeriod, Tags, Timeouts, Verify,
 };
 pub(crate) use url::percent_decode;
 pub use url::{NetworkUrl, RemoteUrl};

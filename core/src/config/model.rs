@@ -246,6 +246,25 @@ pub struct Lfs {
     pub keep_local: Duration,
     /// Percentages of the quota that warn, ascending.
     pub warn_at: Vec<u8>,
+    /// How it is seen that every remote still has all of them; absent: it is not.
+    pub scrub: Option<Scrub>,
+}
+
+/// Asking remotes again for the large contents that they should have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scrub {
+    /// How often each remote is asked for all of them.
+    pub every: Duration,
+    /// How much is downloaded and hashed each time.
+    pub read: Sample,
+    /// No more than so many bytes of it each time, but for one content.
+    pub read_at_most: u64,
+}
+
+impl Default for Scrub {
+    fn default() -> Self {
+        Self { every: DAY, read: Sample::Share(10_000), read_at_most: GIB }
+    }
 }
 
 impl Default for Lfs {
@@ -256,6 +275,7 @@ impl Default for Lfs {
             max_object: 5 * GIB,
             keep_local: 7 * DAY,
             warn_at: vec![80, 95],
+            scrub: Some(Scrub::default()),
         }
     }
 }

@@ -43,14 +43,14 @@ fn lock(state_dir: &Path, name: &str) -> Result<File> {
 }
 
 /// Reads `<state_dir>/<name>.json`.
-pub(super) fn read<D: DeserializeOwned + Default>(state_dir: &Path, name: &str) -> D {
+pub(crate) fn read<D: DeserializeOwned + Default>(state_dir: &Path, name: &str) -> D {
     let path = state_dir.join(format!("{name}.json"));
     let bytes = private_file::read_small(&path, LIMIT).ok().flatten();
     bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
 /// Changes it, while nobody else does.
-pub(super) fn change<D: Serialize + DeserializeOwned + Default>(
+pub(crate) fn change<D: Serialize + DeserializeOwned + Default>(
     state_dir: &Path,
     name: &str,
     change: impl FnOnce(&mut D),

@@ -19,6 +19,7 @@ mod asking;
 mod batch;
 mod download;
 mod endpoint;
+mod examine;
 mod exchange;
 mod failure;
 mod grant;

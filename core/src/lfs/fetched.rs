@@ -136,14 +136,24 @@ fn lock(directory: &Path) -> Option<File> {
     OpenOptions::new().write(true).open(directory.join(LOCK)).ok()
 }
 
-/// The directory of this process.
+/// A directory for what is on its way, gone with the value; what a killed process left there is swept.
 #[derive(Debug)]
-struct Passing {
+pub(crate) struct Passing {
     directory: PathBuf,
     _lock: File,
 }
 
 impl Passing {
+    /// One of the repository at `own`.
+    pub(crate) fn of(own: &Path) -> Result<Self> {
+        Self::make(&own.join("lfs").join(DIRECTORY))
+    }
+
+    /// Contents in it.
+    pub(crate) fn objects(&self) -> Objects {
+        Objects::of(&self.directory)
+    }
+
     fn make(place: &Path) -> Result<Self> {
         let mut random = [0; 8];
         getrandom::fill(&mut random)

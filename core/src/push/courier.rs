@@ -15,6 +15,7 @@ use crate::lfs::client::{Client, Reason, Refusal, Uploaded};
 use crate::lfs::{ObjectId, Objects, Pointer};
 use crate::progress::Progress;
 use crate::store::LargeStore;
+use crate::transport::Notes;
 
 /// How long a refusal is believed.
 const RESTS: Duration = Duration::from_secs(3600);
@@ -75,6 +76,8 @@ pub struct Courier<'c> {
     pub refusals: &'c Refusals,
     /// Unix milliseconds.
     pub now_ms: i64,
+    /// What was noticed on the way.
+    pub notes: Notes,
 }
 
 impl LargeDelivery for Courier<'_> {
@@ -105,11 +108,16 @@ impl LargeDelivery for Courier<'_> {
             let uploaded = client.upload(&again, &objects, progress)?;
             self.take(uploaded, &mut brought, false);
         }
+        self.notes.add(client.notes());
         brought.withheld.iter().for_each(|withheld| self.refusals.note(withheld));
         let withheld: Vec<ObjectId> = brought.withheld.iter().map(|one| one.pointer.id).collect();
         offered.retain(|pointer| !withheld.contains(&pointer.id));
         self.known.confirm(&offered, self.now_ms)?;
         Ok(brought)
+    }
+
+    fn notes(&mut self) -> Notes {
+        std::mem::take(&mut self.notes)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::git::repository::{Repository, git_error};
 use crate::lfs::{Objects, Pointer};
 use crate::path::lossy;
 use crate::progress::Progress;
+use crate::transport::Notes;
 
 /// Of so many a message has the names.
 const NAMED: usize = 5;
@@ -26,6 +27,11 @@ pub trait LargeDelivery {
     /// # Errors
     /// What stands in the way of all of them; trouble with single ones is in the answer.
     fn bring(&mut self, wanted: &[Pointer], progress: &Progress) -> Result<Brought>;
+
+    /// What was noticed since the last call.
+    fn notes(&mut self) -> Notes {
+        Notes::default()
+    }
 }
 
 /// What came of it.

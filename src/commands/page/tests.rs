@@ -1,6 +1,6 @@
 use super::*;
 use crate::alerts::Alert;
-use crate::status::tests::{drilled, healthy, verified};
+use crate::status::tests::{drilled, healthy, large as lfs, scrubbed, verified};
 use backupbot_actors::board::SkippedFile;
 use backupbot_core::config::on_disk::OnDisk;
 
@@ -58,6 +58,19 @@ fn drills_and_what_comes_next_are_told_in_words() {
   remote usb: next drill in 2 h
   what is here: next verification now
     tried several times in vain (3): unplugged
+";
+    assert!(page.ends_with(expected), "{page}");
+}
+
+#[test]
+fn large_files_are_told_with_the_room_that_they_take() {
+    let mut repository = RepositoryAnswer { scrubs: vec![scrubbed(0, 0)], ..healthy() };
+    repository.remotes[0].lfs = Some(lfs(40, None, false));
+    let page = page_of(repository);
+    assert!(page.starts_with("everything is protected ("), "{page}");
+    let expected =
+        "  remote usb: 12 large files, 40.0 MiB; 40.0 MiB of 100.0 MiB used (40 %, full on 1970-02-01)
+  remote usb: large files looked at 5 min ago: 12 large files, 12.0 MiB asked for, 1 read: nothing was wrong
 ";
     assert!(page.ends_with(expected), "{page}");
 }
@@ -122,6 +135,7 @@ fn whatever_is_wrong_shows_in_the_first_line_and_in_words() {
             &["NOT up to date for 1 min: waiting for the next commit"],
         ),
         (|it| it.remotes.clear(), &["no remote is known"]),
+        (|it| it.scrubs = vec![scrubbed(2, 1)], &["2 LOST, 1 DAMAGED\n", "    folder1/film: it is gone"]),
         (|it| it.verified = vec![verified(2)], &["of c0ffee00c0): 2 things were WRONG"]),
         (
             |it| it.drills = vec![drilled(1_000_000, 1)],

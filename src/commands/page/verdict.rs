@@ -1,6 +1,7 @@
 //! Whether everything is protected: the first line of the status page, and what it is made of.
 
 use backupbot_actors::board::{RemoteState, RemoteView};
+use backupbot_core::keeping::scrubs::Scrubbed;
 
 use crate::status::{RepositoryAnswer, RootAnswer, RootStanding, StatusAnswer};
 
@@ -39,6 +40,7 @@ fn verdict_of(repository: &RepositoryAnswer) -> Verdict {
         || repository.remotes.is_empty()
         || repository.verified.iter().any(|verified| verified.problems > 0)
         || repository.bad_drills().next().is_some()
+        || repository.scrubs.iter().any(Scrubbed::is_bad)
         || !repository.roots.iter().all(is_watched)
         || !repository.remotes.iter().all(is_served);
     let is_at_rest = repository.status.pending == 0

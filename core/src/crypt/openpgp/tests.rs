@@ -219,7 +219,7 @@ fn a_message_whose_head_is_cut_or_is_for_nobody_has_no_header() {
 }
 
 #[test]
-#[ignore = "minutes; `tests/run --long`"]
+#[ignore = "minutes, and gigabytes of disk: run it alone, with --ignored"]
 fn five_gigabytes_go_through_in_both_directions_with_flat_memory() {
     const SIZE: u64 = 5_000_000_000;
     let alice = Gpg::with_key("alice", "future-default");

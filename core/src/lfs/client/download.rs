@@ -72,7 +72,10 @@ pub(super) fn download(
         for (pointer, answer) in server.answers(Operation::Download, chunk, progress)? {
             match answer {
                 Answer::Do(actions) => jobs.push((pointer, actions)),
-                Answer::There => {}
+                Answer::There => {
+                    let failure = unusable(&pointer, "the server does not say where it is");
+                    outcome.failed.push((pointer, streak.judge(failure)?));
+                }
                 Answer::Not(failure) => outcome.failed.push((pointer, streak.judge(failure)?)),
             }
         }

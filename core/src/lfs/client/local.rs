@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use super::place::{Copied, Target, fetch, is_held};
 use super::{Downloaded, Presence, Reason, Refusal, Uploaded, largest_first};
 use crate::error::{Error, Kind, Result};
-use crate::git::repository::Repository;
+use crate::git::repository::{Repository, sync_directory};
 use crate::git::workshop;
 use crate::lfs::{Objects, Pointer};
 use crate::path::lossy;
@@ -41,8 +41,13 @@ impl Directory {
         Ok(directory)
     }
 
+    /// What lies there.
+    pub(super) fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
     /// A disk may be unplugged at any time.
-    fn has_to_be_there(&self) -> Result<()> {
+    pub(super) fn has_to_be_there(&self) -> Result<()> {
         let error = match fs::symlink_metadata(self.path.join("objects")) {
             Ok(_) => return Ok(()),
             Err(error) => error,
@@ -78,6 +83,10 @@ impl Directory {
         for pointer in largest_first(objects) {
             progress.check()?;
             if self.objects.has(&pointer)? {
+                // Put there by a run that was killed before it could make the name durable, for all we know.
+                if let Some(parent) = self.objects.path_of(&pointer.id).parent() {
+                    sync_directory(parent)?;
+                }
                 outcome.already += 1;
                 continue;
             }
@@ -106,6 +115,13 @@ impl Directory {
             }
         }
         Ok(outcome)
+    }
+
+    /// Puts what `store` has in the place of what stands there; whether it had it.
+    pub(super) fn replace(&self, pointer: &Pointer, store: &Objects, progress: &Progress) -> Result<bool> {
+        self.has_to_be_there()?;
+        let target = Target { repository: &self.path, prefix: &self.prefix };
+        Ok(target.copy(store, pointer, progress)? == Copied::Whole)
     }
 
     pub(super) fn download(

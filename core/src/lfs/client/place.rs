@@ -120,7 +120,11 @@ impl Target<'_> {
         ownership::follow(&temporary.0, &parent);
         let to = parent.join(&name);
         fs::rename(&temporary.0, &to).map_err(|error| Error::io("rename to", &to, error))?;
-        sync_directory(&parent)?;
+        if let Err(error) = sync_directory(&parent) {
+            // Found there next time, it would be taken for durable: it is written anew instead.
+            let _ = fs::remove_file(&to);
+            return Err(error);
+        }
         Ok(Copied::Whole)
     }
 
@@ -150,7 +154,10 @@ impl Target<'_> {
             match DirBuilder::new().mode(0o700).create(&directory) {
                 Ok(()) => {
                     ownership::follow(&directory, &parent);
-                    sync_directory(&parent)?;
+                    sync_directory(&parent).inspect_err(|_| {
+                        // As below; while it is empty.
+                        let _ = fs::remove_dir(&directory);
+                    })?;
                 }
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(Error::io("create", &directory, error)),

@@ -296,7 +296,16 @@ impl Server {
         let doing = format!("ask {} for large objects", said(place_shown(&standing.base).as_bytes()));
         let error = of_endpoint(reply.status, &doing, reply.retry_after, &words_of(&reply.body, &[]));
         let used = held(&self.login).what_was_used();
-        match used.filter(|_| standing.is_configured && matches!(reply.status, 401 | 403 | 404)) {
+        let used = match (standing.is_configured, standing.headers.is_empty()) {
+            (true, _) => used,
+            (false, false) => Some("with what git-lfs-authenticate gave over SSH".to_owned()),
+            (false, true) => Some(
+                "without credentials, because git-lfs-authenticate gives none: if the LFS server is somewhere else, \
+                 name it under the remote's lfs_url"
+                    .to_owned(),
+            ),
+        };
+        match used.filter(|_| matches!(reply.status, 401 | 403 | 404)) {
             Some(used) => error.with_words(&used),
             None => error,
         }

@@ -206,14 +206,8 @@ fn switched_off_new_versions_are_inline_and_old_pointers_stay() {
     assert_lfs(&bench, &["d/b", "d/c", "d/small"]);
 }
 
-#[test]
-fn a_cache_made_from_the_tree_knows_pointers_and_brings_lost_contents_back() {
-    let mut bench = with_lfs("{threshold: 64KiB}");
-    bench.write("d/a", content(1, LARGE));
-    bench.write("d/b", content(2, 2 << 20));
-    bench.write("d/c", content(3, 2 << 20));
-    bench.write("d/small", "x");
-    bench.back_up();
+/// As after a lost database; the tip.
+fn make_cache_anew(bench: &mut Bench) -> Oid {
     let tip = bench.repository.reference(BRANCH).unwrap().unwrap();
     let root = bench.roots[0].name.clone();
     bench.queue.distrust_files(&bench.name).unwrap();
@@ -222,6 +216,42 @@ fn a_cache_made_from_the_tree_knows_pointers_and_brings_lost_contents_back() {
         bench.queue.settle(&bench.name, &settlement, 1)
     })
     .unwrap();
+    tip
+}
+
+/// Somebody changes the attributes of `d` by hand, in a commit on top of ours, and the cache goes along.
+fn tamper(bench: &mut Bench, attributes: Option<&str>) {
+    let tip = bench.repository.reference(BRANCH).unwrap().unwrap();
+    let batch = bench.store.reader().checkpoint(&bench.name).unwrap().unwrap().batch;
+    let objects = bench.repository.objects().unwrap();
+    let mut edits = Edits::new();
+    match attributes {
+        Some(text) => {
+            let oid = TreeSink::write(&objects, ObjectType::Blob, text.as_bytes()).unwrap();
+            edits.set(&b"folder/d/.gitattributes"[..], Entry { mode: tree::MODE_FILE, oid });
+        }
+        None => edits.remove(&b"folder/d/.gitattributes"[..]),
+    }
+    let tree = tree::apply(&objects, &objects, Some(bench.repository.tree_of(tip).unwrap()), &edits);
+    let (tree, parent) = (tree.unwrap().unwrap().to_string(), tip.to_string());
+    let who = ["-c", "user.name=x", "-c", "user.email=x"];
+    let commit = [&who[..], &["commit-tree", &tree, "-p", &parent, "-m", "x"]].concat();
+    let commit = git(bench.repository.path(), &commit).trim().to_owned();
+    drop(objects);
+    git(bench.repository.path(), &["update-ref", BRANCH, &commit]);
+    let checkpoint = Some(Checkpoint { commit: raw(commit.parse().unwrap()), at_ms: 1, batch });
+    bench.queue.settle(&bench.name, &Settlement { checkpoint, ..Settlement::default() }, 1).unwrap();
+}
+
+#[test]
+fn a_cache_made_from_the_tree_knows_pointers_and_brings_lost_contents_back() {
+    let mut bench = with_lfs("{threshold: 64KiB}");
+    bench.write("d/a", content(1, LARGE));
+    bench.write("d/b", content(2, 2 << 20));
+    bench.write("d/c", content(3, 2 << 20));
+    bench.write("d/small", "x");
+    bench.back_up();
+    let tip = make_cache_anew(&mut bench);
     fs::remove_dir_all(bench.repository.path().join("lfs")).unwrap();
     fs::remove_file(bench.root().join("d/c")).unwrap();
     bench.back_up();
@@ -263,42 +293,32 @@ fn attributes_that_are_lost_or_not_ours_are_made_anew() {
     bench.write("d/b", content(2, LARGE));
     bench.back_up();
     for foreign in [Some("* -filter\n"), None] {
-        // Somebody commits on top of us, by hand, and the cache goes along.
-        let tip = bench.repository.reference(BRANCH).unwrap().unwrap();
-        let (tree, objects) = (bench.repository.tree_of(tip).unwrap(), bench.repository.objects().unwrap());
-        let mut edits = Edits::new();
-        match foreign {
-            Some(text) => {
-                let oid = TreeSink::write(&objects, ObjectType::Blob, text.as_bytes()).unwrap();
-                edits.set(&b"folder/d/.gitattributes"[..], Entry { mode: tree::MODE_FILE, oid });
-            }
-            None => edits.remove(&b"folder/d/.gitattributes"[..]),
-        }
-        let tree = tree::apply(&objects, &objects, Some(tree), &edits).unwrap().unwrap();
-        let commit = git(
-            bench.repository.path(),
-            &[
-                "-c",
-                "user.name=x",
-                "-c",
-                "user.email=x",
-                "commit-tree",
-                &tree.to_string(),
-                "-p",
-                &tip.to_string(),
-                "-m",
-                "x",
-            ],
-        );
-        drop(objects);
-        git(bench.repository.path(), &["update-ref", BRANCH, commit.trim()]);
-        let batch = bench.store.reader().checkpoint(&bench.name).unwrap().unwrap().batch;
-        let checkpoint = Some(Checkpoint { commit: raw(commit.trim().parse().unwrap()), at_ms: 1, batch });
-        bench.queue.settle(&bench.name, &Settlement { checkpoint, ..Settlement::default() }, 1).unwrap();
+        tamper(&mut bench, foreign);
         bench.write("d/b", content(if foreign.is_some() { 3 } else { 4 }, LARGE));
         bench.back_up();
         assert_lfs(&bench, &["d/a", "d/b"]);
     }
+}
+
+#[test]
+fn a_cache_made_from_the_tree_knows_pointers_also_where_the_attributes_are_not_ours() {
+    let mut bench = bench();
+    let look_alike = Pointer::of(b"nothing").encode();
+    bench.write("d/look-alike", &look_alike);
+    bench.back_up();
+    switch(&mut bench, "{threshold: 64KiB}");
+    bench.write("d/a", content(1, LARGE));
+    bench.write("d/small", "x");
+    bench.write("d/empty", "");
+    symlink(&look_alike, bench.root().join("d/link")).unwrap();
+    bench.back_up();
+    tamper(&mut bench, Some("* filter=other\n"));
+    make_cache_anew(&mut bench);
+    let files = bench.store.reader().files(&bench.name).unwrap();
+    let known = files.children(&bench.roots[0].name, &RelPath::new("d").unwrap()).unwrap();
+    let pointers = known.iter().filter(|(_, record)| record.is_pointer);
+    assert_eq!(pointers.map(|(name, _)| name.as_slice()).collect::<Vec<_>>(), [b"a"]);
+    assert_eq!(known.len(), 5);
 }
 
 /// Prints what it takes, for docs/performance.md.

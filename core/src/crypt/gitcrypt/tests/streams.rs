@@ -156,7 +156,7 @@ fn more_than_the_format_can_hold_is_refused_with_the_limit_and_cancelling_stops(
 }
 
 #[test]
-#[ignore = "minutes, and 9 GB of disk; `tests/run --long`"]
+#[ignore = "minutes, and gigabytes of disk: run it alone, with --ignored"]
 fn the_largest_file_is_made_and_read_with_flat_memory_and_the_real_program_agrees() {
     let key = KeyFile::generate(None).unwrap();
     let version = key.current().unwrap();

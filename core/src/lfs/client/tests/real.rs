@@ -160,7 +160,8 @@ fn over_ssh_the_server_says_where_and_with_what() {
     let client = real.client(&remote);
     let error = client.upload(&pointers, &real.store, &real.progress).unwrap_err();
     assert_eq!(error.kind(), Kind::Credentials, "{error}");
-    assert!(!error.to_string().contains("not-a-token"), "{error}");
+    let text = error.to_string();
+    assert!(!text.contains("not-a-token") && text.contains("git-lfs-authenticate gave"), "{text}");
 
     // A server without the program, and one that refuses.
     for (script, kind, words) in [
