@@ -10,6 +10,7 @@
 
 pub mod certificate;
 pub mod header;
+mod literal;
 pub mod private;
 mod trouble;
 
@@ -18,6 +19,7 @@ pub(super) mod tests;
 
 use std::io::{self, BufRead, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pgp::composed::{DecryptionOptions, Message, MessageBuilder, TheRing};
 use pgp::crypto::sym::SymmetricKeyAlgorithm;
@@ -27,6 +29,7 @@ use rand::rngs::StdRng;
 use zeroize::{Zeroize, Zeroizing};
 
 pub use certificate::Recipient;
+use literal::Literal;
 pub use private::PrivateKey;
 use trouble::Watched;
 
@@ -35,8 +38,8 @@ use crate::progress::Progress;
 
 /// Bytes of plaintext in one part of a message.
 const PART_BYTES: u32 = 64 * 1024;
-/// Compressed layers that are opened: gpg makes one.
-const DEEPEST: usize = 2;
+/// Of an encrypted message, what may be read until its text begins: hostile ones have no end of packets before it.
+const HEAD_BYTES: u64 = 4 * header::ENOUGH_BYTES as u64;
 
 /// Encrypts all of `plaintext` to all of `recipients`; gives the number of its bytes.
 ///
@@ -103,25 +106,40 @@ pub fn encrypt_whole(plaintext: &[u8], recipients: &[Recipient]) -> Result<Vec<u
 /// [`Kind::EncryptionKey`] if it is for none of them; [`Kind::Git`] if it is damaged, or no encrypted message at all,
 /// or more than `limit` comes out of it; of source and sink; cancellation.
 pub fn decrypt(
-    message: impl BufRead + Send,
+    mut message: impl BufRead + Send,
     keys: &[&PrivateKey],
     out: impl Write,
     limit: u64,
     progress: &Progress,
 ) -> Result<u64> {
-    let mut source = Watched::new(message, progress);
+    let mut head = Vec::new();
+    let read = message.by_ref().take(header::ENOUGH_BYTES as u64).read_to_end(&mut head);
+    read.map_err(|error| crate::crypt::error_of(error, "read what is to be decrypted"))?;
+    if header::look(&head).is_none() {
+        return Err(damaged("is not encrypted for recipients: it is clear text, damaged, or something else"));
+    }
+    let is_open = AtomicBool::new(false);
+    let mut source = Watched::closed((&head[..]).chain(message), progress, &is_open, HEAD_BYTES);
     let mut sink = Watched::new(out, progress);
     // A message comes from a repository, which anybody may have written to, and its parser is not ours.
-    let opened = catch_unwind(AssertUnwindSafe(|| open(&mut source, keys, &mut sink, limit)))
+    let opened = catch_unwind(AssertUnwindSafe(|| open(&mut source, &is_open, keys, &mut sink, limit)))
         .unwrap_or_else(|_| Err(damaged("makes its reader fail")));
     source.take_error("read what is to be decrypted")?;
     sink.take_error("write what is decrypted")?;
     opened?;
+    if !source
+        .fill_buf()
+        .map_err(|error| crate::crypt::error_of(error, "read what is to be decrypted"))?
+        .is_empty()
+    {
+        return Err(damaged("has something behind its end"));
+    }
     Ok(sink.passed())
 }
 
 fn open(
     source: &mut (impl BufRead + Send + std::fmt::Debug),
+    source_is_open: &AtomicBool,
     keys: &[&PrivateKey],
     out: &mut impl Write,
     limit: u64,
@@ -135,30 +153,42 @@ fn open(
         DecryptionOptions::new().set_seipdv1_read_mode(Seipdv1ReadMode::Streaming).enable_gnupg_aead();
     let ring = TheRing {
         secret_keys: keys.iter().map(|key| key.secret()).collect(),
-        key_passwords: keys.iter().map(|key| key.passphrase()).collect(),
         decrypt_options: options,
         ..TheRing::default()
     };
     let (mut message, _) = message.decrypt_the_ring(ring, true).map_err(|error| match error {
-        pgp::errors::Error::MissingKey { .. } => Error::new(
+        pgp::errors::Error::MissingKey => Error::new(
             Kind::EncryptionKey,
             "none of the private keys decrypts a file encrypted with OpenPGP: give the key of one of its recipients",
         ),
         error => unreadable(error),
     })?;
-    for _ in 0..DEEPEST {
-        if message.is_compressed() {
-            message = message.decompress().map_err(unreadable)?;
-        }
+    source_is_open.store(true, Ordering::Relaxed);
+    if let Message::Compressed { reader, .. } = message {
+        let inner = |error: io::Error| damaged(&format!("is not what was encrypted: {error}"));
+        let mut literal = Literal::new(reader.decompress().map_err(inner)?).map_err(inner)?;
+        pour(&mut literal, out, limit)?;
+        // Behind it stands the proof, and nothing else.
+        let mut packet = literal.into_source().into_inner();
+        io::copy(&mut packet, &mut io::sink()).map_err(inner)?;
+        return match packet.into_inner().read(&mut [0]) {
+            Ok(0) => Ok(()),
+            Ok(_) => Err(damaged("has something behind its text")),
+            Err(error) => Err(inner(error)),
+        };
     }
-    if message.is_compressed() || message.is_encrypted() {
+    if !message.is_literal() && !message.is_signed() {
         return Err(damaged("has more layers than anybody makes"));
     }
+    pour(&mut message, out, limit)
+}
+
+/// Copies to the end; only there the proof of a message has been looked at.
+fn pour(from: &mut impl Read, out: &mut impl Write, limit: u64) -> Result<()> {
     let mut piece = Zeroizing::new(vec![0; PART_BYTES as usize]);
     let mut left = limit;
     loop {
-        let read = match message.read(&mut piece) {
-            // Only here the proof at the end has been looked at.
+        let read = match from.read(&mut piece) {
             Ok(0) => return Ok(()),
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,

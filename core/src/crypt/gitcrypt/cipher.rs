@@ -350,7 +350,9 @@ impl<R: Read> Read for Decrypting<R> {
 
 impl<R> Drop for Decrypting<R> {
     fn drop(&mut self) {
+        // The one was the other before.
         self.current.zeroize();
+        self.next.zeroize();
     }
 }
 

@@ -9,7 +9,7 @@ const SESSION_KEY: u8 = 1;
 const PROTECTED: u8 = 18;
 /// GnuPG's own packet of the kind, which its versions from 2.3 make for keys that ask for it.
 const PROTECTED_GNUPG: u8 = 20;
-/// Enough of a file to find its encrypted data behind 30 recipients with the largest keys in use.
+/// Enough of a file to find its encrypted data behind a hundred recipients with the largest keys in use.
 pub const ENOUGH_BYTES: usize = 64 * 1024;
 /// More recipients than anybody has.
 const MOST_RECIPIENTS: usize = 1000;

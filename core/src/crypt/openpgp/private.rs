@@ -1,7 +1,7 @@
 //! A private key, as `gpg --export-secret-keys` writes it, with the passphrase that unlocks it.
 //!
-//! It is unlocked once when it is read, so that a wrong passphrase is found before a restore begins. It stays locked in
-//! memory and is unlocked for each message.
+//! It is unlocked once, when it is read: a wrong passphrase is found before a restore begins, and the tenth of a second that
+//! gpg makes an unlocking cost is not spent on each file. rPGP wipes it when it goes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -15,7 +15,6 @@ use crate::secret::Secret;
 /// A key that decrypts. It has no readable `Debug`.
 pub struct PrivateKey {
     secret: SignedSecretKey,
-    passphrase: Password,
     fingerprint: String,
 }
 
@@ -44,8 +43,8 @@ impl PrivateKey {
         };
         let fingerprint = format!("{:X}", secret.primary_key.fingerprint());
         let given = passphrase.map_or_else(Password::empty, |given| Password::from(given.bytes()));
-        let key = Self { secret, passphrase: given, fingerprint };
-        let unlocked = catch_unwind(AssertUnwindSafe(|| key.unlocks_something()));
+        let mut key = Self { secret, fingerprint };
+        let unlocked = catch_unwind(AssertUnwindSafe(|| key.unlock(&given)));
         match unlocked {
             Ok(Some(true)) => Ok(key),
             Ok(Some(false)) if passphrase.is_none() => {
@@ -57,23 +56,21 @@ impl PrivateKey {
         }
     }
 
-    /// Whether the passphrase unlocks a part that decrypts; `None` if there is no such part.
-    fn unlocks_something(&self) -> Option<bool> {
-        let mut has_part = false;
-        let primary = &self.secret.primary_key;
+    /// Takes the passphrase off; says whether that worked for a part that decrypts, `None` if there is no such part.
+    fn unlock(&mut self, passphrase: &Password) -> Option<bool> {
+        let mut works = None;
+        let primary = &mut self.secret.primary_key;
+        let is_unlocked = primary.remove_password(passphrase).is_ok();
         if primary.algorithm().can_encrypt() {
-            has_part = true;
-            if primary.unlock(&self.passphrase, |_, _| Ok(())).is_ok_and(|done| done.is_ok()) {
-                return Some(true);
+            works = Some(is_unlocked);
+        }
+        for subkey in &mut self.secret.secret_subkeys {
+            let is_unlocked = subkey.key.remove_password(passphrase).is_ok();
+            if subkey.algorithm().can_encrypt() {
+                works = Some(works.unwrap_or_default() || is_unlocked);
             }
         }
-        for subkey in self.secret.secret_subkeys.iter().filter(|subkey| subkey.algorithm().can_encrypt()) {
-            has_part = true;
-            if subkey.unlock(&self.passphrase, |_, _| Ok(())).is_ok_and(|done| done.is_ok()) {
-                return Some(true);
-            }
-        }
-        has_part.then_some(false)
+        works
     }
 
     /// The fingerprint of the key, in upper-case hexadecimal digits.
@@ -83,10 +80,6 @@ impl PrivateKey {
 
     pub(super) fn secret(&self) -> &SignedSecretKey {
         &self.secret
-    }
-
-    pub(super) fn passphrase(&self) -> &Password {
-        &self.passphrase
     }
 }
 

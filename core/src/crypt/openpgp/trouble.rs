@@ -6,6 +6,8 @@
 use std::fmt;
 use std::io::{self, BufRead, Read, Write};
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::error::Result;
 use crate::progress::Progress;
 
@@ -15,11 +17,18 @@ pub(super) struct Watched<'p, T> {
     progress: &'p Progress,
     error: Option<io::Error>,
     bytes: u64,
+    /// Until this is set, no more bytes than these are given.
+    gate: Option<(&'p AtomicBool, u64)>,
 }
 
 impl<'p, T> Watched<'p, T> {
     pub(super) fn new(inner: T, progress: &'p Progress) -> Self {
-        Self { inner, progress, error: None, bytes: 0 }
+        Self { inner, progress, error: None, bytes: 0, gate: None }
+    }
+
+    /// One that gives no more than `most` bytes before `is_open` is set.
+    pub(super) fn closed(inner: T, progress: &'p Progress, is_open: &'p AtomicBool, most: u64) -> Self {
+        Self { gate: Some((is_open, most)), ..Self::new(inner, progress) }
     }
 
     /// Bytes that went through.
@@ -35,6 +44,12 @@ impl<'p, T> Watched<'p, T> {
     fn check(&mut self) -> io::Result<()> {
         if self.error.is_some() {
             return Err(io::Error::other("it failed before"));
+        }
+        if self.gate.is_some_and(|(is_open, most)| self.bytes > most && !is_open.load(Ordering::Relaxed)) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "there is no end of packets before its text",
+            ));
         }
         match self.progress.check() {
             Ok(()) => Ok(()),
@@ -101,5 +116,20 @@ impl<T: Write> Write for Watched<'_, T> {
     fn flush(&mut self) -> io::Result<()> {
         let flushed = self.inner.flush();
         flushed.map_err(|error| self.keep(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_source_ends_in_an_error_soon_and_an_open_one_goes_on() {
+        let (progress, is_open) = (Progress::new(), AtomicBool::new(false));
+        let mut source = Watched::closed(io::repeat(1), &progress, &is_open, 100);
+        let mut piece = [0; 60];
+        assert!((0..3).map(|_| source.read(&mut piece)).last().unwrap().is_err());
+        is_open.store(true, Ordering::Relaxed);
+        assert_eq!(source.read(&mut piece).unwrap(), 60);
     }
 }
