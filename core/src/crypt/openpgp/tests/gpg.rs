@@ -15,12 +15,9 @@ pub(in crate::crypt) struct Gpg {
 impl Gpg {
     /// Somebody with a key of which both parts are of this algorithm, and no passphrase.
     pub(in crate::crypt) fn with_key(name: &str, algorithm: &str) -> Self {
-        let mut gpg = Self::with_signing_key(name, algorithm);
-        match algorithm {
-            "future-default" => gpg.make(&["--quick-add-key", &gpg.fingerprint(), "cv25519", "encr"]),
-            _ => gpg.make(&["--quick-add-key", &gpg.fingerprint(), algorithm, "encr"]),
-        }
-        gpg.fingerprint.shrink_to_fit();
+        let gpg = Self::with_signing_key(name, algorithm);
+        let subkey = if algorithm == "future-default" { "cv25519" } else { algorithm };
+        gpg.make(&["--quick-add-key", gpg.fingerprint(), subkey, "encr"]);
         gpg
     }
 
