@@ -331,6 +331,17 @@ fn what_a_server_has_damaged_and_cannot_be_told_to_replace_is_critical_and_nothi
     assert_eq!(kept["repositories"][0]["removed"]["objects"], 0, "{kept:#}");
     assert_eq!(objects(&setup.local().path).len(), 1);
 
+    // A server that says nothing of it takes nothing back.
+    server.behave(|request| match request.is_batch() {
+        true => Behaviour::But(Box::new(|answer| {
+            answer["objects"][0]["error"] = json!({"code": 422, "message": "locked"});
+        })),
+        false => Behaviour::Good,
+    });
+    let unsure = json_of(&setup, &["lfs", "scrub", "--remote", "usb"], 3);
+    assert_eq!(unsure["scrubs"][0]["damaged"], 1, "{unsure:#}");
+    server.behave(|_| Behaviour::Good);
+
     // The operator removes it there.
     server.objects().clear();
     let page = text_of(&setup, &["lfs", "scrub", "--remote", "usb"]);
