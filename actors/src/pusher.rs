@@ -355,9 +355,9 @@ impl Pusher {
                   "objects" => sent.restored);
         }
         // A remote that was only read, and is as it should be, is no news.
-        if let Some(sent) = delivery.sent.filter(|sent| sent.objects > 0) {
+        if let Some(sent) = delivery.sent.filter(|sent| sent.objects > 0 || sent.large > 0) {
             info!(self.log, "pushed"; "commit" => delivery.confirmed.map(|oid| oid.to_string()),
-                  "objects" => sent.objects, "bytes" => sent.bytes,
+                  "objects" => sent.objects, "large_objects" => sent.large, "bytes" => sent.bytes,
                   "took_ms" => delivery.took.map(|took| took.as_millis() as u64));
         }
         match (&delivery.record.halted, &delivery.record.last_error) {

@@ -133,8 +133,8 @@ pub(crate) fn delivered(seat: &RepositorySeat, remote: &Remote, branch: &str, de
     if let Some(confirmed) = delivery.confirmed.filter(|_| delivery.is_verified) {
         let sent = delivery.sent.unwrap_or_default();
         let stands = event("push", "ok").reference(branch, Some(&confirmed.to_string()));
-        let stands = stands.with("objects", sent.objects).with("bytes", sent.bytes).with("took_ms", took);
-        audit.reference_stands(stands);
+        let stands = stands.with("objects", sent.objects).with("large_objects", sent.large);
+        audit.reference_stands(stands.with("bytes", sent.bytes).with("took_ms", took));
     } else if let Some(error) = halt.map(|halt| &halt.message).or(delivery.record.last_error.as_ref()) {
         let result = halt.map_or("failed", |halt| halt.reason.as_str());
         audit.record(
@@ -142,6 +142,7 @@ pub(crate) fn delivered(seat: &RepositorySeat, remote: &Remote, branch: &str, de
         );
     }
     if let Some(halt) = halt
+        && !halt.rescue_branch.is_empty()
         && let Some(Ok(rescued)) = halt.rescue_commit.map(|raw| backupbot_core::snapshot::oid(&raw))
     {
         audit.reference_stands(

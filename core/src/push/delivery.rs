@@ -338,12 +338,14 @@ fn halt(record: &mut RemoteRecord, error: &Error, wanted: &Wanted<'_>, ended_ms:
     record.retry_at_ms = ended_ms.saturating_add(milliseconds(refusal_pause(wanted.retry, record.failures)));
     // A rescue branch that is in use there stays the one: a second would tell of a second halt.
     let former = record.halted.take();
+    let since_ms = former.as_ref().map_or(wanted.now_ms, |halt| halt.since_ms);
+    let rescue = former.filter(|halt| !halt.rescue_branch.is_empty());
     record.halted = Some(Halt {
         reason: reason_of(error.kind()).to_owned(),
         message: error.to_string(),
-        since_ms: former.as_ref().map_or(wanted.now_ms, |halt| halt.since_ms),
-        rescue_commit: former.as_ref().and_then(|halt| halt.rescue_commit),
-        rescue_branch: former.map_or_else(String::new, |halt| halt.rescue_branch),
+        since_ms,
+        rescue_commit: rescue.as_ref().and_then(|halt| halt.rescue_commit),
+        rescue_branch: rescue.map_or_else(String::new, |halt| halt.rescue_branch),
     });
 }
 
