@@ -438,6 +438,26 @@ fn a_scrub_that_is_killed_is_made_again() {
 }
 
 #[test]
+fn a_prune_and_a_scrub_that_panic_are_told_and_made_again() {
+    let setup = with_lfs(&json!({}));
+    write(&setup.root(), "large", bytes(1, LARGE));
+    for (part, arguments) in [("prune", ["lfs", "prune"]), ("scrub", ["lfs", "scrub"])] {
+        let fault = format!("actor:lfs_monitor:{part}=panic@1,actor:lfs_monitor:started=panic@1");
+        let daemon = setup.launch(&[("BACKUPBOT_FAULT", &fault)]);
+        daemon.api().flush();
+        let fails = || setup.run(&arguments);
+        let failed = eventually("it is running again", SOON, || {
+            let output = fails();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            (!said.contains("not running")).then_some((output.status.code(), said))
+        });
+        assert_eq!(failed.0, Some(1), "{}", failed.1);
+        assert!(setup.run(&arguments).status.success());
+        daemon.stop();
+    }
+}
+
+#[test]
 fn who_has_no_large_files_is_told_so() {
     let setup = Setup::new();
     write(&setup.root(), "a", "x");
