@@ -331,6 +331,17 @@ fn what_a_server_has_damaged_and_cannot_be_told_to_replace_is_critical_and_nothi
     assert_eq!(kept["repositories"][0]["removed"]["objects"], 0, "{kept:#}");
     assert_eq!(objects(&setup.local().path).len(), 1);
 
+    // A server that says nothing of it takes nothing back.
+    server.behave(|request| match request.is_batch() {
+        true => Behaviour::But(Box::new(|answer| {
+            answer["objects"][0]["error"] = json!({"code": 422, "message": "locked"});
+        })),
+        false => Behaviour::Good,
+    });
+    let unsure = json_of(&setup, &["lfs", "scrub", "--remote", "usb"], 3);
+    assert_eq!(unsure["scrubs"][0]["damaged"], 1, "{unsure:#}");
+    server.behave(|_| Behaviour::Good);
+
     // The operator removes it there.
     server.objects().clear();
     let page = text_of(&setup, &["lfs", "scrub", "--remote", "usb"]);
@@ -423,6 +434,26 @@ fn a_scrub_that_is_killed_is_made_again() {
         scrubbed_when(&daemon, "all is well", |it| it["asked"] == 1 && it["read"] == 1);
         daemon.stop();
         assert_eq!(fs::read(&object).unwrap(), bytes(1, LARGE));
+    }
+}
+
+#[test]
+fn a_prune_and_a_scrub_that_panic_are_told_and_made_again() {
+    let setup = with_lfs(&json!({}));
+    write(&setup.root(), "large", bytes(1, LARGE));
+    for (part, arguments) in [("prune", ["lfs", "prune"]), ("scrub", ["lfs", "scrub"])] {
+        let fault = format!("actor:lfs_monitor:{part}=panic@1,actor:lfs_monitor:started=panic@1");
+        let daemon = setup.launch(&[("BACKUPBOT_FAULT", &fault)]);
+        daemon.api().flush();
+        let fails = || setup.run(&arguments);
+        let failed = eventually("it is running again", SOON, || {
+            let output = fails();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            (!said.contains("not running")).then_some((output.status.code(), said))
+        });
+        assert_eq!(failed.0, Some(1), "{}", failed.1);
+        assert!(setup.run(&arguments).status.success());
+        daemon.stop();
     }
 }
 

@@ -105,8 +105,14 @@ fn pack_of(setup: &Setup, commit: &str) -> PathBuf {
 
 #[test]
 fn small_files_that_are_damaged_are_set_aside_said_and_counted() {
-    const FILES: [&str; 5] =
-        ["alerts.json", "verified.json", "drills.json", "inspections.json", "restore-jobs.json"];
+    const FILES: [&str; 6] = [
+        "alerts.json",
+        "verified.json",
+        "drills.json",
+        "inspections.json",
+        "restore-jobs.json",
+        "scrubs.json",
+    ];
     let setup = Setup::new();
     write(&setup.root(), "file", "x");
     let daemon = setup.start();
@@ -129,7 +135,7 @@ fn small_files_that_are_damaged_are_set_aside_said_and_counted() {
         assert_eq!(fs::read(&kept[0]).unwrap(), b"{\"half\": [");
     }
     let scrape = Scrape::of(&daemon);
-    assert_eq!(scrape.value("state_recoveries_total", "kind=\"file\""), 5.0);
+    assert_eq!(scrape.value("state_recoveries_total", "kind=\"file\""), 6.0);
     assert!(setup.run(&["verify"]).status.success());
     daemon.stop();
     let daemon = setup.start();

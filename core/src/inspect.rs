@@ -13,6 +13,7 @@
 use std::path::Path;
 
 use crate::error::Result;
+use crate::keeping::scrubs;
 use crate::small_state::Aside;
 
 pub mod drill;
@@ -29,6 +30,11 @@ pub mod verified;
 /// # Errors
 /// When one cannot be set aside.
 pub fn mend(state_dir: &Path) -> Result<Vec<Aside>> {
-    let mended = [verified::mend(state_dir)?, drills::mend(state_dir)?, places::mend(state_dir)?];
+    let mended = [
+        verified::mend(state_dir)?,
+        drills::mend(state_dir)?,
+        places::mend(state_dir)?,
+        scrubs::mend(state_dir)?,
+    ];
     Ok(mended.into_iter().flatten().collect())
 }

@@ -19,6 +19,7 @@ use utoipa::ToSchema;
 pub const MODULES: &[(&str, &str)] = &[
     ("adoption", "what becomes of a history that is not ours"),
     ("alarm", "messages to the receivers of alerts"),
+    ("beside", "tasks beside the tree that broke down"),
     ("boot", "the start"),
     ("commands", "the main loop of run and once"),
     ("committer", "batches and commits"),

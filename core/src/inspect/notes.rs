@@ -19,7 +19,7 @@ use crate::small_state::{self, Aside};
 const LIMIT: u64 = 16 << 20;
 
 /// Sets the document aside if it is damaged, while nobody else changes it.
-pub(super) fn mend<D: DeserializeOwned>(
+pub(crate) fn mend<D: DeserializeOwned>(
     state_dir: &Path,
     name: &str,
     lost: &'static str,

@@ -90,10 +90,7 @@ fn chosen(request: &Request<'_>, mut all: Vec<Pointer>) -> (Vec<Pointer>, Vec<Po
     all.sort_by_key(|pointer| !suspects.contains(&pointer.id));
     let known = all.iter().take_while(|pointer| suspects.contains(&pointer.id)).count();
     all.truncate(count.max(known));
-    let mut left = match request.read {
-        Sample::Whole => u64::MAX,
-        _ => request.read_at_most,
-    };
+    let mut left = request.read_at_most;
     let mut taken = Vec::new();
     let mut passed_over = Vec::new();
     for pointer in all {
@@ -115,6 +112,21 @@ fn tell(scrubbed: &mut Scrubbed, found: Option<&Found>, pointer: &Pointer, why: 
             pointer.size,
             &pointer.id.to_string()[..12]
         ));
+    }
+}
+
+/// Nothing could be found out about a content. What was damaged is taken for damaged still.
+fn is_unsure(
+    request: &Request<'_>,
+    scrubbed: &mut Scrubbed,
+    found: Option<&Found>,
+    pointer: &Pointer,
+    why: &str,
+) {
+    tell(scrubbed, found, pointer, why);
+    match request.suspects().contains(&pointer.id) {
+        true => is_damaged(scrubbed, pointer),
+        false => scrubbed.unsure += 1,
     }
 }
 
@@ -147,8 +159,8 @@ pub fn remote(
     let client = Client::connect(remote, request.path(), progress)?.for_reference(request.branch);
     let presence = client.missing(&pointers, progress)?;
     for (pointer, refusal) in &presence.unsure {
-        scrubbed.unsure += 1;
-        tell(&mut scrubbed, census.get(&pointer.id), pointer, &refusal.error.to_string());
+        let why = refusal.error.to_string();
+        is_unsure(request, &mut scrubbed, census.get(&pointer.id), pointer, &why);
     }
     let unsure = presence.unsure.iter().map(|(pointer, _)| pointer);
     let without: BTreeSet<ObjectId> = presence.missing.iter().chain(unsure).map(|it| it.id).collect();
@@ -231,8 +243,13 @@ impl Place<'_> {
             let examined = self.client.examine(&pointer, &passing.objects(), progress);
             let examined = match examined {
                 Err(error) if error.kind() == Kind::DiskFull => {
-                    scrubbed.unsure += 1;
-                    tell(scrubbed, self.census.get(&pointer.id), &pointer, &error.to_string());
+                    is_unsure(
+                        self.request,
+                        scrubbed,
+                        self.census.get(&pointer.id),
+                        &pointer,
+                        &error.to_string(),
+                    );
                     continue;
                 }
                 examined => examined?,
@@ -247,8 +264,7 @@ impl Place<'_> {
             match refusal.reason {
                 Reason::Damaged | Reason::Missing => {}
                 _ => {
-                    scrubbed.unsure += 1;
-                    tell(scrubbed, self.census.get(&pointer.id), &pointer, &why);
+                    is_unsure(self.request, scrubbed, self.census.get(&pointer.id), &pointer, &why);
                     continue;
                 }
             }

@@ -13,6 +13,7 @@ use crate::clock::Moment;
 use crate::config::Remote;
 use crate::error::Result;
 use crate::inspect::notes;
+use crate::small_state::Aside;
 
 const FILE: &str = "scrubs";
 
@@ -125,6 +126,18 @@ impl Scrubbed {
             .fold(event, |event, (name, number)| event.with(name, number));
         self.named.first().into_iter().fold(event, |event, first| event.with("first", first))
     }
+}
+
+/// Sets the file aside if it is damaged.
+///
+/// # Errors
+/// When that cannot be done.
+pub(crate) fn mend(state_dir: &Path) -> Result<Option<Aside>> {
+    notes::mend::<Document>(
+        state_dir,
+        FILE,
+        "what was found lost or damaged of large files is not known any more: run `backupbot lfs scrub --read whole`",
+    )
 }
 
 /// Remembers one instead of what was known of that place.

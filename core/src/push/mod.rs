@@ -139,7 +139,9 @@ pub fn push(
         Luggage { large: large.filter(|_| large::has_any(source)), brought: Brought::default() };
     let mut sending =
         Sending { source, commit: request.commit, tips: &tips, lost: &lost, luggage: &mut luggage };
-    sending.bring_what_was_left(&tips, request.confirmed, progress)?;
+    let stands = [Some(request.branch), request.protected.map(|(branch, _)| branch)].into_iter().flatten();
+    let stands = stands.filter_map(|branch| advertised.references.get(branch).copied()).collect();
+    sending.bring_what_was_left(&stands, request.confirmed, progress)?;
     if let Some((reason, branch, remote_tip)) = halt {
         let name = request.rescue_branch.unwrap_or(request.new_rescue_branch);
         let expected = advertised.references.get(name).copied();
@@ -207,10 +209,11 @@ struct Sending<'s, 'l> {
 
 impl Sending<'_, '_> {
     /// Brings the large contents that commits need which the remote has already: the last push may have died behind
-    /// moving the branch, or some were refused then, or nothing is known of the remote.
+    /// moving the branch, or some were refused then, or nothing is known of the remote. `stands` is where our branches are
+    /// there: of tags and other people's branches there may be thousands.
     fn bring_what_was_left(
         &mut self,
-        tips: &[Oid],
+        stands: &BTreeSet<Oid>,
         confirmed: Option<Oid>,
         progress: &Progress,
     ) -> Result<()> {
@@ -218,8 +221,9 @@ impl Sending<'_, '_> {
             return Ok(());
         }
         let mut left = BTreeSet::new();
-        for tip in tips {
-            if Some(*tip) != confirmed && self.source.is_ancestor(*tip, self.commit)? {
+        for tip in stands {
+            let is_ours = Some(*tip) != confirmed && self.source.has_commit(*tip);
+            if is_ours && self.source.is_ancestor(*tip, self.commit)? {
                 let have = confirmed.as_slice();
                 left.extend(large::pointers_between(self.source, *tip, have, progress)?);
             }

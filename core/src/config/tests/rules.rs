@@ -285,11 +285,23 @@ fn verification_and_drills_are_wanted_unless_somebody_says_otherwise() {
 }
 
 #[test]
+fn large_contents_are_scrubbed_unless_somebody_says_otherwise() {
+    let of =
+        |text: &str| config(&format!("{MINIMAL}    lfs: {text}\n")).repositories.remove(0).lfs.unwrap().scrub;
+    assert_eq!(of("{}"), Some(Scrub::default()));
+    assert_eq!(of("{scrub: null}"), None);
+    let wanted = Scrub { every: Duration::from_secs(3600), read: Sample::Whole, read_at_most: 1 << 20 };
+    assert_eq!(of("{scrub: {every: 1h, read: 100%, read_at_most: 1MiB}}"), Some(wanted));
+}
+
+#[test]
 fn keys_that_are_not_built_are_checked_all_the_same() {
     for (text, field, word) in [
         ("lfs: {threshold: 0}", "lfs.threshold", "zero"),
         ("lfs: {threshold: 6GiB}", "lfs.threshold", "larger than max_object"),
         ("lfs: {warn_at: [80, 101]}", "lfs.warn_at[1]", "to 100"),
+        ("lfs: {scrub: {read: 0%}}", "lfs.scrub.read", "above 0"),
+        ("lfs: {scrub: {often: 1d}}", "lfs.scrub.often", "unknown key"),
         ("encryption: {method: rot13}", "encryption.method", "git-crypt, gpg"),
         ("encryption: {method: git-crypt}", "encryption.key_file", "required"),
         ("encryption: {method: gpg, recipients: []}", "encryption.recipients", "nobody"),
