@@ -256,6 +256,8 @@ impl Source {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
     use crate::config::RemoteUrl;
     use crate::names::RemoteName;
@@ -277,7 +279,7 @@ mod tests {
         let fetched = Fetched::new(&own, &own, vec![remote("gone", &gone), remote("there", &there)], &own);
         let progress = Progress::new();
         let mut content = String::new();
-        std::io::Read::read_to_string(&mut fetched.open(&pointer, &progress).unwrap(), &mut content).unwrap();
+        fetched.open(&pointer, &progress).unwrap().read_to_string(&mut content).unwrap();
         assert_eq!(content, "large");
         assert!(lock_of(&fetched.sources[0].down).is_some() && lock_of(&fetched.sources[1].down).is_none());
         assert!(Objects::of(&own).list().unwrap().is_empty(), "nothing is kept");
