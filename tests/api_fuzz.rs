@@ -80,7 +80,9 @@ fn done(har: &Value) -> BTreeSet<String> {
         match parts.get(2).copied() {
             Some("repositories") => {
                 parts[3] = "{repository}";
-                parts.get_mut(5).into_iter().for_each(|id| *id = "{id}");
+                if parts.get(4) == Some(&"snapshots") {
+                    parts.get_mut(5).into_iter().for_each(|id| *id = "{id}");
+                }
             }
             Some("restores") => parts.get_mut(3).into_iter().for_each(|id| *id = "{id}"),
             _ => {}
@@ -98,8 +100,9 @@ fn no_answer_is_a_server_error_or_undocumented() {
     let mut setup = Setup::new();
     std::fs::create_dir(setup.path("restored")).unwrap();
     setup.config["admin"]["restore_dirs"] = json!([setup.path("restored").to_str().unwrap()]);
+    setup.repository()["lfs"] = json!({"threshold": "1KiB"});
     write(&setup.root(), "file", "x");
-    write(&setup.root(), "deep/er", "y");
+    write(&setup.root(), "deep/er", vec![b'y'; 2048]);
     let daemon = setup.start();
     let api = daemon.api();
     api.flush();

@@ -77,6 +77,8 @@ const POINTS: &[(&str, &[u32], Stage)] = &[
     ("lfs:object-begun", &[1, 2, 20], Stage::Large),
     ("lfs:object-synced", &[1, 2, 20], Stage::Large),
     ("lfs:object-stored", &[1, 2, 20], Stage::Large),
+    ("lfs:copy-synced", &[1, 2, 20], Stage::Large),
+    ("lfs:copy-placed", &[1, 2, 20], Stage::Large),
     ("recover:pack-dropped", &[1], Stage::AfterStaged),
     ("adopt:fetched", &[1], Stage::WithoutState),
     ("rebuild:root-handed-over", &[1], Stage::WithoutDatabase),

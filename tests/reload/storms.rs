@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{applied, differ, obeyed, reload, replace_config, shake};
+#[cfg(feature = "fault-points")]
+use super::applied;
+use super::{differ, obeyed, reload, replace_config, shake};
 use crate::support::daemon::{Daemon, Setup};
 use crate::support::git::git;
 use crate::support::scrape::{Scrape, scrape_when};

@@ -9,11 +9,12 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::client::Client;
+use super::client::{Client, Downloaded};
 use super::{Objects, Pointer};
 use crate::config::Remote;
 use crate::disk::Room;
@@ -25,6 +26,9 @@ use crate::progress::Progress;
 const DIRECTORY: &str = "passing";
 /// Held in such a directory while its process lives.
 const LOCK: &str = "lock";
+
+/// A remote that failed as a whole is left alone for so long.
+const LEFT_ALONE: Duration = Duration::from_secs(60);
 
 /// What is here, and who has the rest.
 #[derive(Debug)]
@@ -44,6 +48,8 @@ struct Source {
     stands_for: PathBuf,
     /// Connected when it is first asked.
     client: Mutex<Option<Arc<Client>>>,
+    /// Since when it fails whatever is asked of it, and why.
+    down: Mutex<Option<(Instant, String)>>,
 }
 
 impl fmt::Debug for Source {
@@ -56,8 +62,12 @@ impl Fetched {
     /// Contents of the repository at `own`, and from `remotes`, in this order, what it lacks. What is on its way is below
     /// `ours`, a repository of ours; `stands_for` is where the one is, or would be, that the remotes are configured for.
     pub fn new(own: &Path, ours: &Path, remotes: Vec<Remote>, stands_for: &Path) -> Self {
-        let source =
-            |remote| Source { remote, stands_for: stands_for.to_path_buf(), client: Mutex::default() };
+        let source = |remote| Source {
+            remote,
+            stands_for: stands_for.to_path_buf(),
+            client: Mutex::default(),
+            down: Mutex::default(),
+        };
         Self {
             own: Objects::of(own),
             place: ours.join("lfs").join(DIRECTORY),
@@ -177,6 +187,10 @@ impl Drop for Passing {
     }
 }
 
+fn lock_of<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Where one content stands until it is open.
 struct Moment(PathBuf);
 
@@ -202,9 +216,32 @@ impl LargeContents for Fetched {
 }
 
 impl Source {
+    /// One that cannot be reached is not waited for again with every content of thousands.
     fn fetch(&self, pointer: &Pointer, to: &Objects, progress: &Progress) -> Result<()> {
+        let is_down = |down: &(Instant, String)| down.0.elapsed() < LEFT_ALONE;
+        if let Some((_, why)) = lock_of(&self.down).as_ref().filter(|down| is_down(down)) {
+            let text = format!("{why} (it is not asked again for a minute)");
+            return Err(Error::new(Kind::RemoteUnreachable, text));
+        }
+        let fetched = self.ask(pointer, to, progress);
+        if let Err(error) = &fetched
+            && matches!(
+                error.kind(),
+                Kind::RemoteUnreachable | Kind::Credentials | Kind::HostKey | Kind::Redirected | Kind::Busy
+            )
+        {
+            *lock_of(&self.down) = Some((Instant::now(), error.to_string()));
+        }
+        let mut downloaded = fetched?;
+        match downloaded.failed.pop() {
+            Some((_, refusal)) => Err(refusal.error),
+            None => Ok(()),
+        }
+    }
+
+    fn ask(&self, pointer: &Pointer, to: &Objects, progress: &Progress) -> Result<Downloaded> {
         let client = {
-            let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut client = lock_of(&self.client);
             match &*client {
                 Some(client) => client.clone(),
                 None => {
@@ -213,10 +250,57 @@ impl Source {
                 }
             }
         };
-        let mut downloaded = client.download(std::slice::from_ref(pointer), to, progress)?;
-        match downloaded.failed.pop() {
-            Some((_, refusal)) => Err(refusal.error),
-            None => Ok(()),
+        client.download(std::slice::from_ref(pointer), to, progress)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+    use crate::config::RemoteUrl;
+    use crate::names::RemoteName;
+
+    #[test]
+    fn a_remote_that_cannot_be_reached_is_asked_once_and_the_next_one_helps() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (own, there) = (scratch.path().join("own.git"), scratch.path().join("there.git"));
+        for path in [&own, &there] {
+            git2::Repository::init_bare(path).unwrap();
         }
+        let mut draft = Objects::of(&there).begin().unwrap();
+        draft.write(b"large").unwrap();
+        let pointer = draft.finish().unwrap();
+        let remote = |name: &str, path: &Path| {
+            Remote::at(RemoteName::new(name).unwrap(), RemoteUrl::Local(path.to_path_buf()))
+        };
+        let gone = scratch.path().join("gone.git");
+        let fetched = Fetched::new(&own, &own, vec![remote("gone", &gone), remote("there", &there)], &own);
+        let progress = Progress::new();
+        let mut content = String::new();
+        fetched.open(&pointer, &progress).unwrap().read_to_string(&mut content).unwrap();
+        assert_eq!(content, "large");
+        assert!(lock_of(&fetched.sources[0].down).is_some() && lock_of(&fetched.sources[1].down).is_none());
+        assert!(Objects::of(&own).list().unwrap().is_empty(), "nothing is kept");
+        let absent = Pointer { size: 7, ..pointer };
+        let error = fetched.open(&absent, &progress).unwrap_err().to_string();
+        assert!(error.contains("gone: ") && error.contains("not asked again"), "{error}");
+        drop(fetched);
+        assert_eq!(fs::read_dir(own.join("lfs").join(DIRECTORY)).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_goes_and_what_a_living_one_uses_stays() {
+        let scratch = tempfile::tempdir().unwrap();
+        let place = scratch.path().join("lfs").join(DIRECTORY);
+        let used = Passing::make(&place).unwrap();
+        fs::create_dir(place.join("left")).unwrap();
+        fs::write(place.join("left").join(LOCK), "").unwrap();
+        sweep(scratch.path()).unwrap();
+        assert!(used.directory.exists() && !place.join("left").exists());
+        drop(used);
+        sweep(scratch.path()).unwrap();
+        assert_eq!(fs::read_dir(place).unwrap().count(), 0);
     }
 }

@@ -110,6 +110,33 @@ impl Objects {
         Ok(Some(size == pointer.size && hasher.finalize().as_slice() == pointer.id.0.as_slice()))
     }
 
+    /// Takes a damaged content from its name, so that a good one can stand there.
+    ///
+    /// # Errors
+    /// When it cannot be renamed.
+    pub(crate) fn set_aside(&self, id: &ObjectId) -> Result<()> {
+        let path = self.path_of(id);
+        fs::rename(&path, aside(&path)).map_err(|error| Error::io("set aside", &path, error))
+    }
+
+    /// What was set aside goes if a content stands in its place by now, and back to its name if none does.
+    ///
+    /// # Errors
+    /// When it can be neither removed nor renamed.
+    pub(crate) fn end_aside(&self, id: &ObjectId) -> Result<()> {
+        let path = self.path_of(id);
+        let ended = match fs::symlink_metadata(&path) {
+            Ok(_) => fs::remove_file(aside(&path)),
+            Err(_) => fs::rename(aside(&path), &path),
+        };
+        match ended {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io("take back what was set aside of", &path, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Takes a content away. One that is not here is fine.
     ///
     /// # Errors
@@ -238,6 +265,11 @@ fn no_wait() -> i32 {
     rustix::fs::OFlags::NONBLOCK.bits() as i32
 }
 
+/// Beside the content; no content has such a name.
+fn aside(path: &Path) -> PathBuf {
+    path.with_extension("damaged")
+}
+
 /// The entries of a directory; none if it is not there.
 fn entries(directory: &Path) -> Result<Vec<fs::DirEntry>> {
     let fail = |error| Error::io("list", directory, error);
@@ -333,6 +365,25 @@ mod tests {
             old.remove(&pointer.id).unwrap();
             assert_eq!(new.is_sound(pointer, &progress).unwrap(), Some(true));
         }
+    }
+
+    #[test]
+    fn a_damaged_content_gives_way_to_a_good_one_and_comes_back_if_there_is_none() {
+        let (_scratch, objects) = store();
+        let pointer = put(&objects, b"hello");
+        let path = objects.path_of(&pointer.id);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "hellO").unwrap();
+        objects.set_aside(&pointer.id).unwrap();
+        assert!(objects.list().unwrap().is_empty() && !objects.has(&pointer).unwrap());
+        objects.end_aside(&pointer.id).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"hellO");
+        objects.set_aside(&pointer.id).unwrap();
+        put(&objects, b"hello");
+        objects.end_aside(&pointer.id).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"hello");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        objects.end_aside(&pointer.id).unwrap();
     }
 
     #[test]

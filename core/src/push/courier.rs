@@ -95,20 +95,9 @@ impl LargeDelivery for Courier<'_> {
             return Ok(brought);
         }
         let client = Client::connect(self.remote, self.repository, progress)?.for_reference(self.branch);
-        let mut again = Vec::new();
-        match client.upload(&offered, &objects, progress) {
-            Ok(uploaded) => again = self.take(uploaded, &mut brought, true),
-            Err(error) if is_final(error.kind()) => {
-                self.withhold_what_is_missing(&client, &offered, &error, &mut brought, progress)?;
-            }
-            Err(error) => return Err(error),
-        }
-        if !again.is_empty() {
-            self.fetch(&again, &objects, progress)?;
-            let uploaded = client.upload(&again, &objects, progress)?;
-            self.take(uploaded, &mut brought, false);
-        }
+        let offering = self.offer(&client, &offered, &objects, &mut brought, progress);
         self.notes.add(client.notes());
+        offering?;
         brought.withheld.iter().for_each(|withheld| self.refusals.note(withheld));
         let withheld: Vec<ObjectId> = brought.withheld.iter().map(|one| one.pointer.id).collect();
         offered.retain(|pointer| !withheld.contains(&pointer.id));
@@ -122,6 +111,42 @@ impl LargeDelivery for Courier<'_> {
 }
 
 impl Courier<'_> {
+    /// Uploads; what is not here, or not as it should be, once more after another remote was asked for it.
+    fn offer(
+        &self,
+        client: &Client,
+        offered: &[Pointer],
+        objects: &Objects,
+        brought: &mut Brought,
+        progress: &Progress,
+    ) -> Result<()> {
+        let again = self.upload(client, offered, objects, brought, true, progress)?;
+        if !again.is_empty() {
+            self.fetch(&again, objects, progress)?;
+            self.upload(client, &again, objects, brought, false, progress)?;
+        }
+        Ok(())
+    }
+
+    fn upload(
+        &self,
+        client: &Client,
+        offered: &[Pointer],
+        objects: &Objects,
+        brought: &mut Brought,
+        is_first: bool,
+        progress: &Progress,
+    ) -> Result<Vec<Pointer>> {
+        match client.upload(offered, objects, progress) {
+            Ok(uploaded) => Ok(self.take(uploaded, brought, is_first)),
+            Err(error) if is_final(error.kind()) => {
+                self.withhold_what_is_missing(client, offered, &error, brought, progress)?;
+                Ok(Vec::new())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Counts what was uploaded; what another remote may help with comes back, if that is to be tried.
     fn take(&self, uploaded: Uploaded, brought: &mut Brought, is_first: bool) -> Vec<Pointer> {
         brought.sent += uploaded.sent;
@@ -165,12 +190,21 @@ impl Courier<'_> {
 
     /// Gets from the other remotes what is not here, or not as it should be.
     fn fetch(&self, wanted: &[Pointer], objects: &Objects, progress: &Progress) -> Result<()> {
+        let fetched = self.fetch_from_others(wanted, objects, progress);
+        for pointer in wanted {
+            objects.end_aside(&pointer.id)?;
+        }
+        fetched
+    }
+
+    fn fetch_from_others(&self, wanted: &[Pointer], objects: &Objects, progress: &Progress) -> Result<()> {
         let mut left = Vec::new();
         for pointer in wanted {
             match objects.is_sound(pointer, progress)? {
                 Some(true) => {}
                 Some(false) => {
-                    objects.remove(&pointer.id)?;
+                    // What is left of it is better than nothing, should nobody have it whole.
+                    objects.set_aside(&pointer.id)?;
                     left.push(*pointer);
                 }
                 None => left.push(*pointer),

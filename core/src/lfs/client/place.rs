@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::{Error, Kind, Result};
+use crate::fault;
 use crate::git::ownership;
 use crate::git::repository::sync_directory;
 use crate::lfs::{Objects, Pointer};
@@ -115,6 +116,7 @@ impl Target<'_> {
             Some(_) => {}
         }
         file.sync_all().map_err(|error| Error::io("sync", &temporary.0, error))?;
+        fault::point("lfs:copy-synced");
         let name = pointer.id.to_string();
         let parent = self.directory(&["lfs", "objects", &name[..2], &name[2..4]])?;
         ownership::follow(&temporary.0, &parent);
@@ -125,6 +127,7 @@ impl Target<'_> {
             let _ = fs::remove_file(&to);
             return Err(error);
         }
+        fault::point("lfs:copy-placed");
         Ok(Copied::Whole)
     }
 
