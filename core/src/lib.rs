@@ -17,6 +17,7 @@ pub mod crypt;
 pub mod disk;
 pub mod error;
 pub mod fault;
+pub mod file_lock;
 pub mod git;
 pub mod guard;
 pub mod heal;
