@@ -15,7 +15,11 @@ use crate::error::{Error, kind_of_io};
 
 pub mod gitcrypt;
 pub mod keyed;
+pub mod keyring;
 pub mod openpgp;
+pub mod patterns;
+pub mod places;
+pub mod policy;
 
 /// The error that a reader of this module hid in one of the system's kind, or that one, with what was being done.
 pub fn error_of(error: io::Error, doing: &str) -> Error {

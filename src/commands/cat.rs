@@ -6,7 +6,7 @@ use backupbot_core::error::Error;
 use backupbot_core::git::contents::{ContentReader, Contents, Found, Trouble};
 use backupbot_core::history::directory::{Node, find};
 use backupbot_core::history::form::{self, Form, HEAD_BYTES};
-use backupbot_core::history::{Odb, Oid};
+use backupbot_core::history::{ObjectDatabase, Oid};
 use backupbot_core::metadata::EntryKind;
 use backupbot_core::progress::Progress;
 
@@ -64,7 +64,7 @@ pub fn cat(world: &World, global: &Global, arguments: &Cat) -> Result<Exit, Fail
 }
 
 /// The object to write, or why there is none.
-fn content_of(node: &Node, objects: &Odb<'_>, shown: &str, raw: bool) -> Result<Oid, Failure> {
+fn content_of(node: &Node, objects: &ObjectDatabase<'_>, shown: &str, raw: bool) -> Result<Oid, Failure> {
     let refused = |why: String| Err(Failure::failed(format!("{shown} {why}")));
     match (node.kind, node.entry) {
         (EntryKind::File, Some(entry)) => Ok(entry.oid),

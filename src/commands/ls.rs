@@ -1,7 +1,7 @@
 //! `backupbot ls`: what stood in a directory, under its own names, with what is recorded of it.
 
 use backupbot_core::history::directory::{Directory, Node, Place, Remark, Walk, find, own_record};
-use backupbot_core::history::{Odb, Snapshot};
+use backupbot_core::history::{ObjectDatabase, Snapshot};
 use backupbot_core::metadata::{EntryKind, Record};
 use backupbot_core::names::RootName;
 use backupbot_core::path::RelPath;
@@ -51,7 +51,7 @@ pub fn ls(world: &World, global: &Global, arguments: &Ls) -> Result<Exit, Failur
 
 struct Listing<'l, 'w, 'o> {
     looking: &'l Looking<'w>,
-    objects: &'l Odb<'o>,
+    objects: &'l ObjectDatabase<'o>,
     json: bool,
     recursive: bool,
     lines: Lines,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use backupbot_core::history::log::{Log, Timeline, Version};
-use backupbot_core::history::{Odb, Oid, Snapshot};
+use backupbot_core::history::{ObjectDatabase, Oid, Snapshot};
 use serde_json::{Map, Value, json};
 
 use crate::cli::Global;
@@ -120,7 +120,7 @@ impl Listing<'_, '_> {
     fn versions(
         &mut self,
         timeline: &mut Timeline<'_, '_>,
-        objects: &Odb<'_>,
+        objects: &ObjectDatabase<'_>,
         limit: usize,
     ) -> Result<usize, Failure> {
         let mut count = 0;

@@ -62,7 +62,8 @@ impl Restores {
                 None => repository.tree_of(past.snapshot)?,
             };
             self.trees.borrow_mut().insert(past.snapshot, top);
-            let entry = tree::lookup(&repository.objects()?, top, &path.to_git_path(root))?;
+            let objects = repository.objects()?;
+            let entry = tree::lookup(&objects, top, &path.to_git_path(root))?;
             let held = entry.filter(|entry| !entry.is_tree()).map(|entry| entry.oid);
             if held.as_ref().map(Oid::as_bytes) == stands.map(|stands| stands.as_slice()) {
                 return Ok(true);

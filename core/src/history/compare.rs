@@ -10,12 +10,13 @@ mod renames;
 
 use std::collections::BTreeMap;
 
-use git2::{Odb, Oid};
+use git2::Oid;
 
 use super::Snapshot;
 use super::directory::{Located, Node, Place, find, kind_of};
 use crate::beneath::EntryKind;
 use crate::error::{Error, Kind, Result};
+use crate::git::objects::ObjectDatabase;
 use crate::metadata::{OWN_NAME, RECORDS_NAME, Record, differing_records};
 use crate::names::RootName;
 use crate::path::{RelPath, unescape_component};
@@ -115,7 +116,7 @@ pub struct Comparison {
 ///
 /// # Errors
 /// [`Kind::Git`] if a tree cannot be read, or if there are more differences than can be held.
-pub fn snapshots(objects: &Odb<'_>, old: &Snapshot, new: &Snapshot) -> Result<Comparison> {
+pub fn snapshots(objects: &ObjectDatabase<'_>, old: &Snapshot, new: &Snapshot) -> Result<Comparison> {
     let mut roots: BTreeMap<RootName, (Option<Place>, Option<Place>)> = BTreeMap::new();
     for root in old.roots(objects)? {
         roots.entry(root.name).or_default().0 = Some(root.place);
@@ -135,7 +136,7 @@ pub fn snapshots(objects: &Odb<'_>, old: &Snapshot, new: &Snapshot) -> Result<Co
 /// # Errors
 /// As [`snapshots`].
 pub fn within(
-    objects: &Odb<'_>,
+    objects: &ObjectDatabase<'_>,
     old: &Snapshot,
     new: &Snapshot,
     root: &RootName,
@@ -193,14 +194,14 @@ struct Frame {
 }
 
 struct Comparer<'c, 'o> {
-    objects: &'c Odb<'o>,
+    objects: &'c ObjectDatabase<'o>,
     found: Comparison,
     waiting: Vec<Frame>,
     opened: usize,
 }
 
 impl<'c, 'o> Comparer<'c, 'o> {
-    fn new(objects: &'c Odb<'o>) -> Self {
+    fn new(objects: &'c ObjectDatabase<'o>) -> Self {
         Self { objects, found: Comparison::default(), waiting: Vec::new(), opened: 0 }
     }
 

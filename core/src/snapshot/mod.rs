@@ -192,7 +192,7 @@ pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
         {
             summary.mass_change = Some((name.clone(), loss));
         }
-        metadata::apply(&objects, &sink, parent_tree, name, &changes, &mut edits)?;
+        metadata::apply(&objects, &sink, parent_tree, name, &changes, None, &mut edits)?;
         let base = attributes::Base { objects: &objects, tree: parent_tree, files: batch.files };
         pointers.apply(base, name, &sink, &mut edits)?;
         override_outcomes(&mut settlement, outcomes);

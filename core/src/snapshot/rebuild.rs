@@ -4,12 +4,13 @@
 //! as gone, and a file whose checksum is still the recorded one keeps its object without being stored anew. Where that
 //! object is a pointer, what it points at may be lost: it is stored again if it is not here.
 
-use git2::{Odb, Oid};
+use git2::Oid;
 
 use super::message::{BATCH_TRAILER, trailer};
 use super::{attributes, raw};
 use crate::beneath::{EntryKind, Look};
 use crate::error::Result;
+use crate::git::objects::ObjectDatabase;
 use crate::git::repository::Repository;
 use crate::lfs::{self, Attributes, Pointer, pointer};
 use crate::metadata::{self, Record};
@@ -71,7 +72,7 @@ struct Here<'o> {
 }
 
 impl<'o> Here<'o> {
-    fn read(objects: &'o Odb<'_>, tree: Oid, path: &[u8]) -> Result<Self> {
+    fn read(objects: &'o ObjectDatabase<'_>, tree: Oid, path: &[u8]) -> Result<Self> {
         let listing = Listing::read(objects, tree, path)?;
         let pointers = match listing.get(lfs::attributes::FILE_NAME) {
             Some(entry) => attributes::read(objects, entry),
@@ -81,7 +82,7 @@ impl<'o> Here<'o> {
     }
 
     /// What is stored of a file, and whether it is a pointer.
-    fn stored(&self, objects: &Odb<'_>, record: &Record) -> Option<(Oid, bool)> {
+    fn stored(&self, objects: &ObjectDatabase<'_>, record: &Record) -> Option<(Oid, bool)> {
         let name = crate::path::escape_component(&record.name);
         let entry = self.listing.get(&name).filter(|entry| !entry.is_tree())?;
         let is_pointer = match &self.pointers {
@@ -97,7 +98,7 @@ impl<'o> Here<'o> {
     }
 }
 
-fn is_pointer(objects: &Odb<'_>, blob: Oid, record: &Record) -> bool {
+fn is_pointer(objects: &ObjectDatabase<'_>, blob: Oid, record: &Record) -> bool {
     let is_small = objects.read_header(blob).is_ok_and(|(size, _)| size < pointer::LARGEST);
     let Some(blob) = objects.read(blob).ok().filter(|_| is_small) else { return false };
     let is_itself = record.blake3 == Some(*blake3::hash(blob.data()).as_bytes());

@@ -8,7 +8,7 @@ use super::Request;
 use crate::beneath::EntryKind;
 use crate::error::{Error, Result};
 use crate::history::directory::{Directory, Problem, Walk};
-use crate::history::{Odb, Oid, Root};
+use crate::history::{ObjectDatabase, Oid, Root};
 use crate::metadata::Record;
 use crate::names::RootName;
 use crate::path::{OWN_DIRECTORY, RelPath};
@@ -93,7 +93,7 @@ type Tell<'t> = &'t mut dyn FnMut(Found<'_>) -> Result<()>;
 /// One pass.
 pub(super) struct Survey<'s> {
     request: &'s Request<'s>,
-    objects: Odb<'s>,
+    objects: ObjectDatabase<'s>,
     progress: &'s Progress,
     repository_bytes: u64,
     entries: u64,
