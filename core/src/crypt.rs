@@ -20,6 +20,7 @@ pub mod openpgp;
 pub mod patterns;
 pub mod places;
 pub mod policy;
+pub mod sealer;
 
 /// The error that a reader of this module hid in one of the system's kind, or that one, with what was being done.
 pub fn error_of(error: io::Error, doing: &str) -> Error {
