@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use backupbot_core::config::MassChangePolicy;
+use backupbot_core::crypt::sealer::Sealer;
 use backupbot_core::disk::Room;
 use backupbot_core::error::Result;
 use backupbot_core::fault;
@@ -38,6 +39,7 @@ pub(super) fn build(seat: &RepositorySeat, rows: Vec<TakenRow>, progress: &Progr
     let since = since.collect::<Result<BTreeMap<_, _>>>()?;
     let is_guarded = limits.policy != MassChangePolicy::Off && record.quarantine.is_none();
     let guard = Guard { limits, memory: &seat.guard, since: &since, restores: &restores };
+    let sealer = Sealer::read(seat.settings.encryption.as_ref())?;
     let batch = Batch {
         guard: is_guarded.then_some(guard),
         repository: &repository,
@@ -49,6 +51,8 @@ pub(super) fn build(seat: &RepositorySeat, rows: Vec<TakenRow>, progress: &Progr
         roots: &seat.roots,
         rows,
         classifier: &Classifier::of(&seat.settings),
+        encryption: seat.settings.encryption.as_ref(),
+        sealer: sealer.as_ref(),
         is_everywhere: &|pointer| is_everywhere(seat, pointer),
         files: &files,
         large_file: seat.settings.batch.bytes,

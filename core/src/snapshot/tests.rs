@@ -4,6 +4,7 @@ mod large;
 mod mounts;
 mod orphans;
 mod recovery;
+pub(crate) mod sealed;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,11 +17,13 @@ use std::sync::Arc;
 use super::*;
 use crate::config::Tags;
 use crate::ignore::IgnoreRules;
+use crate::lfs;
 use crate::names::RepositoryName;
 use crate::path::RelPath;
 use crate::scan::Bounds;
 use crate::store::changes::{Reach, WATERMARK};
 use crate::store::{QueueStore, Store};
+use crate::tree::Entry;
 
 pub(crate) struct Bench {
     pub scratch: tempfile::TempDir,
@@ -32,6 +35,7 @@ pub(crate) struct Bench {
     pub limit: Limit,
     pub tags: Tags,
     pub classifier: Classifier,
+    pub encryption: Option<Encryption>,
     /// Whether the remotes are known to have all large contents.
     pub is_everywhere: bool,
 }
@@ -68,6 +72,7 @@ fn bench_with(patterns: &[&str], roots: &[&str]) -> Bench {
         limit: Limit { findings: 10_000, bytes: 256 << 20 },
         tags: Tags::default(),
         classifier: Classifier::default(),
+        encryption: None,
         is_everywhere: false,
         scratch,
     }
@@ -93,6 +98,7 @@ impl Bench {
     fn build(&mut self) -> Built {
         let rows = self.queue.take(&self.name, i64::MAX, 10_000, true).unwrap();
         let files = self.store.reader().files(&self.name).unwrap();
+        let sealer = Sealer::read(self.encryption.as_ref()).unwrap();
         let batch = Batch {
             repository: &self.repository,
             branch: BRANCH,
@@ -103,6 +109,8 @@ impl Bench {
             roots: &self.roots,
             rows,
             classifier: &self.classifier,
+            encryption: self.encryption.as_ref(),
+            sealer: sealer.as_ref(),
             is_everywhere: &|_| Ok(self.is_everywhere),
             files: &files,
             limit: self.limit,
