@@ -37,6 +37,7 @@ use crate::cli::restore::{Overwrite, Restore};
 use crate::deeds::{self, Deeds, Restored};
 use crate::exit::{Exit, Failure};
 use crate::files::shown;
+use crate::looking::keys;
 use crate::output;
 use crate::settings::World;
 
@@ -60,6 +61,8 @@ fn undone_by(identity: &marker::Identity) -> Option<i64> {
 pub fn restore(world: &World, global: &Global, arguments: &Restore) -> Result<Exit, Failure> {
     check_usage(arguments)?;
     boot::keep_files_private();
+    // A file that is no key is found before anything is fetched.
+    keys::given(world, &arguments.unlock)?;
     let wanted = arguments.scope.repository.as_deref();
     let progress = Progress::new();
     interrupt::listen(&progress);

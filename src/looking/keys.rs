@@ -20,7 +20,7 @@ impl Looking<'_> {
     /// Makes sure that the snapshots can be read: with the configured keys, and those that were named. They count as long as
     /// what comes back is kept.
     pub fn unlock(&self, unlock: &Unlock, snapshots: &[&Snapshot]) -> Result<Option<Lent>, Failure> {
-        let given = given(self.world, unlock)?.and_those_of(self.repository.path());
+        let given = given(self.world, unlock)?.and_those_of(&self.keys_of);
         let trees: Vec<_> = snapshots.iter().map(|snapshot| snapshot.tree).collect();
         Ok(given.unlock(&self.repository, &trees)?)
     }

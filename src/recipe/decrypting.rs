@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::shell::{comment, quoted};
+use super::shell::quoted;
 use super::{Source, Step, lines};
 
 /// What decrypts one file that is here, if it is encrypted: git-crypt loses what is short and is not.
@@ -29,7 +29,7 @@ pub fn steps(key: &Path, git: &str, repository: &str) -> Vec<Step> {
             &format!(
                 "The key: BackupBot has it in {}. Copy it here, or name your copy of it. A state\n\
                  from before a change of the key needs the key of then, one from before the encryption none: any will do.",
-                comment(&place)
+                place
             ),
             format!("key={}", quoted(&place)),
             false,
@@ -48,17 +48,10 @@ pub fn steps(key: &Path, git: &str, repository: &str) -> Vec<Step> {
             "git-crypt decrypts each file as Git writes it. With a wrong key nothing is written.",
             format!(
                 "case $key in /*) ;; *) key=$PWD/$key ;; esac\ntest -s \"$key\" || {{ echo \"there is no key in $key\" >&2; exit 1; }}\n\
-                 export key\n\
+                 export key\n{git} config backupbot.key \"$key\"\n\
                  {git} config filter.git-crypt.smudge 'git-crypt smudge --key-file=\"$key\"'\n\
                  {git} config filter.git-crypt.required true"
             ),
-            false,
-        ),
-        // Several repositories may have several keys.
-        step(
-            "keep_key",
-            "The key for what git-lfs gets, which Git does not decrypt: the program at the end does.",
-            format!("cp -- \"$key\" {copy}.tmp && mv -- {copy}.tmp {copy}"),
             false,
         ),
     ]
@@ -68,7 +61,10 @@ pub fn steps(key: &Path, git: &str, repository: &str) -> Vec<Step> {
 pub fn argument(source: &Source) -> String {
     let directory = quoted(&source.name);
     match source.key.is_some() && source.has_large {
-        true => format!("--git-crypt-key={} {directory}", quoted(&format!("{}.key", source.name))),
+        true => {
+            let history = quoted(&format!("{}.git", source.name));
+            format!("--git-crypt-key=\"$(git --git-dir={history} config backupbot.key)\" {directory}")
+        }
         false => directory,
     }
 }

@@ -102,7 +102,9 @@ impl Given {
         };
         let mut keys = self.keys.clone();
         for tree in trees {
-            keys.extend(self.unwrapped(objects, *tree)?);
+            let opened = self.unwrapped(objects, *tree);
+            // Another key may be all that is needed.
+            keys.extend(if beside.is_some() { opened.unwrap_or_default() } else { opened? });
         }
         if keys.is_empty() && beside.is_none() {
             return Ok(None);
