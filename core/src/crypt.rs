@@ -14,6 +14,7 @@ use std::io;
 use crate::error::{Error, kind_of_io};
 
 pub mod gitcrypt;
+pub mod given;
 pub mod keyed;
 pub mod keyring;
 pub mod openpgp;
@@ -21,6 +22,7 @@ pub mod patterns;
 pub mod places;
 pub mod policy;
 pub mod sealer;
+pub mod unsealer;
 
 /// The error that a reader of this module hid in one of the system's kind, or that one, with what was being done.
 pub fn error_of(error: io::Error, doing: &str) -> Error {
