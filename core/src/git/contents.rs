@@ -8,9 +8,10 @@
 //! A pointer of Git LFS is a blob of its own. [`ContentReader::behind`] leads from it to the large content that it stands
 //! for, which is proven by SHA-256 instead.
 //!
-//! `checked` hashes and counts, `loose` reads objects that are files of their own, `large` those outside Git.
+//! `checked` hashes and counts, `first` looks at beginnings, `loose` reads objects that are files of their own, `large` those outside Git.
 
 mod checked;
+mod first;
 mod large;
 mod loose;
 

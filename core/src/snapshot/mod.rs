@@ -12,7 +12,9 @@ mod publish;
 mod rebuild;
 mod record;
 mod rollback;
+mod sealing;
 mod store;
+mod switch;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -22,10 +24,12 @@ use git2::{ObjectType, Oid};
 
 use self::attributes::PointerNames;
 use self::record::{Collector, Owners};
+use self::sealing::{attributes_of, seal_into};
 use crate::beneath::EntryKind;
 use crate::clock;
-use crate::config::Tags;
+use crate::config::{Encryption, Tags};
 use crate::content::Destination;
+use crate::crypt::sealer::Sealer;
 use crate::disk::Room;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
@@ -47,6 +51,7 @@ pub use gather::UnavailableRoot;
 pub use publish::{Recovered, publish, recover};
 pub use rebuild::{batch_of, rebuild_files};
 pub use rollback::take_back;
+pub use switch::{Switched, clear_commits, may_begin_at};
 
 /// The version of the repository layout that docs/format.md describes.
 pub const FORMAT: u32 = 1;
@@ -88,6 +93,10 @@ pub struct Batch<'b> {
     pub number: u64,
     /// Threads that read files.
     pub threads: usize,
+    /// What the configuration says of encryption.
+    pub encryption: Option<&'b Encryption>,
+    /// What encrypts, read for this batch; absent where the configuration wants clear text.
+    pub sealer: Option<&'b Sealer>,
     /// What mass changes are judged by; absent where none is looked for.
     pub guard: Option<Guard<'b>>,
 }
@@ -113,6 +122,8 @@ pub struct Summary {
     pub unavailable: Vec<UnavailableRoot>,
     /// The mass change that this batch belongs to, if it does.
     pub mass_change: Option<(RootName, Loss)>,
+    /// Nothing was looked at: what is there was brought into another form.
+    pub switched: Option<Switched>,
 }
 
 /// What became of a batch.
@@ -134,6 +145,9 @@ pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
     let parent = parent_of(batch, present_tip)?;
     let parent_tree = parent.map(|commit| repository.tree_of(commit)).transpose()?;
     let objects = repository.objects()?;
+    if let Some(switch) = switch::find(batch, &objects, present_tip, parent.zip(parent_tree))? {
+        return switch::build(batch, &switch, &objects, present_tip, progress);
+    }
     // A disk without room for anything is told before the directories are walked.
     let room = Room::of(repository.path())?;
     room.must_hold(0, repository.path())?;
