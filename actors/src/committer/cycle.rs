@@ -286,6 +286,9 @@ impl Cycle {
         if let Some(switched) = &summary.switched {
             info!(log, "everything is stored in another form"; "from" => &switched.from, "to" => &switched.to,
                   "files" => switched.files);
+            for path in &switched.left_out {
+                warn!(log, "git-crypt encrypts files of less than 4 GiB: this one is left out from now on"; "file" => path);
+            }
             if switched.clear_commits > 0 {
                 warn!(log, "older commits stay readable for everybody who can read the repository";
                       "commits" => switched.clear_commits);

@@ -1,7 +1,7 @@
 //! All records of a tree written anew: with other checksums, in clear text or encrypted with another key.
 //!
 //! The shards stay what and where they are, so that nothing but the form changes; a line whose checksum stays is carried over
-//! byte for byte. In: a tree, and the checksum that each file's content has from now on. Out: edits. One shard is held at a time.
+//! byte for byte. In: a tree, and what becomes of each file's record. Out: edits. One shard is held at a time.
 
 use git2::{ObjectType, Oid};
 
@@ -17,11 +17,21 @@ use crate::path::{OWN_DIRECTORY, escape_component, lossy};
 use crate::progress::Progress;
 use crate::tree::{Edits, Entry, Listing, MAX_DEPTH, MODE_FILE, TreeSink, lookup};
 
-/// What a file's content has for a checksum from now on, by the file's path in the repository; `None` if nothing is known of it,
-/// and its record goes without.
-pub type ChecksumOf<'c> = dyn Fn(&[u8]) -> Option<[u8; 32]> + 'c;
+/// What becomes of a file's record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reform {
+    /// Its content has this checksum from now on.
+    Checksum([u8; 32]),
+    /// Nothing is known of its content: it goes without a checksum.
+    Unknown,
+    /// The file is not in the tree any more.
+    Gone,
+}
 
-/// Writes every record of `tree` to `sink` with the checksums that `checksum_of` says, encrypted with `key` if there is one.
+/// Says what becomes of the record of the file at a path of the repository.
+pub type ReformOf<'c> = dyn Fn(&[u8]) -> Reform + 'c;
+
+/// Writes every record of `tree` to `sink` as `reform_of` says, encrypted with `key` if there is one.
 ///
 /// # Errors
 /// Damaged metadata, or such as no key opens; what the sink says; cancellation.
@@ -30,13 +40,13 @@ pub fn rewrite(
     sink: &dyn TreeSink,
     tree: Oid,
     key: Option<&Key>,
-    checksum_of: &ChecksumOf<'_>,
+    reform_of: &ReformOf<'_>,
     edits: &mut Edits,
     progress: &Progress,
 ) -> Result<()> {
     let top = format!("{OWN_DIRECTORY}/meta").into_bytes();
     let Some(entry) = lookup(objects, tree, &top)? else { return Ok(()) };
-    let mut writer = Writer { objects, sink, key, checksum_of, edits, progress };
+    let mut writer = Writer { objects, sink, key, reform_of, edits, progress };
     let mut waiting = vec![(top, entry, Vec::new(), 1)];
     while let Some((path, entry, files, depth)) = waiting.pop() {
         if depth > MAX_DEPTH {
@@ -63,7 +73,7 @@ struct Writer<'w, 'o> {
     objects: &'w ObjectDatabase<'o>,
     sink: &'w dyn TreeSink,
     key: Option<&'w Key>,
-    checksum_of: &'w ChecksumOf<'w>,
+    reform_of: &'w ReformOf<'w>,
     edits: &'w mut Edits,
     progress: &'w Progress,
 }
@@ -97,7 +107,7 @@ impl Writer<'_, '_> {
     fn shard(&mut self, entry: Entry, place: &(Vec<u8>, Prefix), files: &[u8]) -> Result<()> {
         self.progress.check()?;
         let mut shard = Shard::read(self.objects, entry.oid, &place.0, &place.1)?;
-        let mut replaced = Vec::new();
+        let (mut replaced, mut gone) = (Vec::new(), Vec::new());
         for (name, line) in shard.lines() {
             if name == OWN_NAME {
                 continue;
@@ -105,13 +115,26 @@ impl Writer<'_, '_> {
             let record = Record::from_line(line).map_err(|problem| damaged(&place.0, &problem))?;
             let Some(old) = record.blake3 else { continue };
             let path = [files, b"/", &escape_component(name)].concat();
-            let new = (self.checksum_of)(&path);
-            if new != Some(old) {
-                replaced.push((name.to_vec(), with_checksum(line, record, old, new)?));
-            }
+            let new = match (self.reform_of)(&path) {
+                Reform::Checksum(new) if new == old => continue,
+                Reform::Checksum(new) => Some(new),
+                Reform::Unknown => None,
+                Reform::Gone => {
+                    gone.push(name.to_vec());
+                    continue;
+                }
+            };
+            replaced.push((name.to_vec(), with_checksum(line, record, old, new)?));
+        }
+        for name in gone {
+            shard.remove(&name);
         }
         for (name, line) in replaced {
             shard.insert(name, line);
+        }
+        if shard.is_empty() {
+            self.edits.remove(place.0.clone());
+            return Ok(());
         }
         let mut data = shard.to_bytes();
         if let Some(key) = self.key {

@@ -6,6 +6,7 @@
 //! how it begins.
 
 use std::collections::HashSet;
+use std::io::Read;
 
 use git2::{Oid, Sort};
 
@@ -138,7 +139,7 @@ impl Judge<'_> {
         // What is not here any more was let go of after remotes had it, and was looked at before they did.
         let Some(mut file) = self.large.open(&pointer.id)? else { return Ok(true) };
         let mut first = Vec::new();
-        std::io::Read::take(&mut file, OVERHEAD)
+        Read::take(&mut file, OVERHEAD)
             .read_to_end(&mut first)
             .map_err(|error| Error::io("read", &self.large.path_of(&pointer.id), error))?;
         Ok(cipher::has_header(&first))

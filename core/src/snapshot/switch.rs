@@ -18,12 +18,12 @@ mod source;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use git2::{ObjectType, Oid, Sort};
+use git2::{Oid, Sort};
 
 use self::convert::{Converted, Converter};
 use self::plan::{Item, Plan};
 use super::attributes::{Base, PointerNames};
-use super::{ATTRIBUTES_PATH, Batch, Built, PackSink, Summary, attributes_of, message, raw, seal_into};
+use super::{Batch, Built, PackSink, Summary, description, message, raw};
 use crate::clock;
 use crate::config::{Encryption, EncryptionMethod};
 use crate::crypt::gitcrypt::wrapped;
@@ -38,13 +38,13 @@ use crate::git::objects::ObjectDatabase;
 use crate::git::pack::{self, ObjectKind, PackSet, PackWriter};
 use crate::git::repository::{Repository, git_error};
 use crate::lfs::Objects;
-use crate::metadata;
+use crate::metadata::{self, Reform};
 use crate::names::RootName;
 use crate::path::{RelPath, lossy};
 use crate::progress::Progress;
 use crate::store::checkpoints::{Checkpoint, Settlement, StagedCommit};
 use crate::store::files::{FileDelta, FileRecord};
-use crate::tree::{self, Edits, Entry, TreeSink};
+use crate::tree::{self, Edits, Entry};
 
 /// Bytes that records, trees and index take for each file.
 const BYTES_A_FILE: u64 = 1024;
@@ -58,6 +58,8 @@ pub struct Switched {
     pub to: String,
     /// Files that are stored in another form now.
     pub files: u64,
+    /// Files that cannot be: they are left out from now on.
+    pub left_out: Vec<String>,
     /// Older commits in this history that anybody can read.
     pub clear_commits: u64,
 }
@@ -196,10 +198,13 @@ pub(super) fn build(
             edits.set(item.path.clone(), Entry { mode: item.entry.mode, oid: result.stored });
         }
     }
+    for (path, _) in &plan.too_large {
+        edits.remove(path.clone());
+    }
     let by_root = by_root(&plan.items, &converted);
     let base = Base { objects, tree: Some(switch.tree), files: batch.files };
     for root in batch.roots.iter() {
-        let Some(of_root) = by_root.get(&root.name) else { continue };
+        let of_root = by_root.get(&root.name).map_or(&[][..], Vec::as_slice);
         let mut pointers = PointerNames::default();
         let mut deltas = Vec::new();
         for (item, result) in of_root {
@@ -210,12 +215,20 @@ pub(super) fn build(
             }
             deltas.extend(recorded.map(|recorded| item.delta(path, &recorded, result)));
         }
+        for (_, place) in &plan.too_large {
+            if let Some((name, path)) = place
+                && *name == root.name
+            {
+                pointers.turn(path, false);
+                deltas.push(FileDelta::Remove(path.clone()));
+            }
+        }
         pointers.apply(base, &root.name, &sink, &mut edits)?;
         if !deltas.is_empty() {
             settlement.files.push((root.name.clone(), deltas));
         }
     }
-    write_records(batch, switch, objects, &sink, &plan.items, &converted, &mut edits, progress)?;
+    write_records(batch, switch, objects, &sink, &plan, &converted, &mut edits, progress)?;
     let tree = tree::apply(objects, &sink, Some(switch.tree), &edits)?;
     let tree = tree.ok_or_else(|| Error::new(Kind::Internal, "a switch came to an empty tree"))?;
     progress.check()?;
@@ -229,6 +242,7 @@ pub(super) fn build(
         from: named(switch.old.as_ref().map(|(policy, _)| policy)),
         to: named(batch.sealer.map(|sealer| sealer.policy())),
         files,
+        left_out: plan.too_large.iter().map(|(path, _)| lossy(path)).collect(),
         clear_commits,
     };
     let mut summary = Summary { switched: Some(switched), ..Summary::default() };
@@ -279,7 +293,7 @@ fn write_records(
     switch: &Switch,
     objects: &ObjectDatabase<'_>,
     sink: &PackSink<'_>,
-    items: &[Item],
+    plan: &Plan,
     converted: &[Converted],
     edits: &mut Edits,
     progress: &Progress,
@@ -287,30 +301,30 @@ fn write_records(
     let is_other_key =
         switch.old.as_ref().map(|(policy, _)| &policy.key) != batch.sealer.map(|sealer| &sealer.policy().key);
     if is_other_key {
-        // The items are in the order of their paths.
-        let checksum_of = |path: &[u8]| {
-            let at = items.binary_search_by(|item| item.path.as_slice().cmp(path)).ok()?;
-            converted[at].checksum
+        // Both are in the order of their paths.
+        let reform_of = |path: &[u8]| {
+            let place = plan.items.binary_search_by(|item| item.path.as_slice().cmp(path));
+            if let Some(checksum) = place.ok().and_then(|at| converted[at].checksum) {
+                return Reform::Checksum(checksum);
+            }
+            let is_too_large =
+                plan.too_large.binary_search_by(|(too_large, _)| too_large.as_slice().cmp(path));
+            if is_too_large.is_ok() { Reform::Gone } else { Reform::Unknown }
         };
         let key = batch.sealer.map(|sealer| sealer.key());
-        metadata::rewrite(objects, sink, switch.tree, key, &checksum_of, edits, progress)?;
+        metadata::rewrite(objects, sink, switch.tree, key, &reform_of, edits, progress)?;
     }
-    let text = attributes_of(batch.sealer)?;
-    let oid = sink.write(ObjectType::Blob, &text)?;
-    edits.set(ATTRIBUTES_PATH, Entry { mode: tree::MODE_FILE, oid });
+    for (path, text) in description::of(batch.sealer)? {
+        description::put(objects, Some(switch.tree), path, &text, sink, edits)?;
+    }
+    if batch.sealer.is_none() {
+        edits.remove(policy::PATH);
+    }
     if is_other_key {
+        // Wrapped is the former key.
         edits.remove(wrapped::DIRECTORY);
     }
-    match batch.sealer {
-        Some(sealer) => {
-            let base = Some(switch.tree).filter(|_| !is_other_key);
-            seal_into(objects, sealer, base, sink, edits)
-        }
-        None => {
-            edits.remove(policy::PATH);
-            Ok(())
-        }
-    }
+    Ok(())
 }
 
 fn named(policy: Option<&Policy>) -> String {

@@ -4,6 +4,7 @@ mod large;
 mod mounts;
 mod orphans;
 mod recovery;
+pub(crate) mod sealed;
 mod switch;
 
 use std::collections::BTreeMap;
@@ -17,11 +18,13 @@ use std::sync::Arc;
 use super::*;
 use crate::config::Tags;
 use crate::ignore::IgnoreRules;
+use crate::lfs;
 use crate::names::RepositoryName;
 use crate::path::RelPath;
 use crate::scan::Bounds;
 use crate::store::changes::{Reach, WATERMARK};
 use crate::store::{QueueStore, Store};
+use crate::tree::Entry;
 
 pub(crate) struct Bench {
     pub scratch: tempfile::TempDir,
@@ -33,9 +36,9 @@ pub(crate) struct Bench {
     pub limit: Limit,
     pub tags: Tags,
     pub classifier: Classifier,
+    pub encryption: Option<Encryption>,
     /// Whether the remotes are known to have all large contents.
     pub is_everywhere: bool,
-    pub encryption: Option<Encryption>,
     pub branch: String,
 }
 
@@ -71,8 +74,8 @@ fn bench_with(patterns: &[&str], roots: &[&str]) -> Bench {
         limit: Limit { findings: 10_000, bytes: 256 << 20 },
         tags: Tags::default(),
         classifier: Classifier::default(),
-        is_everywhere: false,
         encryption: None,
+        is_everywhere: false,
         branch: BRANCH.to_owned(),
         scratch,
     }

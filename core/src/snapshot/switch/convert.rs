@@ -21,7 +21,8 @@ use crate::crypt::policy::Policy;
 use crate::crypt::sealer::Sealer;
 use crate::error::{Error, Kind, Result};
 use crate::git::contents::{ContentReader, Contents, Trouble};
-use crate::git::pack::{ObjectKind, PackSet, PackWriter, Streamed, hash_object};
+use crate::git::pack::object::prepare_hashed;
+use crate::git::pack::{Compressor, ObjectKind, PackSet, PackWriter, Streamed, hash_object};
 use crate::lfs::{Classifier, Objects, Pointer};
 use crate::path::RelPath;
 use crate::progress::Progress;
@@ -49,6 +50,14 @@ pub(super) struct Converter<'c> {
     pub new: Option<&'c Sealer>,
 }
 
+/// What one thread works with.
+struct Hands<'c> {
+    reader: ContentReader<'c>,
+    compressor: Compressor,
+    /// For ciphertexts, which no compressor makes smaller.
+    uncompressing: Compressor,
+}
+
 /// Converts all items, on several threads; the answers are in their order.
 pub(super) fn all(
     converter: &Converter<'_>,
@@ -59,7 +68,11 @@ pub(super) fn all(
     let next = AtomicUsize::new(0);
     let threads = threads.clamp(1, items.len().div_ceil(STRIDE).max(1));
     let work = || -> Result<Vec<(usize, Converted)>> {
-        let mut reader = converter.contents.reader();
+        let mut hands = Hands {
+            reader: converter.contents.reader(),
+            compressor: Compressor::new(),
+            uncompressing: Compressor::uncompressing(),
+        };
         let mut done = Vec::new();
         loop {
             let from = next.fetch_add(STRIDE, Ordering::Relaxed);
@@ -68,7 +81,7 @@ pub(super) fn all(
             }
             for (index, item) in items.iter().enumerate().skip(from).take(STRIDE) {
                 progress.check()?;
-                let converted = converter.one(item, &mut reader, progress).map_err(|error| {
+                let converted = converter.one(item, &mut hands, progress).map_err(|error| {
                     let text = format!("{} cannot be stored in another form", item.shown());
                     Error::with_source(error.kind(), text, error.to_string())
                 })?;
@@ -94,11 +107,11 @@ pub(super) fn all(
 }
 
 impl Converter<'_> {
-    fn one(&self, item: &Item, reader: &mut ContentReader<'_>, progress: &Progress) -> Result<Converted> {
+    fn one(&self, item: &Item, hands: &mut Hands<'_>, progress: &Progress) -> Result<Converted> {
         if matches!(item.source, Whereabouts::Inline) && item.size <= WHOLE_BYTES + OVERHEAD {
-            return self.whole(item, reader, progress);
+            return self.whole(item, hands, progress);
         }
-        self.streamed(item, progress)
+        self.streamed(item, hands, progress)
     }
 
     fn old_key(&self, item: &Item) -> Result<Option<&KeyVersion>> {
@@ -131,10 +144,10 @@ impl Converter<'_> {
         plain_size > 0 && path.is_some_and(|path: &RelPath| self.classifier.is_large(path, stored_size))
     }
 
-    fn whole(&self, item: &Item, reader: &mut ContentReader<'_>, progress: &Progress) -> Result<Converted> {
+    fn whole(&self, item: &Item, hands: &mut Hands<'_>, progress: &Progress) -> Result<Converted> {
         let mut plain = Zeroizing::new(Vec::new());
-        let found = reader.find(item.entry.oid)?;
-        let streamed = reader.stream(&found, progress, &mut |piece| {
+        let found = hands.reader.find(item.entry.oid)?;
+        let streamed = hands.reader.stream(&found, progress, &mut |piece| {
             plain.extend_from_slice(piece);
             Ok(())
         });
@@ -158,23 +171,28 @@ impl Converter<'_> {
         if is_look_alike || self.is_large(item, plain_size, stored.len() as u64) {
             let mut draft = self.large.begin()?;
             draft.write(&stored)?;
-            let stored = self.point(&draft.finish()?)?;
+            let stored = self.point(&draft.finish()?, hands)?;
             return Ok(Converted { stored, is_pointer: true, checksum });
         }
-        Ok(Converted { stored: self.blob(&stored)?, is_pointer: false, checksum })
+        let stored = self.blob(&stored, item.will_be_covered, hands)?;
+        Ok(Converted { stored, is_pointer: false, checksum })
     }
 
     /// Adds a blob, unless it is there already.
-    fn blob(&self, bytes: &[u8]) -> Result<Oid> {
+    fn blob(&self, bytes: &[u8], is_ciphertext: bool, hands: &mut Hands<'_>) -> Result<Oid> {
         let oid = hash_object(ObjectKind::Blob, bytes)?;
-        if self.known.contains(&oid)? { Ok(oid) } else { self.pack.add(ObjectKind::Blob, bytes) }
+        if !self.pack.contains(&oid) && !self.known.contains(&oid)? {
+            let compressor = if is_ciphertext { &mut hands.uncompressing } else { &mut hands.compressor };
+            self.pack.add_prepared(&prepare_hashed(oid, ObjectKind::Blob, bytes, compressor)?)?;
+        }
+        Ok(oid)
     }
 
-    fn point(&self, pointer: &Pointer) -> Result<Oid> {
-        self.blob(pointer.encode().as_bytes())
+    fn point(&self, pointer: &Pointer, hands: &mut Hands<'_>) -> Result<Oid> {
+        self.blob(pointer.encode().as_bytes(), false, hands)
     }
 
-    fn streamed(&self, item: &Item, progress: &Progress) -> Result<Converted> {
+    fn streamed(&self, item: &Item, hands: &mut Hands<'_>, progress: &Progress) -> Result<Converted> {
         let source = Source { item, contents: self.contents, large: self.large, progress };
         let (old, new) = (self.old_key(item)?, self.new_key(item)?);
         let expected = match &item.source {
@@ -208,10 +226,10 @@ impl Converter<'_> {
             let is_pointer = item.is_pointer || self.is_large(item, nonce.size(), size);
             let stored = source.read(|stored| {
                 let mut sealed = Encrypting::new(key, nonce, plain_of(stored, old)?);
-                let stored = self.take(&mut sealed, size, is_pointer, progress)?;
+                let stored = self.take(&mut sealed, size, (is_pointer, true), progress)?;
                 Ok(stored)
             })?;
-            return self.placed(stored, checksum);
+            return self.placed(stored, checksum, hands);
         }
         // What comes is proven at its end, and nothing of it is kept if it is not what it should be.
         let stored_size = match &item.source {
@@ -223,11 +241,11 @@ impl Converter<'_> {
         let is_pointer = item.is_pointer || self.is_large(item, size, size);
         let (taken, checksum) = source.read(|stored| {
             let mut hashed = self.hashed(item, plain_of(stored, old)?);
-            let taken = self.take(&mut hashed, size, is_pointer, progress)?;
+            let taken = self.take(&mut hashed, size, (is_pointer, false), progress)?;
             check(&hashed)?;
             Ok((taken, *hashed.new.finalize().as_bytes()))
         })?;
-        self.placed(taken, Some(checksum))
+        self.placed(taken, Some(checksum), hands)
     }
 
     fn hashed<'r>(&self, item: &Item, source: Box<dyn Read + 'r>) -> Hashed<'r> {
@@ -236,7 +254,13 @@ impl Converter<'_> {
     }
 
     /// Writes what comes to where it belongs, but not under its name yet if it is large.
-    fn take(&self, source: &mut dyn Read, size: u64, is_pointer: bool, progress: &Progress) -> Result<Taken> {
+    fn take(
+        &self,
+        source: &mut dyn Read,
+        size: u64,
+        (is_pointer, is_ciphertext): (bool, bool),
+        progress: &Progress,
+    ) -> Result<Taken> {
         if is_pointer {
             let mut draft = self.large.begin()?;
             drain(source, progress, &mut |piece| draft.write(piece))?;
@@ -245,18 +269,23 @@ impl Converter<'_> {
             }
             return Ok(Taken::Draft(Box::new(draft)));
         }
-        match self.pack.add_stream(size, source, progress, &mut |_| {})? {
+        let streamed = if is_ciphertext {
+            self.pack.add_ciphertext(size, source, progress)?
+        } else {
+            self.pack.add_stream(size, source, progress, &mut |_| {})?
+        };
+        match streamed {
             Streamed::Stored(oid) => Ok(Taken::Stored(oid)),
             Streamed::SizeChanged => Err(Error::new(Kind::Git, "it has another size than it should")),
             Streamed::ReadFailed(error) => Err(error_of(error, "read what is stored")),
         }
     }
 
-    fn placed(&self, taken: Taken, checksum: Option<[u8; 32]>) -> Result<Converted> {
+    fn placed(&self, taken: Taken, checksum: Option<[u8; 32]>, hands: &mut Hands<'_>) -> Result<Converted> {
         match taken {
             Taken::Stored(stored) => Ok(Converted { stored, is_pointer: false, checksum }),
             Taken::Draft(draft) => {
-                let stored = self.point(&draft.finish()?)?;
+                let stored = self.point(&draft.finish()?, hands)?;
                 Ok(Converted { stored, is_pointer: true, checksum })
             }
         }

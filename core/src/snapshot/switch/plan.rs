@@ -27,12 +27,15 @@ use crate::tree::{self, Entry, Listing, MAX_DEPTH};
 /// So many names a message has.
 const NAMED: usize = 5;
 
+/// A root and the path below it, on disk.
+pub(super) type Place = (RootName, RelPath);
+
 /// A file to be looked at.
 pub(super) struct Item {
     /// In the repository.
     pub path: Vec<u8>,
     /// The root and the path on disk, for what is of a root.
-    pub place: Option<(RootName, RelPath)>,
+    pub place: Option<Place>,
     pub entry: Entry,
     /// Bytes of the object.
     pub size: u64,
@@ -59,6 +62,8 @@ pub(super) enum Whereabouts {
 pub(super) struct Plan {
     /// In the order of their paths.
     pub items: Vec<Item>,
+    /// What git-crypt cannot hold, in the order of the paths.
+    pub too_large: Vec<(Vec<u8>, Option<Place>)>,
     /// What is written for them at most.
     pub bytes: u64,
 }
@@ -72,13 +77,22 @@ impl Plan {
         large: &Objects,
         progress: &Progress,
     ) -> Result<Self> {
-        let mut planner = Planner { batch, objects, old, large, items: Vec::new(), gone: Vec::new() };
+        let mut planner = Planner {
+            batch,
+            objects,
+            old,
+            large,
+            items: Vec::new(),
+            too_large: Vec::new(),
+            gone: Vec::new(),
+        };
         planner.walk(tree, progress)?;
-        let Planner { mut items, gone, .. } = planner;
+        let Planner { mut items, mut too_large, gone, .. } = planner;
         if !gone.is_empty() {
             return Err(gone_error(&gone));
         }
         items.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        too_large.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         let bytes = items.iter().filter(|item| !item.keeps_object).fold(0u64, |sum, item| {
             let size = match &item.source {
                 Whereabouts::Inline => item.size,
@@ -87,7 +101,7 @@ impl Plan {
             };
             sum.saturating_add(size).saturating_add(cipher::OVERHEAD)
         });
-        Ok(Self { items, bytes })
+        Ok(Self { items, too_large, bytes })
     }
 }
 
@@ -97,6 +111,7 @@ struct Planner<'p> {
     old: Option<(&'p Policy, &'p Key)>,
     large: &'p Objects,
     items: Vec<Item>,
+    too_large: Vec<(Vec<u8>, Option<Place>)>,
     gone: Vec<(Vec<u8>, Pointer)>,
 }
 
@@ -167,6 +182,11 @@ impl Planner<'_> {
             false => None,
         };
         let place = place_of(&path);
+        let stored_size = pointer.map_or(size, |pointer| pointer.size);
+        if will_be_covered && !is_covered && stored_size > cipher::LARGEST {
+            self.too_large.push((path, place));
+            return Ok(());
+        }
         let source = match pointer {
             None => Whereabouts::Inline,
             Some(pointer) if self.large.has(&pointer)? => Whereabouts::Large(pointer),

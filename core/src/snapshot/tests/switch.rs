@@ -8,6 +8,7 @@ use crate::crypt::keyring::Keyring;
 use crate::crypt::places;
 use crate::crypt::policy::{KeyId, Policy};
 use crate::guard::Memory;
+use crate::guard::restores::Restores;
 use crate::lfs::Pointer;
 
 const CANARY: &str = "CANARY-4711-in-the-coal-mine";
@@ -64,7 +65,7 @@ fn refused(bench: &mut Bench) -> String {
     let packs = || fs::read_dir(bench.repository.pack_directory()).unwrap().count();
     let before = packs();
     let built = bench.try_build(None);
-    let error = built.err().expect("nothing is committed");
+    let error = built.expect_err("nothing is committed");
     assert_eq!(error.kind(), Kind::EncryptionKey, "{error}");
     assert_eq!(bench.repository.reference(&bench.branch).unwrap(), tip);
     let packs = || fs::read_dir(bench.repository.pack_directory()).unwrap().count();
@@ -366,10 +367,9 @@ fn the_guard_takes_the_switch_for_nothing_whether_it_remembers_or_reads_the_comm
     fill(&bench);
     bench.back_up();
     let begins = bench.repository.reference(BRANCH).unwrap().unwrap();
-    let name = bench.roots[0].name.clone();
-    let since = BTreeMap::from([(name.clone(), begins)]);
+    let since = BTreeMap::from([(bench.roots[0].name.clone(), begins)]);
     let limits = crate::config::MassChange { min_files: 10, share: 0.5, ..Default::default() };
-    let restores = crate::guard::restores::Restores::default();
+    let restores = Restores::default();
     let memory = Memory::default();
     for file in 0..90 {
         fs::remove_file(bench.root().join(format!("many/{file:03}"))).unwrap();
@@ -392,14 +392,15 @@ fn the_guard_takes_the_switch_for_nothing_whether_it_remembers_or_reads_the_comm
     assert!(summary.switched.is_some() && summary.mass_change.is_none());
     take(&mut bench, &staged);
     // More of the same, and it is too much: what was deleted before the switch counts, the switch does not.
-    for memory in [&memory, &Memory::default()] {
+    let (fresh, afresh) = (Memory::default(), Memory::default());
+    for memory in [&memory, &fresh] {
         let Built::Unchanged(..) = bench.try_build(Some(guard(memory))).unwrap() else { panic!() };
     }
     for file in 90..110 {
         fs::remove_file(bench.root().join(format!("many/{file:03}"))).unwrap();
     }
     bench.touch("", Reach::Deep);
-    for memory in [&memory, &Memory::default()] {
+    for memory in [&memory, &afresh] {
         let Built::Commit(_, summary) = bench.try_build(Some(guard(memory))).unwrap() else { panic!() };
         let (_, loss) = summary.mass_change.expect("110 of 211 files are gone");
         assert_eq!((loss.lost, loss.of), (110, 210));
