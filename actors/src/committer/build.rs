@@ -34,12 +34,15 @@ pub(super) fn build(seat: &RepositorySeat, rows: Vec<TakenRow>, progress: &Progr
     let record = reader.guard(&seat.settings.name)?;
     let limits = &seat.settings.mass_change;
     let journals = seat.common.state_dir.join(journal::DIRECTORY);
-    let restores = Restores::read(&journals, seat.settings.name.as_str(), limits.window);
+    // Read anew for each batch; without its key nothing is stored.
+    let encryption = seat.settings.encryption.as_ref();
+    let sealer = Sealer::read(encryption)?;
+    let form = sealer.as_ref().map(|sealer| sealer.policy().clone());
+    let restores = Restores::read(&journals, seat.settings.name.as_str(), limits.window, form);
     let since = record.since.iter().map(|(root, commit)| Ok((root.clone(), snapshot::oid(commit)?)));
     let since = since.collect::<Result<BTreeMap<_, _>>>()?;
     let is_guarded = limits.policy != MassChangePolicy::Off && record.quarantine.is_none();
     let guard = Guard { limits, memory: &seat.guard, since: &since, restores: &restores };
-    let sealer = Sealer::read(seat.settings.encryption.as_ref())?;
     let batch = Batch {
         guard: is_guarded.then_some(guard),
         repository: &repository,
@@ -51,7 +54,7 @@ pub(super) fn build(seat: &RepositorySeat, rows: Vec<TakenRow>, progress: &Progr
         roots: &seat.roots,
         rows,
         classifier: &Classifier::of(&seat.settings),
-        encryption: seat.settings.encryption.as_ref(),
+        encryption,
         sealer: sealer.as_ref(),
         is_everywhere: &|pointer| is_everywhere(seat, pointer),
         files: &files,

@@ -30,7 +30,7 @@ use crate::store::changes::{Failure, SkipReason};
 use crate::store::files::FileRecord;
 
 /// Files up to this are read whole; above it memory stays flat.
-const WHOLE_BYTES: u64 = 1024 * 1024;
+pub(crate) const WHOLE_BYTES: u64 = 1024 * 1024;
 /// A pipe and a link have no size worth trusting; no system allows a longer link.
 const LONGEST_LINK: usize = 64 * 1024;
 

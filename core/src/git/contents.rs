@@ -9,10 +9,12 @@
 //! for, which is proven by SHA-256 instead. Where the snapshot is encrypted it leads on to the plaintext: what was stored is
 //! proven as before, then decrypted and proven once more, and size and checksum are those of the plaintext.
 //!
-//! `delivery` decrypts and counts what goes out, `checked` hashes and counts, `loose` reads objects that are files of their own, `large` those outside Git.
+//! `delivery` decrypts and counts what goes out, `checked` hashes and counts, `first` looks at beginnings, `inflate` reads whole
+//! entries of packs, `loose` objects that are files of their own, `large` those outside Git.
 
 mod checked;
 mod delivery;
+mod first;
 mod found;
 mod inflate;
 mod large;

@@ -14,6 +14,7 @@ mod rebuild;
 mod record;
 mod rollback;
 mod store;
+mod switch;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -27,7 +28,6 @@ use crate::beneath::EntryKind;
 use crate::clock;
 use crate::config::{Encryption, Tags};
 use crate::content::Destination;
-use crate::crypt::policy::Policy;
 use crate::crypt::sealer::Sealer;
 use crate::disk::Room;
 use crate::error::{Error, Kind, Result};
@@ -50,6 +50,7 @@ pub use gather::UnavailableRoot;
 pub use publish::{Recovered, publish, recover};
 pub use rebuild::{batch_of, rebuild_files};
 pub use rollback::take_back;
+pub use switch::{Switched, clear_commits, may_begin_at};
 
 /// The version of the repository layout that docs/format.md describes.
 pub const FORMAT: u32 = 1;
@@ -116,6 +117,8 @@ pub struct Summary {
     pub unavailable: Vec<UnavailableRoot>,
     /// The mass change that this batch belongs to, if it does.
     pub mass_change: Option<(RootName, Loss)>,
+    /// Nothing was looked at: what is there was brought into another form.
+    pub switched: Option<Switched>,
 }
 
 /// What became of a batch.
@@ -137,11 +140,8 @@ pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
     let parent = parent_of(batch, present_tip)?;
     let parent_tree = parent.map(|commit| repository.tree_of(commit)).transpose()?;
     let objects = repository.objects()?;
-    if let Some(tree) = parent_tree
-        && Policy::of_tree(&objects, tree)?.as_ref() != batch.sealer.map(Sealer::policy)
-    {
-        let text = "the encryption that the configuration wants is not that of the last commit";
-        return Err(Error::new(Kind::EncryptionKey, text));
+    if let Some(switch) = switch::find(batch, &objects, present_tip, parent.zip(parent_tree))? {
+        return switch::build(batch, &switch, &objects, present_tip, progress);
     }
     // A disk without room for anything is told before the directories are walked.
     let room = Room::of(repository.path())?;

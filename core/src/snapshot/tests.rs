@@ -5,6 +5,7 @@ mod mounts;
 mod orphans;
 mod recovery;
 pub(crate) mod sealed;
+mod switch;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -38,6 +39,7 @@ pub(crate) struct Bench {
     pub encryption: Option<Encryption>,
     /// Whether the remotes are known to have all large contents.
     pub is_everywhere: bool,
+    pub branch: String,
 }
 
 const BRANCH: &str = "refs/heads/main";
@@ -74,6 +76,7 @@ fn bench_with(patterns: &[&str], roots: &[&str]) -> Bench {
         classifier: Classifier::default(),
         encryption: None,
         is_everywhere: false,
+        branch: BRANCH.to_owned(),
         scratch,
     }
 }
@@ -96,30 +99,40 @@ impl Bench {
     }
 
     fn build(&mut self) -> Built {
+        self.try_build(None).unwrap()
+    }
+
+    pub fn try_build(&mut self, guard: Option<Guard<'_>>) -> Result<Built> {
         let rows = self.queue.take(&self.name, i64::MAX, 10_000, true).unwrap();
         let files = self.store.reader().files(&self.name).unwrap();
-        let sealer = Sealer::read(self.encryption.as_ref()).unwrap();
+        let sealer = Sealer::read(self.encryption.as_ref())?;
         let batch = Batch {
             repository: &self.repository,
-            branch: BRANCH,
-            base: None,
+            branch: &self.branch,
+            base: self.base(),
             identity: ("Test", "test@example.org"),
             instance: "laptop",
             tags: &self.tags,
             roots: &self.roots,
             rows,
             classifier: &self.classifier,
-            encryption: self.encryption.as_ref(),
-            sealer: sealer.as_ref(),
             is_everywhere: &|_| Ok(self.is_everywhere),
             files: &files,
             limit: self.limit,
             large_file: self.limit.bytes,
             number: self.store.reader().checkpoint(&self.name).unwrap().map_or(0, |c| c.batch) + 1,
             threads: 2,
-            guard: None,
+            encryption: self.encryption.as_ref(),
+            sealer: sealer.as_ref(),
+            guard,
         };
-        build(&batch, &Progress::new()).unwrap()
+        build(&batch, &Progress::new())
+    }
+
+    /// What the stat cache speaks of, where the branch has another name by now.
+    fn base(&self) -> Option<Oid> {
+        let checkpoint = self.store.reader().checkpoint(&self.name).unwrap()?;
+        (self.branch != BRANCH).then(|| oid(&checkpoint.commit).unwrap())
     }
 
     /// One batch, through all its steps; the commit if there was one.
