@@ -172,7 +172,8 @@ fn in_place_only_what_differs_is_replaced_and_it_can_be_taken_back() {
     film.set_modified(std::time::UNIX_EPOCH).unwrap();
     let spoilt = portraits(&setup.root());
     let report = document(&setup, 0, &["restore", "--in-place", "--yes"]);
-    assert_eq!(report["totals"]["files"], 1, "{report:#}");
+    let totals = &report["report"]["totals"];
+    assert_eq!((&totals["replaced"], &totals["adjusted"]), (&json!(1), &json!(1)), "{report:#}");
     assert_same(&expected, &portraits(&setup.root()));
     ends(&setup, 0, &["restore", "--undo", "--yes"]);
     assert_same(&spoilt, &portraits(&setup.root()));
@@ -180,7 +181,7 @@ fn in_place_only_what_differs_is_replaced_and_it_can_be_taken_back() {
 
 /// The object of a file.
 fn object_of(judge: &Judge, path: &str) -> String {
-    judge.resolve(&format!("main:{path}")).unwrap()
+    git(&judge.path, &["rev-parse", &format!("main:{path}")]).trim().to_owned()
 }
 
 #[test]
@@ -314,32 +315,55 @@ fn who_has_an_openpgp_key_for_which_the_key_is_in_the_repository_needs_no_other(
     assert_same(&expected, &portraits(&place.join("folder1")));
 }
 
+/// The next key, and the former among the old ones.
+fn rotated(setup: &Setup, key: &Path) {
+    let old = PathBuf::from(format!("{}.old", text(key)));
+    fs::create_dir_all(&old).unwrap();
+    fs::rename(key, old.join("former.key")).unwrap();
+    fs::rename(new_key(setup, "the next key"), key).unwrap();
+}
+
 #[test]
 fn states_from_before_the_encryption_and_from_before_another_key_are_read() {
     let (mut setup, key) = encrypted();
-    let encryption = setup.repository()["encryption"].take();
+    let mut encryption = setup.repository()["encryption"].take();
+    encryption["clear_history"] = json!("accept");
     little(&setup);
     backed_up(&setup);
+    let expected = portraits(&setup.root());
     setup.repository()["encryption"] = encryption;
-    let (clear, sealed) = (setup.path("clear"), setup.path("sealed"));
-    ends(&setup, 0, &["restore", "--to", text(&clear)]);
-    assert_same(&portraits(&setup.root()), &portraits(&clear.join("folder1")));
-
-    let (mut setup, _) = (encrypted().0, key);
-    little(&setup);
     backed_up(&setup);
-    let key = setup.path("documents.key");
-    let old = setup.path("documents.key.old");
-    fs::create_dir(&old).unwrap();
-    fs::rename(&key, old.join("2026.key")).unwrap();
-    new_key(&setup, "documents.key.new");
-    fs::rename(setup.path("documents.key.new"), &key).unwrap();
-    ends(&setup, 0, &["restore", "--to", text(&sealed)]);
-    assert_same(&portraits(&setup.root()), &portraits(&sealed.join("folder1")));
+    rotated(&setup, &key);
     ends(&setup, 0, &["verify"]);
-    ends(&setup, 0, &["drill"]);
-    setup.repository()["encryption"] = json!({"method": "none", "old_keys": text(&old)});
-    ends(&setup, 0, &["verify"]);
+    backed_up(&setup);
+    write(&setup.root(), "letter", "a second one");
+    backed_up(&setup);
+    for (at, name) in [("latest~3", "clear"), ("latest~2", "first key"), ("latest~1", "second key")] {
+        let to = setup.path(name);
+        ends(&setup, 0, &["restore", "--at", at, "--to", text(&to), "--verify"]);
+        assert_same(&expected, &portraits(&to.join("folder1")));
+        ends(&setup, 0, &["verify", "--at", at]);
+        assert_eq!(ends(&setup, 0, &["cat", "--at", at, "folder1/letter"]).0, SECRET);
+    }
+    for (old, new) in [("latest~3", "latest~2"), ("latest~2", "latest~1"), ("latest~3", "latest~1")] {
+        let (told, complained) = ends(&setup, 0, &["diff", old, new]);
+        assert!(told.is_empty(), "nothing but the encryption changed: {told}{complained}");
+    }
+    for old in ["latest~3", "latest~2", "latest~1"] {
+        let told = ends(&setup, 0, &["diff", old]).0;
+        assert!(told.contains("folder1/letter") && told.lines().count() == 1, "{told}");
+    }
+    ends(&setup, 0, &["drill", "--whole"]);
+
+    // A stranger names the key of then.
+    let old = PathBuf::from(format!("{}.old/former.key", text(&key)));
+    let (machine, place) = (Setup::new(), setup.path("stranger"));
+    let remote = setup.remote();
+    let from = ["restore", "--from", text(&remote.path), "--to", text(&place), "--at", "latest~2"];
+    let said = run(&machine, 2, &[&from[..], &["--key-file", text(&key)]].concat());
+    assert!(said.contains("known are"), "{said}");
+    run(&machine, 0, &[&from[..], &["--key-file", text(&key), "--key-file", text(&old)]].concat());
+    assert_same(&expected, &portraits(&place.join("folder1")));
 }
 
 #[test]

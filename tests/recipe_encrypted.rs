@@ -50,8 +50,9 @@ fn the_script_decrypts_files_of_any_name_metadata_and_what_git_lfs_brings() {
     let wrong = script.replace(&format!("key={}", key.display()), &format!("key={}", wrong.display()));
     let place = stranger(&setup, "wrong");
     let output = run_by(&place, &wrong, &[], None);
-    assert_ne!(output.status.code(), Some(0), "{}", said(&output));
-    assert!(!place.join("here/documents/folder1/run").exists(), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("is not the key of this state"), "{}", said(&output));
+    assert!(!place.join("here/documents").exists(), "{}", said(&output));
     let none = script.replace(&format!("key={}", key.display()), "key=nowhere.key");
     let output = run_by(&stranger(&setup, "none"), &none, &[], None);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));

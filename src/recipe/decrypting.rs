@@ -48,6 +48,9 @@ pub fn steps(key: &Path, git: &str, repository: &str) -> Vec<Step> {
             "git-crypt decrypts each file as Git writes it. With a wrong key nothing is written.",
             format!(
                 "case $key in /*) ;; *) key=$PWD/$key ;; esac\ntest -s \"$key\" || {{ echo \"there is no key in $key\" >&2; exit 1; }}\n\
+                 one=$({git} ls-tree -r \"$state\" -- .backupbot/meta/ | sed -n '1s/^[0-9]* blob \\([0-9a-f]*\\).*/\\1/p')\n\
+                 test -z \"$one\" || {git} cat-file blob \"$one\" | git-crypt smudge --key-file=\"$key\" >/dev/null 2>&1 ||\n    \
+                 {{ echo \"$key is not the key of this state\" >&2; exit 1; }}\n\
                  export key\n{git} config backupbot.key \"$key\"\n\
                  {git} config filter.git-crypt.smudge 'git-crypt smudge --key-file=\"$key\"'\n\
                  {git} config filter.git-crypt.required true"

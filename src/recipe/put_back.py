@@ -103,7 +103,8 @@ def decrypt(path, record, key, spare):
     overhead = len(ENCRYPTED) + NONCE_BYTES
     if key is None or record["kind"] != "file" or not stat.S_ISREG(os.lstat(path).st_mode):
         return
-    with open(path, "rb") as stored:
+    # The program reads on where this ends: nothing may be read ahead.
+    with open(path, "rb", buffering=0) as stored:
         is_encrypted = stored.read(len(ENCRYPTED)) == ENCRYPTED
         if not is_encrypted or os.fstat(stored.fileno()).st_size != record["size"] + overhead:
             return
