@@ -8,7 +8,7 @@ pub mod key;
 pub mod wrapped;
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(in crate::crypt) mod tests;
 
 pub use cipher::{Decrypting, Encrypting, Nonce};
 pub use key::{KeyFile, KeyName, KeyVersion};
