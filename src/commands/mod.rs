@@ -8,9 +8,11 @@ mod completions;
 mod control;
 mod diff;
 mod drill;
+mod health;
 mod lfs;
 mod log;
 mod ls;
+mod man;
 mod once;
 mod page;
 mod recipe;
@@ -37,7 +39,7 @@ pub fn obey(world: &World, invocation: &Invocation) -> Result<Exit, Failure> {
     match &invocation.cli.command {
         Command::Run(target) => run::run(world, invocation, target),
         Command::Once(once) => once::once(world, invocation, once),
-        Command::Check => check::check(world, global),
+        Command::Check(arguments) => check::check(world, global, arguments),
         Command::Status(scope) => status::status(world, global, scope),
         Command::Pause(pause) => control::pause(world, global, pause),
         Command::Resume(scope) => control::resume(world, global, scope),
@@ -59,6 +61,8 @@ pub fn obey(world: &World, invocation: &Invocation) -> Result<Exit, Failure> {
         Command::Recipe(arguments) => recipe::recipe(world, invocation, arguments),
         Command::Alerts(arguments) => alerts::alerts(world, global, arguments),
         Command::Audit(arguments) => audit::audit(world, global, arguments),
+        Command::Health(arguments) => health::health(world, global, arguments),
         Command::Completions(completions) => completions::completions(completions),
+        Command::Man(arguments) => man::man(arguments),
     }
 }
