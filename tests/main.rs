@@ -29,6 +29,8 @@ mod cli;
 #[cfg(feature = "fault-points")]
 mod crash;
 mod crash_random;
+mod dashboard;
+mod deploy;
 mod disk;
 mod environment;
 mod faults;

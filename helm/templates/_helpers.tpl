@@ -59,6 +59,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{/* The pods there are, as a YAML list: name, instance, adopt, repositories (null: all), sources, nodeSelector. */}}
 {{- define "backupbot.shards" -}}
+{{- include "backupbot.check" . -}}
 {{- $root := . -}}
 {{- $fullname := include "backupbot.fullname" . -}}
 {{- $shards := list -}}
