@@ -92,7 +92,7 @@ pub const TWINS: &[&str] = &[
 ];
 
 /// Commands of the contract that this version does not have yet.
-const UNBUILT: &[&str] = &["roots", "keys", "report"];
+const UNBUILT: &[&str] = &["roots", "keys"];
 
 /// Watches directories and, within a minute of a change, has it in a Git commit on remotes that you own.
 ///
@@ -237,6 +237,11 @@ pub enum Command {
     /// It is a commented shell script for git and python3, with your remotes in it and no secret. Keep a copy of it where it
     /// does not burn with this machine: backupbot recipe > recipe.sh. With --json it is a list of the commands.
     Recipe(Recipe),
+    /// Say where the data is, who could read it, and when it was last proven: for an audit
+    ///
+    /// Markdown, or with --json the same for programs. It names providers, regions, encryption, where keys and credentials
+    /// are kept (never what they are), the last verification and the last rehearsed restore of each remote, and what is open.
+    Report(Scope),
     /// Show what somebody should look at, or try whether messages about it arrive
     Alerts(alerts::Alerts),
     /// Show what was done: commits, pushes, orders, changed configurations

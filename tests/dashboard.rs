@@ -103,7 +103,7 @@ fn eventful(setup: &mut Setup) -> Daemon {
     setup.repository()["lfs"] = json!({"threshold": "10KiB"});
     setup.repository()["remotes"][0]["quota"] = json!("1GiB");
     write(&setup.root(), "small", "one");
-    write(&setup.root(), "large", &"x".repeat(20_000));
+    write(&setup.root(), "large", "x".repeat(20_000));
     let daemon = setup.start();
     daemon.api().flush();
     assert!(setup.run(&["verify"]).status.success());
@@ -135,7 +135,7 @@ fn every_query_of_the_dashboard_finds_what_it_is_about() {
         let mut number = 0;
         while ended.recv_timeout(Duration::from_millis(300)) == Err(RecvTimeoutError::Timeout) {
             number += 1;
-            write(&root, "small", &format!("{number}"));
+            write(&root, "small", format!("{number}"));
             api.flush();
         }
     });

@@ -17,6 +17,7 @@ mod once;
 mod page;
 mod recipe;
 mod remote;
+mod report;
 mod restore;
 mod run;
 mod snapshots;
@@ -59,6 +60,7 @@ pub fn obey(world: &World, invocation: &Invocation) -> Result<Exit, Failure> {
         Command::Lfs(arguments) => lfs::lfs(world, global, arguments),
         Command::Remote(remote) => remote::remote(world, global, remote),
         Command::Recipe(arguments) => recipe::recipe(world, invocation, arguments),
+        Command::Report(scope) => report::report(world, global, scope),
         Command::Alerts(arguments) => alerts::alerts(world, global, arguments),
         Command::Audit(arguments) => audit::audit(world, global, arguments),
         Command::Health(arguments) => health::health(world, global, arguments),
