@@ -102,13 +102,12 @@ fn the_report_says_what_was_proven_and_what_is_open() {
     assert!(
         setup.run(&["drill"]).status.success() && setup.run(&["verify", "--remote", "usb"]).status.success()
     );
-    let after = report();
-    let place = &after["repositories"][0]["places"][0];
-    assert_eq!(
-        (&place["drill"]["problems"], &place["verified"]["problems"]),
-        (&json!(0), &json!(0)),
-        "{place}"
-    );
+    // The daemon's status is made once a second.
+    let after = eventually("the proofs are in the report", SOON, || {
+        let report = report();
+        let place = &report["repositories"][0]["places"][0];
+        (place["drill"]["problems"] == 0 && place["verified"]["problems"] == 0).then_some(report)
+    });
     assert!(!is_open(&after, "rehearsed yet"), "{after:#}");
     let text = String::from_utf8(setup.run(&["report"]).stdout).unwrap();
     assert!(text.starts_with("# Backups of testbox\n") && text.contains(r"cupboard \| upstairs"), "{text}");
