@@ -9,8 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
+use backupbot_core::file_lock::{Attempt, LockedFile};
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Exit, Failure};
@@ -53,7 +52,7 @@ impl Holder {
 /// The held lock; let go when dropped.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    _file: LockedFile,
 }
 
 /// What a look at the lock shows.
@@ -80,22 +79,23 @@ pub fn take(state_dir: &Path, holder: &Holder, patience: Duration) -> Result<Loc
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let mut file = options.open(&path).map_err(|error| failed("open", &error))?;
     let deadline = Instant::now() + patience;
-    loop {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => break,
-            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(LOOK_AGAIN),
-            Err(Errno::WOULDBLOCK) => return Err(in_use(state_dir, read_text(&mut file).as_ref())),
+    let mut locked = loop {
+        file = match LockedFile::attempt(file) {
+            Ok(Attempt::Locked(locked)) => break locked,
+            Ok(Attempt::Held(file)) if Instant::now() < deadline => file,
+            Ok(Attempt::Held(mut file)) => return Err(in_use(state_dir, read_text(&mut file).as_ref())),
             Err(error) => return Err(failed("lock", &error)),
-        }
-    }
+        };
+        std::thread::sleep(LOOK_AGAIN);
+    };
     let write = |file: &mut File| -> io::Result<()> {
         let text = serde_json::to_vec(holder)?;
         file.set_len(0)?;
         file.seek(SeekFrom::Start(0))?;
         file.write_all(&text)
     };
-    write(&mut file).map_err(|error| failed("write", &error))?;
-    Ok(Lock { _file: file })
+    write(&mut locked).map_err(|error| failed("write", &error))?;
+    Ok(Lock { _file: locked })
 }
 
 /// The refusal that names the holder.
@@ -118,15 +118,14 @@ pub fn look(state_dir: &Path) -> Result<Held, Failure> {
         let remedy = "run as the user that runs the daemon";
         Failure::failed(format!("cannot look at {}: {error}; {remedy}", shown(&path)))
     };
-    let mut file = match File::open(&path) {
+    let file = match File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Held::Free),
         Err(error) => return Err(failed(&error)),
     };
-    // Shared, so that two who look do not take each other for a holder.
-    match flock(&file, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => Ok(Held::Free),
-        Err(Errno::WOULDBLOCK) => Ok(Held::By(read_text(&mut file))),
+    match LockedFile::attempt_shared(file) {
+        Ok(Attempt::Locked(_)) => Ok(Held::Free),
+        Ok(Attempt::Held(mut file)) => Ok(Held::By(read_text(&mut file))),
         Err(error) => Err(failed(&error)),
     }
 }

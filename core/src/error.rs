@@ -51,6 +51,8 @@ pub enum Kind {
     Credentials,
     /// A remote's SSH host key is not known, or is another one than before.
     HostKey,
+    /// A key that encrypts or decrypts is missing, unreadable, wrong, expired or revoked; nothing was written in clear.
+    EncryptionKey,
     /// A remote has no room left for us.
     Quota,
     /// A remote takes no request so large.
@@ -85,6 +87,7 @@ impl Kind {
             | Kind::RemoteRefused
             | Kind::Credentials
             | Kind::HostKey
+            | Kind::EncryptionKey
             | Kind::Quota
             | Kind::TooLarge
             | Kind::Redirected
@@ -108,6 +111,7 @@ impl Kind {
             Kind::RemoteRefused => "remote_refused",
             Kind::Credentials => "credentials",
             Kind::HostKey => "host_key",
+            Kind::EncryptionKey => "encryption_key",
             Kind::Quota => "quota",
             Kind::TooLarge => "too_large",
             Kind::Busy => "busy",

@@ -1,7 +1,7 @@
 //! What BackupBot does and how it does it, without actors, HTTP or a terminal.
 //!
 //! Arrows point downwards only: verbs ([`snapshot`], [`push`], [`scan`], [`history`], [`restore`], [`verify`], [`inspect`], [`keeping`], [`adopt`], [`heal`], [`alert`]) use nouns
-//! ([`git`], [`store`], [`watch`], [`metadata`], [`tree`], [`lfs`], [`config`], [`ignore`]), and both stand on the ground
+//! ([`git`], [`store`], [`watch`], [`metadata`], [`tree`], [`lfs`], [`crypt`], [`config`], [`ignore`]), and both stand on the ground
 //! ([`path`], [`names`], [`clock`], [`quarantine`], [`audit`], [`disk`], [`limits`], [`memory`], [`priority`], [`private_file`], [`secret`], [`error`], [`progress`], [`fault`]).
 //! Nothing here logs, prints, reads a home
 //! directory or panics on input: a function takes what it needs and returns what happened.
@@ -13,9 +13,11 @@ pub mod beneath;
 pub mod clock;
 pub mod config;
 pub mod content;
+pub mod crypt;
 pub mod disk;
 pub mod error;
 pub mod fault;
+pub mod file_lock;
 pub mod git;
 pub mod guard;
 pub mod heal;

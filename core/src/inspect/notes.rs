@@ -3,15 +3,15 @@
 //! A document that cannot be read counts as empty, because nothing but an answer to "when" is lost with it. One that is damaged is
 //! set aside before it is written ([`mend`]), so that it is not lost as well.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Kind, Result};
+use crate::file_lock::LockedFile;
 use crate::private_file;
 use crate::small_state::{self, Aside};
 
@@ -33,13 +33,12 @@ pub(crate) fn mend<D: DeserializeOwned>(
     small_state::mend::<D>(&file, LIMIT, lost)
 }
 
-fn lock(state_dir: &Path, name: &str) -> Result<File> {
+fn lock(state_dir: &Path, name: &str) -> Result<LockedFile> {
     let path = state_dir.join(format!("{name}.lock"));
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600);
     let lock = options.open(&path).map_err(|error| Error::io("open", &path, error))?;
-    flock(&lock, FlockOperation::LockExclusive).map_err(|error| Error::io("lock", &path, error))?;
-    Ok(lock)
+    LockedFile::wait(lock).map_err(|error| Error::io("lock", &path, error))
 }
 
 /// Reads `<state_dir>/<name>.json`.

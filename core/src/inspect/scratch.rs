@@ -2,15 +2,13 @@
 //! the end, and before they are used again, because a process that was killed left them. One process at a time for each
 //! repository and remote.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
-
 use crate::error::{Error, Kind, Result};
+use crate::file_lock::{Attempt, LockedFile};
 use crate::lfs::fetched;
 use crate::names::{RemoteName, RepositoryName};
 
@@ -44,7 +42,7 @@ impl Purpose {
 pub struct Scratch {
     path: PathBuf,
     /// Held while it is used.
-    _lock: File,
+    _lock: LockedFile,
 }
 
 impl Scratch {
@@ -115,14 +113,13 @@ pub fn sweep(state_dir: &Path) -> Result<()> {
 }
 
 /// Takes the lock unless somebody else has it.
-fn lock(path: &Path) -> Result<Option<File>> {
+fn lock(path: &Path) -> Result<Option<LockedFile>> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600);
     let lock = options.open(path).map_err(|error| Error::io("open", path, error))?;
-    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(lock)),
-        Err(Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(Error::io("lock", path, error)),
+    match LockedFile::attempt(lock).map_err(|error| Error::io("lock", path, error))? {
+        Attempt::Locked(lock) => Ok(Some(lock)),
+        Attempt::Held(_) => Ok(None),
     }
 }
 

@@ -7,13 +7,13 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
 use sha2::{Digest, Sha256};
 
 use super::objects::{Objects, PIECE_BYTES};
 use super::pointer::{ObjectId, Pointer};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
+use crate::file_lock::LockedFile;
 use crate::git::repository::sync_directory;
 use crate::progress::Progress;
 
@@ -21,7 +21,7 @@ use crate::progress::Progress;
 #[derive(Debug)]
 pub struct Draft {
     objects: Objects,
-    file: File,
+    file: LockedFile,
     path: PathBuf,
     hasher: Sha256,
     size: u64,
@@ -43,7 +43,7 @@ impl Draft {
             .open(&path)
             .map_err(|error| Error::io("create", &path, error))?;
         // Where the file system knows no locks, a sweep takes every draft for left over.
-        let _ = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+        let file = LockedFile::fresh(file);
         fault::point("lfs:object-begun");
         Ok(Draft { objects: objects.clone(), file, path, hasher: Sha256::new(), size: 0 })
     }
@@ -65,7 +65,7 @@ impl Draft {
     pub fn share(&mut self, source: &File) -> bool {
         debug_assert_eq!(self.size, 0);
         #[cfg(target_os = "linux")]
-        let shared = rustix::fs::ioctl_ficlone(&self.file, source).is_ok();
+        let shared = rustix::fs::ioctl_ficlone(&*self.file, source).is_ok();
         #[cfg(not(target_os = "linux"))]
         let shared = {
             let _ = source;

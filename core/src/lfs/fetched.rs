@@ -12,13 +12,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
-
 use super::client::{Client, Downloaded};
 use super::{Objects, Pointer};
 use crate::config::Remote;
 use crate::disk::Room;
 use crate::error::{Error, Kind, Result};
+use crate::file_lock::{Attempt, LockedFile};
 use crate::git::contents::LargeContents;
 use crate::progress::Progress;
 
@@ -128,7 +127,7 @@ pub fn sweep(own: &Path) -> Result<()> {
     };
     for entry in entries {
         let path = entry.map_err(|error| Error::io("list", &place, error))?.path();
-        if lock(&path).is_some_and(|lock| flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()) {
+        if lock(&path).is_some_and(|lock| !matches!(LockedFile::attempt(lock), Ok(Attempt::Locked(_)))) {
             continue;
         }
         match fs::remove_dir_all(&path) {
@@ -150,7 +149,7 @@ fn lock(directory: &Path) -> Option<File> {
 #[derive(Debug)]
 pub(crate) struct Passing {
     directory: PathBuf,
-    _lock: File,
+    _lock: LockedFile,
 }
 
 impl Passing {
@@ -175,8 +174,7 @@ impl Passing {
         let path = directory.join(LOCK);
         let lock = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let lock = lock.map_err(|error| Error::io("make", &path, error))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|error| Error::io("lock", &path, error))?;
+        let lock = LockedFile::wait(lock).map_err(|error| Error::io("lock", &path, error))?;
         Ok(Self { directory, _lock: lock })
     }
 }

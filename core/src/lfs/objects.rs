@@ -9,13 +9,12 @@ use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
-use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 pub use super::draft::Draft;
 use super::pointer::{ObjectId, Pointer};
 use crate::error::{Error, Kind, Result};
+use crate::file_lock::{Attempt, LockedFile};
 use crate::progress::Progress;
 
 /// Bytes hashed at a time.
@@ -242,8 +241,7 @@ impl Objects {
         for entry in entries(&self.directory.join("tmp"))? {
             let opened =
                 OpenOptions::new().read(true).custom_flags(no_follow() | no_wait()).open(entry.path());
-            let lock = FlockOperation::NonBlockingLockExclusive;
-            if opened.is_ok_and(|file| rustix::fs::flock(&file, lock) == Err(Errno::WOULDBLOCK)) {
+            if opened.is_ok_and(|file| matches!(LockedFile::attempt(file), Ok(Attempt::Held(_)))) {
                 continue;
             }
             match fs::remove_file(entry.path()) {

@@ -14,13 +14,12 @@ use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::marker::Identity;
 use super::step::Step;
 use crate::error::{Error, Kind, Result};
+use crate::file_lock::{Attempt, LockedFile};
 use crate::names::RootName;
 use crate::path::RelPath;
 
@@ -54,7 +53,7 @@ enum Line {
 /// A journal that is being written.
 #[derive(Debug)]
 pub struct Journal {
-    file: File,
+    file: LockedFile,
     path: PathBuf,
     head: Head,
     last_parent: Option<(RootName, RelPath)>,
@@ -87,14 +86,13 @@ pub fn begin(directory: &Path, head: Head) -> Result<Journal> {
     };
     let failed = |error| Error::io("write", &path, error);
     let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path).map_err(failed)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => {
+    let file = match LockedFile::attempt(file).map_err(failed)? {
+        Attempt::Locked(file) => file,
+        Attempt::Held(_) => {
             let text = "this restore is running already; wait for its end";
             return Err(Error::new(Kind::InUse, text));
         }
-        Err(errno) => return Err(failed(errno.into())),
-    }
+    };
     let mut journal = Journal { file, path: path.clone(), head, last_parent: None };
     if is_new {
         let head = journal.head.clone();

@@ -9,12 +9,11 @@ use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
 use crate::fault;
+use crate::file_lock::{Attempt, LockedFile};
 use crate::path::lossy;
 
 /// Its name. No root can be called so.
@@ -37,7 +36,7 @@ pub struct Identity {
 #[derive(Debug)]
 pub struct Marker {
     path: PathBuf,
-    file: File,
+    file: LockedFile,
     /// An earlier run began this restore.
     pub is_resumed: bool,
 }
@@ -55,7 +54,7 @@ pub fn begin(directory: &Path, identity: &Identity) -> Result<Marker> {
     let mut options = OpenOptions::new();
     let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
     options.read(true).write(true).mode(0o600).custom_flags(nofollow);
-    let (mut file, found) = match options.open(&path) {
+    let (file, found) = match options.open(&path) {
         Ok(mut file) => {
             let mut text = String::new();
             (&mut file).take(LONGEST).read_to_string(&mut text).map_err(failed)?;
@@ -69,13 +68,10 @@ pub fn begin(directory: &Path, identity: &Identity) -> Result<Marker> {
         }
         Err(error) => return Err(failed(error)),
     };
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => return Err(in_use(directory)),
-        // Some network file systems have no locks: then two of the same restore are not told from each other.
-        Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
-        Err(errno) => return Err(failed(errno.into())),
-    }
+    // Some network file systems have no locks: then two of the same restore are not told from each other.
+    let Some(mut file) = LockedFile::where_known(file).map_err(failed)? else {
+        return Err(in_use(directory));
+    };
     let is_resumed = match found {
         Some(found) if found == *identity => true,
         Some(found) => {
@@ -164,8 +160,8 @@ pub fn look_for_writer(directory: &Path) -> Result<()> {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
     let Ok(file) = options.open(directory.join(NAME)) else { return Ok(()) };
-    match flock(&file, FlockOperation::NonBlockingLockShared) {
-        Err(Errno::WOULDBLOCK) => Err(in_use(directory)),
+    match LockedFile::attempt_shared(file) {
+        Ok(Attempt::Held(_)) => Err(in_use(directory)),
         _ => Ok(()),
     }
 }

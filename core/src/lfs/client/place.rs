@@ -9,10 +9,9 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use rustix::fs::{FlockOperation, flock};
-
 use crate::error::{Error, Kind, Result};
 use crate::fault;
+use crate::file_lock::{Attempt, LockedFile};
 use crate::git::ownership;
 use crate::git::repository::sync_directory;
 use crate::lfs::{Objects, Pointer};
@@ -131,7 +130,7 @@ impl Target<'_> {
         Ok(Copied::Whole)
     }
 
-    fn begin(&self, directory: &Path) -> Result<(File, Temporary)> {
+    fn begin(&self, directory: &Path) -> Result<(LockedFile, Temporary)> {
         let mut random = [0; 8];
         getrandom::fill(&mut random)
             .map_err(|error| Error::new(Kind::Io, format!("cannot get random bytes: {error}")))?;
@@ -144,8 +143,7 @@ impl Target<'_> {
             .open(&path)
             .map_err(|error| Error::io("create", &path, error))?;
         // Tells a copy under way from one that was left; where there are no locks, its age has to.
-        let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
-        Ok((file, Temporary(path)))
+        Ok((LockedFile::fresh(file), Temporary(path)))
     }
 
     /// A directory of the store, made with those above it where they are not there, each as open as the one that holds it.
@@ -235,9 +233,9 @@ fn read(
 pub(super) fn is_held(path: &Path) -> Option<bool> {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path).ok()?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Some(false),
-        Err(rustix::io::Errno::WOULDBLOCK) => Some(true),
+    match LockedFile::attempt(file) {
+        Ok(Attempt::Locked(_)) => Some(false),
+        Ok(Attempt::Held(_)) => Some(true),
         Err(_) => None,
     }
 }

@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rustix::fs::FlockOperation;
 
 use super::connect;
 use super::known_hosts::{self, KnownHosts, Standing};
 use super::site::Site;
 use crate::config::{NetworkUrl, Remote};
 use crate::error::{Error, Kind, Result};
+use crate::file_lock::LockedFile;
 use crate::progress::Progress;
 use crate::transport::runtime::run;
 
@@ -95,8 +95,7 @@ pub fn record(host: &HostKey, replace: bool) -> Result<()> {
         .map_err(|error| fail("make", directory, error))?;
     // Two of us at once must not lose each other's line.
     let lock = File::open(directory).map_err(|error| fail("open", directory, error))?;
-    rustix::fs::flock(&lock, FlockOperation::LockExclusive)
-        .map_err(|error| fail("lock", directory, error.into()))?;
+    let lock = LockedFile::wait(lock).map_err(|error| fail("lock", directory, error))?;
     let known = KnownHosts::read(&file)?;
     match known.standing(&host.known_as, &host.key) {
         Standing::Known => return Ok(()),
