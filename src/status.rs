@@ -27,6 +27,11 @@ use crate::http::shapes;
 /// This program's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// The commit that it was built from, if who built it said so; no time, so that the same commit gives the same program.
+pub fn revision() -> Option<&'static str> {
+    option_env!("BACKUPBOT_BUILD_REVISION").filter(|revision| !revision.is_empty())
+}
+
 /// How everything stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StatusAnswer {
@@ -359,8 +364,6 @@ pub mod tests {
             full_on: Moment::from_unix_seconds(1_000_000 + 20 * 86_400),
             checked: Moment::from_unix_seconds(1_000_000),
             trouble: None,
-            is_encryption_in_the_way: false,
-            clear_history: None,
             refused: refused.then(|| backupbot_actors::board::LfsTrouble {
                 since: Moment::from_unix_seconds(1_000_000).unwrap(),
                 message: "its plan is used up".to_owned(),

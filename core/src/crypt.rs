@@ -15,12 +15,16 @@ use crate::error::{Error, kind_of_io};
 
 pub mod gitcrypt;
 pub mod given;
+pub mod key_files;
 pub mod keyed;
 pub mod keyring;
+pub mod kit;
+pub mod needed;
 pub mod openpgp;
 pub mod patterns;
 pub mod places;
 pub mod policy;
+pub mod recipients;
 pub mod sealer;
 pub mod unsealer;
 

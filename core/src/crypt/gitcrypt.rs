@@ -9,7 +9,7 @@ pub mod key;
 pub mod wrapped;
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(in crate::crypt) mod tests;
 
 pub use cipher::{Decrypting, Encrypting, Nonce};
 pub use decryptor::{Decryptor, is_clear_text};
