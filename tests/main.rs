@@ -30,6 +30,7 @@ mod cli;
 mod crash;
 mod crash_random;
 mod disk;
+mod encryption_switch;
 mod environment;
 mod faults;
 mod guard;
