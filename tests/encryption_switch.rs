@@ -36,7 +36,7 @@ fn new_key(setup: &Setup, name: &str) -> PathBuf {
     path
 }
 
-fn encrypt(setup: &mut Setup, key: &Path, more: Value) {
+fn encrypt(setup: &mut Setup, key: &Path, more: &Value) {
     let mut section = json!({"method": "git-crypt", "key_file": key, "clear_history": "accept"});
     section.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     setup.repository()["encryption"] = section;
@@ -128,7 +128,7 @@ fn encryption_is_switched_on_its_key_changed_its_paths_and_off_again_and_each_is
     run_once(&setup);
     let clear = tip(&setup);
     let (one, two) = (new_key(&setup, "one.key"), new_key(&setup, "two.key"));
-    encrypt(&mut setup, &one, json!({}));
+    encrypt(&mut setup, &one, &json!({}));
     let status = run_once(&setup);
     assert!(status.contains("\"clear_history\":1"), "{status}");
     unlocks(&setup, "main", &one);
@@ -138,13 +138,13 @@ fn encryption_is_switched_on_its_key_changed_its_paths_and_off_again_and_each_is
     let old = setup.path("two.key.old");
     fs::create_dir(&old).unwrap();
     fs::copy(&one, old.join("one.key")).unwrap();
-    encrypt(&mut setup, &two, json!({}));
+    encrypt(&mut setup, &two, &json!({}));
     write(&setup.root(), "more", CANARY);
     run_once(&setup);
     unlocks(&setup, "main", &two);
     only_in(&setup, &[&clear]);
 
-    encrypt(&mut setup, &two, json!({"paths": ["secret/"]}));
+    encrypt(&mut setup, &two, &json!({"paths": ["secret/"]}));
     run_once(&setup);
     unlocks(&setup, "main", &two);
     assert!(setup.remote().blob("main", "folder1/secret/a").unwrap().starts_with(b"\0GITCRYPT\0"));
@@ -165,7 +165,7 @@ fn clear_text_in_the_history_is_neither_added_to_nor_pushed_until_it_is_accepted
     let mut setup = world();
     run_once(&setup);
     let (before, key) = (tip(&setup), new_key(&setup, "key"));
-    encrypt(&mut setup, &key, json!({"clear_history": "refuse"}));
+    encrypt(&mut setup, &key, &json!({"clear_history": "refuse"}));
     write(&setup.root(), "new", CANARY);
     let daemon = setup.start();
     let status = daemon.status_when("it says why", |status| status["repositories"][0]["trouble"].is_string());
@@ -188,7 +188,7 @@ fn clear_text_in_the_history_is_neither_added_to_nor_pushed_until_it_is_accepted
 fn while_the_key_is_away_nothing_is_stored_and_it_goes_on_by_itself() {
     let mut setup = world();
     let key = new_key(&setup, "key");
-    encrypt(&mut setup, &key, json!({"clear_history": "refuse"}));
+    encrypt(&mut setup, &key, &json!({"clear_history": "refuse"}));
     let daemon = setup.start();
     daemon.api().flush();
     let before = tip(&setup);
@@ -229,7 +229,7 @@ fn while_the_key_is_away_nothing_is_stored_and_it_goes_on_by_itself() {
 fn clear_text_where_ciphertext_should_be_is_not_sent() {
     let mut setup = world();
     let key = new_key(&setup, "key");
-    encrypt(&mut setup, &key, json!({}));
+    encrypt(&mut setup, &key, &json!({}));
     run_once(&setup);
     // Somebody commits a file into our repository as plain Git does without git-crypt.
     let local = setup.local().path;
@@ -290,7 +290,7 @@ fn death_at_any_point_of_the_switch_leaves_the_one_form_or_the_other_and_ends_in
         run_once(&setup);
         let clear = tip(&setup);
         let key = new_key(&setup, "key");
-        encrypt(&mut setup, &key, json!({}));
+        encrypt(&mut setup, &key, &json!({}));
         write(&setup.root(), "new", format!("new {CANARY}"));
         let fault = format!("{point}=kill@{pass}");
         setup.launch(&[("BACKUPBOT_FAULT", fault.as_str())]).dies_by_itself(&fault);

@@ -299,7 +299,7 @@ fn write_records(
 ) -> Result<()> {
     let is_other_key =
         switch.old.as_ref().map(|(policy, _)| &policy.key) != batch.sealer.map(|sealer| &sealer.policy().key);
-    if is_other_key {
+    if is_other_key || !plan.too_large.is_empty() {
         // Both are in the order of their paths.
         let reform_of = |path: &[u8]| {
             let place = plan.items.binary_search_by(|item| item.path.as_slice().cmp(path));
@@ -308,7 +308,11 @@ fn write_records(
             }
             let is_too_large =
                 plan.too_large.binary_search_by(|(too_large, _)| too_large.as_slice().cmp(path));
-            if is_too_large.is_ok() { Reform::Gone } else { Reform::Unknown }
+            match is_too_large {
+                Ok(_) => Reform::Gone,
+                Err(_) if is_other_key => Reform::Unknown,
+                Err(_) => Reform::Same,
+            }
         };
         let key = batch.sealer.map(|sealer| sealer.key());
         metadata::rewrite(objects, sink, switch.tree, key, &reform_of, edits, progress)?;
