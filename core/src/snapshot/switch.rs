@@ -15,7 +15,7 @@ mod convert;
 mod plan;
 mod source;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use git2::{Oid, Sort};
@@ -202,13 +202,16 @@ pub(super) fn build(
     }
     let by_root = by_root(&plan.items, &converted);
     let base = Base { objects, tree: Some(switch.tree), files: batch.files };
-    for root in batch.roots.iter() {
-        let of_root = by_root.get(&root.name).map_or(&[][..], Vec::as_slice);
+    // Also those that are no longer configured: their last version stays in the tree.
+    let too_large = plan.too_large.iter().filter_map(|(_, place)| place.as_ref()).map(|(root, _)| root);
+    let roots: BTreeSet<&RootName> = by_root.keys().chain(too_large).collect();
+    for root in roots {
+        let of_root = by_root.get(root).map_or(&[][..], Vec::as_slice);
         let mut pointers = PointerNames::default();
         let mut deltas = Vec::new();
         for (item, result) in of_root {
             let Some((_, path)) = &item.place else { continue };
-            let recorded = batch.files.get(&root.name, path)?;
+            let recorded = batch.files.get(root, path)?;
             if item.is_pointer != result.is_pointer {
                 pointers.turn(path, result.is_pointer);
             }
@@ -216,15 +219,15 @@ pub(super) fn build(
         }
         for (_, place) in &plan.too_large {
             if let Some((name, path)) = place
-                && *name == root.name
+                && name == root
             {
                 pointers.turn(path, false);
                 deltas.push(FileDelta::Remove(path.clone()));
             }
         }
-        pointers.apply(base, &root.name, &sink, &mut edits)?;
+        pointers.apply(base, root, &sink, &mut edits)?;
         if !deltas.is_empty() {
-            settlement.files.push((root.name.clone(), deltas));
+            settlement.files.push((root.clone(), deltas));
         }
     }
     write_records(batch, switch, objects, &sink, &plan, &converted, &mut edits, progress)?;
