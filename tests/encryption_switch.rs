@@ -113,6 +113,10 @@ fn only_in(setup: &Setup, commits: &[&str]) {
     }
     for directory in [setup.state(), setup.remote().path] {
         for file in walk(&directory) {
+            // Those were looked into one by one; what is short stands in a pack as it is.
+            if !commits.is_empty() && file.components().any(|part| part.as_os_str() == "objects") {
+                continue;
+            }
             assert!(!has_canary(&fs::read(&file).unwrap()), "{}", file.display());
         }
     }
