@@ -22,13 +22,8 @@ const RECOVERIES: [&str; 3] = ["database", "repository", "file"];
 /// Name without prefix, unit, help.
 type Gauge = (&'static str, Unit, &'static str);
 
-<<<<<<< HEAD
 const GAUGES: [Gauge; 21] = [
-    ("build_info", Unit::Count, "1, with the version as a label."),
-=======
-const GAUGES: [Gauge; 20] = [
     ("build_info", Unit::Count, "1, with the version as a label, and the revision if it is known."),
->>>>>>> enc
     ("process_start_time_seconds", Unit::Seconds, "When the process began, Unix time."),
     ("queue_depth", Unit::Count, "Paths that wait to be committed, those that cannot be read among them."),
     ("paused", Unit::Count, "1 while somebody has paused the repository."),
