@@ -23,6 +23,7 @@ pub mod access;
 pub mod alerts;
 pub mod audit;
 pub mod drill;
+pub mod keys;
 pub mod lfs;
 pub mod log;
 pub mod look;
@@ -82,6 +83,8 @@ pub const TWINS: &[&str] = &[
     "BACKUPBOT_MODULE",
     "BACKUPBOT_RESET",
     "BACKUPBOT_RECEIVER",
+    "BACKUPBOT_KIT",
+    "BACKUPBOT_OLD",
     #[cfg(feature = "fault-points")]
     "BACKUPBOT_FAULT",
     #[cfg(feature = "fault-points")]
@@ -89,7 +92,7 @@ pub const TWINS: &[&str] = &[
 ];
 
 /// Commands of the contract that this version does not have yet.
-const UNBUILT: &[&str] = &["roots", "keys", "report"];
+const UNBUILT: &[&str] = &["roots", "report"];
 
 /// Watches directories and, within a minute of a change, has it in a Git commit on remotes that you own.
 ///
@@ -220,6 +223,9 @@ pub enum Command {
     /// if it could not be found out. A running daemon does the same on schedule.
     #[command(after_help = drill::EXAMPLES)]
     Drill(drill::Drill),
+    /// The keys of encrypted repositories: make, carry away, bring back, change, and look whether all is well
+    #[command(after_help = keys::EXAMPLES)]
+    Keys(keys::Keys),
     /// Large files: how much room they take at the remotes, and whether they are still there
     Lfs(lfs::Lfs),
     /// Look after the remotes that a network leads to

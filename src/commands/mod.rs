@@ -8,6 +8,7 @@ mod completions;
 mod control;
 mod diff;
 mod drill;
+mod keys;
 mod lfs;
 mod log;
 mod ls;
@@ -54,6 +55,7 @@ pub fn obey(world: &World, invocation: &Invocation) -> Result<Exit, Failure> {
         Command::Ls(ls) => ls::ls(world, global, ls),
         Command::Cat(cat) => cat::cat(world, global, cat),
         Command::Diff(diff) => diff::diff(world, global, diff),
+        Command::Keys(arguments) => keys::keys(world, global, arguments),
         Command::Lfs(arguments) => lfs::lfs(world, global, arguments),
         Command::Remote(remote) => remote::remote(world, global, remote),
         Command::Recipe(arguments) => recipe::recipe(world, invocation, arguments),
