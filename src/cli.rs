@@ -28,6 +28,7 @@ pub mod lfs;
 pub mod log;
 pub mod look;
 pub mod restore;
+pub mod unlock;
 pub mod verify;
 
 /// Every twin of a flag; the configuration knows by this list which variables are not its own.

@@ -5,6 +5,7 @@
 //! has what.
 
 pub mod entry;
+pub mod keys;
 pub mod place;
 pub mod remotes;
 pub mod shown;

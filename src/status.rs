@@ -223,6 +223,8 @@ fn complete(seat: &RepositorySeat, view: Option<RepositoryView>, control: &Contr
                 pending: 0,
                 commit: None,
                 trouble: None,
+                is_encryption_in_the_way: false,
+                clear_history: None,
                 guard: Default::default(),
             };
             let remotes =
@@ -309,6 +311,8 @@ pub mod tests {
                 pending: 0,
                 commit: Some("c0ffee00".repeat(5)),
                 trouble: None,
+                is_encryption_in_the_way: false,
+                clear_history: None,
                 guard: Default::default(),
             },
             states: StateCounts { watched: 1234, pushed: 1234, ..StateCounts::default() },
@@ -355,6 +359,8 @@ pub mod tests {
             full_on: Moment::from_unix_seconds(1_000_000 + 20 * 86_400),
             checked: Moment::from_unix_seconds(1_000_000),
             trouble: None,
+            is_encryption_in_the_way: false,
+            clear_history: None,
             refused: refused.then(|| backupbot_actors::board::LfsTrouble {
                 since: Moment::from_unix_seconds(1_000_000).unwrap(),
                 message: "its plan is used up".to_owned(),

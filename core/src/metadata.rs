@@ -14,6 +14,7 @@ mod difference;
 mod edit;
 mod read;
 mod record;
+mod reform;
 mod shard;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ pub use difference::{RecordChange, differing_records};
 pub use edit::{MetadataStats, apply};
 pub use read::{DirectoryRecords, check_format, read_directory, read_record, walk};
 pub use record::{Mtime, Record};
+pub use reform::{Reform, ReformOf, rewrite};
 pub use tolerant::{Readable, find_record, read_what_is_there, record_under, shard_under};
 
 /// The version of the repository's format, in `.backupbot/format` and in each shard's first line.

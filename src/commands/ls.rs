@@ -19,6 +19,7 @@ pub fn ls(world: &World, global: &Global, arguments: &Ls) -> Result<Exit, Failur
     let path = arguments.path.as_deref();
     let looking = Looking::open(world, global, arguments.which.repository.as_deref(), path)?;
     let snapshot = looking.snapshot(arguments.at.at.as_deref())?;
+    let _keys = looking.unlock(&arguments.unlock, &[&snapshot])?;
     let objects = looking.repository.objects()?;
     let mut listing = Listing {
         looking: &looking,

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backupbot_core::audit::Event;
+use backupbot_core::crypt::places::Lent;
 use backupbot_core::history::Snapshot;
 use backupbot_core::ignore::IgnoreRules;
 use backupbot_core::names::RootName;
@@ -172,6 +173,19 @@ impl Run<'_> {
         self.source.looking.snapshot(self.arguments.at.as_deref())
     }
 
+    /// Before anything else: without the key of an encrypted snapshot nothing is fetched and nothing begun.
+    fn unlock(&self, snapshot: &Snapshot) -> Result<Option<Lent>, Failure> {
+        self.source.bring_encryption(snapshot, self.progress)?;
+        match self.source.looking.unlock(&self.arguments.unlock, &[snapshot]) {
+            // Who wants what is stored needs no key, and gets none of what is recorded.
+            Err(failure) if self.arguments.raw => {
+                output::complain(&format!("backupbot: {}", failure.lines.join("; ")));
+                Ok(None)
+            }
+            unlocked => unlocked,
+        }
+    }
+
     fn policies(&self) -> Policies {
         let arguments = self.arguments;
         let existing = match arguments.overwrite {
@@ -238,6 +252,7 @@ impl Run<'_> {
             None => self.snapshot()?,
         };
         self.want(&snapshot);
+        let _keys = self.unlock(&snapshot)?;
         let selection = selection(self.source, &snapshot, &self.arguments.paths)?;
         self.source.refuse_dangerous_target(directory, &snapshot)?;
         let mut policies = self.policies();
@@ -280,6 +295,7 @@ impl Run<'_> {
             None => self.snapshot()?,
         };
         self.want(&snapshot);
+        let _keys = self.unlock(&snapshot)?;
         let selection = selection(self.source, &snapshot, &self.arguments.paths)?;
         let identity = self.identity(&snapshot);
         self.work_in_place(&snapshot, &selection, self.policies(), identity).map(|(exit, _)| exit)
@@ -302,6 +318,7 @@ impl Run<'_> {
             past.head.before.parse().map_err(|error| Failure::io("the journal is damaged", error))?;
         let snapshot = Snapshot::read(self.source.repository(), before)?;
         self.want(&snapshot);
+        let _keys = self.unlock(&snapshot)?;
         let selection = Selection::Exactly(past.paths.clone());
         let policies = Policies {
             existing: Existing::Changed,

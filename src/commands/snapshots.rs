@@ -37,6 +37,7 @@ pub fn snapshots(world: &World, global: &Global, arguments: &Snapshots) -> Resul
     let (count, broke_off) = match path {
         None => listing.all(&first, limit)?,
         Some(path) => {
+            let _keys = looking.unlock(&arguments.unlock, &[&first])?;
             let (root, path) = looking.locate(path, &first)?;
             let objects = looking.repository.objects()?;
             let mut timeline = Timeline::new(&looking.repository, &objects, first.id, &root, &path);

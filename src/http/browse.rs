@@ -236,7 +236,7 @@ pub async fn files(door: Data<Door>, request: HttpRequest, path: web::Path<(Stri
             }
             Meant::Node(..) if !may_read_contents => Err(Problem::not_allowed("the content of a file")),
             Meant::Node(root, path, node) => {
-                download::prepare(&inspected, &root, &path, &node).map(Looked::Content)
+                download::prepare(&inspected, &snapshot, &root, &path, &node).map(Looked::Content)
             }
         }
     });

@@ -410,7 +410,8 @@ fn check_cache(
     let Some(tip) = tip else {
         // The branch has a new name (its template has a date): it continues from the checkpoint.
         let is_here = repository.has_commit(commit);
-        if is_here {
+        let encryption = seat.settings.encryption.as_ref();
+        if is_here && snapshot::may_begin_at(&repository, commit, encryption)? {
             refs::move_reference(&repository, &branch, None, commit)?;
         }
         return Ok((Some(commit).filter(|_| is_here), is_here));

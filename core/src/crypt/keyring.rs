@@ -127,6 +127,12 @@ impl Keyring {
         Self { current: keys.next(), old: keys.collect() }
     }
 
+    /// Keys that somebody has in hand, and then those of another ring.
+    pub fn joined(keys: Vec<Arc<Key>>, others: Option<&Self>) -> Self {
+        let mut all = keys.into_iter().chain(others.into_iter().flat_map(|ring| ring.keys().cloned()));
+        Self { current: all.next(), old: all.collect() }
+    }
+
     /// The key that encrypts.
     pub fn current(&self) -> Option<&Arc<Key>> {
         self.current.as_ref()

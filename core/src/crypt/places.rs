@@ -37,23 +37,53 @@ pub fn hand_over(repository: &Path, keys: Arc<Keyring>) {
     set(repository, Some(Source::InHand(keys)));
 }
 
+/// Keys that a repository has for as long as this lives; then those count again that counted before.
+#[derive(Debug)]
+#[must_use = "without it the keys are gone at once"]
+pub struct Lent(PathBuf, Option<Source>);
+
+impl Lent {
+    /// Gives keys for the repository at this path.
+    pub fn to(repository: &Path, keys: Arc<Keyring>) -> Self {
+        let before = source_of(repository);
+        hand_over(repository, keys);
+        Self(repository.to_path_buf(), before)
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        set(&self.0, self.1.take());
+    }
+}
+
+fn source_of(repository: &Path) -> Option<Source> {
+    let places = PLACES.read().unwrap_or_else(PoisonError::into_inner);
+    places.as_ref()?.get(repository).cloned()
+}
+
+/// The keys of the repository at this path, read now; nothing if nobody said where they are.
+///
+/// # Errors
+/// [`Kind::EncryptionKey`] if one cannot be read.
+pub fn known_of(repository: &Path) -> Result<Option<Arc<Keyring>>> {
+    match source_of(repository) {
+        Some(Source::InHand(keys)) => Ok(Some(keys)),
+        Some(Source::Configured(method)) => Keyring::read(&method).map(|keys| Some(Arc::new(keys))),
+        None => Ok(None),
+    }
+}
+
 /// The keys of the repository at this path, read now.
 ///
 /// # Errors
 /// [`Kind::EncryptionKey`] if there are none, or one cannot be read.
 pub fn keys_of(repository: &Path) -> Result<Arc<Keyring>> {
-    let source = PLACES
-        .read()
-        .unwrap_or_else(PoisonError::into_inner)
-        .as_ref()
-        .and_then(|places| places.get(repository).cloned());
-    match source {
-        Some(Source::InHand(keys)) => Ok(keys),
-        Some(Source::Configured(method)) => Keyring::read(&method).map(Arc::new),
-        None => Err(Error::new(
+    known_of(repository)?.ok_or_else(|| {
+        Error::new(
             Kind::EncryptionKey,
             "this is encrypted, and no key is known here: name its key file with --key-file, or in the configuration \
              (encryption: {method: git-crypt, key_file: F})",
-        )),
-    }
+        )
+    })
 }

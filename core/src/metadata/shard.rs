@@ -69,6 +69,11 @@ impl Shard {
         self.lines.get(name).map(Vec::as_slice)
     }
 
+    /// Name and line of each record, in the order of the names.
+    pub(super) fn lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.lines.iter().map(|(name, line)| (name.as_slice(), line.as_slice()))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.lines.is_empty()
     }

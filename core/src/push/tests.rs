@@ -54,6 +54,10 @@ fn run_with(
         retry: &retry,
         eager,
         resume,
+        refuses_clear_history: bench
+            .encryption
+            .as_ref()
+            .is_some_and(crate::config::Encryption::refuses_clear_history),
         memory: &Memory::default(),
         now_ms,
     };

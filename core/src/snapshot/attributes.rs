@@ -49,6 +49,13 @@ impl PointerNames {
         }
     }
 
+    /// What stands for a file that nobody looked at is another thing now.
+    pub fn turn(&mut self, path: &RelPath, is_pointer: bool) {
+        if let (Some(directory), Some(name)) = (path.parent(), path.file_name()) {
+            self.noted.entry(directory).or_default().insert(name.to_vec(), is_pointer);
+        }
+    }
+
     /// A directory is gone.
     pub fn directory_gone(&mut self, path: &RelPath) {
         self.gone.insert(path.clone());

@@ -71,6 +71,14 @@ impl Content<'_> {
         }
     }
 
+    /// Its path in the repository.
+    pub(super) fn git_path(&self) -> Vec<u8> {
+        match &self.place {
+            Where::Root(root, directory, name) => directory.join(name).to_git_path(root),
+            Where::Tree(path) => path.clone(),
+        }
+    }
+
     /// Its root and its path there; none for what belongs to no root.
     pub(super) fn place_in_root(&self) -> Option<(RootName, RelPath)> {
         match &self.place {

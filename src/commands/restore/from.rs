@@ -140,6 +140,11 @@ pub fn open<'w>(
 }
 
 impl Fetched {
+    /// Fetches what says how the snapshot is encrypted.
+    pub fn bring_encryption(&self, snapshot: &Snapshot, progress: &Progress) -> Result<(), Failure> {
+        Ok(self.retrieval.borrow_mut().encryption(snapshot, progress)?)
+    }
+
     /// Fetches what a restore of `selection` needs, and says before what that is.
     pub fn bring(
         &self,

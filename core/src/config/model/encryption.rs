@@ -33,6 +33,13 @@ pub enum EncryptionMethod {
     },
 }
 
+impl Encryption {
+    /// Whether nothing in clear text may be in the history of what is pushed.
+    pub fn refuses_clear_history(&self) -> bool {
+        !self.accepts_clear_history && !matches!(self.method, EncryptionMethod::None { .. })
+    }
+}
+
 impl EncryptionMethod {
     /// As the configuration and the repository name it.
     pub fn as_str(&self) -> &'static str {
