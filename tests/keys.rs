@@ -13,6 +13,7 @@ use crate::support::daemon::Setup;
 use crate::support::git::{git, try_git};
 use crate::support::gpg::Person;
 use crate::support::tree::write;
+use crate::support::{SOON, eventually};
 
 fn encrypted() -> Setup {
     let mut setup = Setup::new();
@@ -92,14 +93,14 @@ fn a_key_is_made_before_anything_ran_and_a_clone_is_opened_by_what_is_exported()
     assert!(made.contains(&id) && made.contains("--kit"), "{made}");
     assert_eq!((mode(&key_file(&setup)), mode(&setup.path("keys"))), (0o600, 0o700));
     let before = fs::read(key_file(&setup)).unwrap();
-    assert!(keys(&setup, &["create"], 1).contains("is there already"));
+    assert!(keys(&setup, &["create"], 2).contains("is there already"));
     assert_eq!(fs::read(key_file(&setup)).unwrap(), before);
     assert!(!setup.state().exists());
 
     let out = setup.path("out.key");
     keys(&setup, &["export", "--to", out.to_str().unwrap()], 0);
     assert_eq!((fs::read(&out).unwrap(), mode(&out)), (before.clone(), 0o600));
-    assert!(keys(&setup, &["export", "--to", out.to_str().unwrap()], 1).contains("is there already"));
+    assert!(keys(&setup, &["export", "--to", out.to_str().unwrap()], 2).contains("is there already"));
     assert_eq!(setup.run(&["keys", "export"]).stdout, before);
     assert!(opens(setup.scratch.path(), &key_file(&setup), &out));
     let page = keys(&setup, &["check"], 0);
@@ -121,7 +122,7 @@ fn a_kit_that_was_typed_in_again_gives_the_key_and_a_mistyped_line_is_named() {
     let at = typed.find("\n 5 ").unwrap() + 4;
     let wrong = if &typed[at..=at] == "7" { "3" } else { "7" };
     fs::write(&typed_file, [&typed[..at], wrong, &typed[at + 1..]].concat()).unwrap();
-    let refused = keys(&other, &["import", &from], 1);
+    let refused = keys(&other, &["import", &from], 2);
     assert!(refused.contains("line 5 is mistyped") && !refused.contains("line 6"), "{refused}");
     assert!(!key_file(&other).exists());
 
@@ -135,7 +136,7 @@ fn a_kit_that_was_typed_in_again_gives_the_key_and_a_mistyped_line_is_named() {
     let third = encrypted();
     keys(&third, &["create"], 0);
     let before = fs::read(key_file(&third)).unwrap();
-    assert!(keys(&third, &["import", &from], 1).contains("--old"));
+    assert!(keys(&third, &["import", &from], 2).contains("--old"));
     keys(&third, &["import", &from, "--old"], 0);
     assert_eq!(fs::read(key_file(&third)).unwrap(), before);
     assert_eq!(checked(&third, 0)["old_keys"][0]["id"], json!(id));
@@ -232,7 +233,7 @@ fn recipients_are_added_renewed_and_removed_where_the_configuration_looks_for_th
     assert!(row["expires"].as_u64().is_some());
 
     fs::write(&certificate, "no certificate").unwrap();
-    assert!(keys(&setup, &["add-recipient", &from], 1).contains("alice-by-mail.asc"));
+    assert!(keys(&setup, &["add-recipient", &from], 2).contains("alice-by-mail.asc"));
     assert!(keys(&setup, &["remove-recipient", &from], 1).contains("40 digits"));
     let told = keys(&setup, &["remove-recipient", &alice.fingerprint.to_lowercase()], 0);
     assert!(told.contains("keys rotate") && !copy.exists(), "{told}");
@@ -399,7 +400,47 @@ fn several_keys_are_told_apart_and_a_shared_one_is_rotated_for_all() {
     let mut clear = Setup::new();
     assert!(keys(&clear, &["create"], 2).contains("key_file"));
     clear.repository()["encryption"] = json!({"method": "none"});
-    assert!(keys(&clear, &["rotate"], 2).contains("is encrypted") || cfg!(not(unix)));
+    assert!(keys(&clear, &["rotate"], 2).contains("is encrypted"));
+}
+
+#[test]
+fn a_rotation_beside_a_daemon_encrypts_everything_anew_and_plain_git_crypt_reads_both_states() {
+    let setup = encrypted();
+    keys(&setup, &["create"], 0);
+    write(&setup.root(), "file", "what nobody may read");
+    let daemon = setup.start();
+    daemon.api().flush();
+    let old = key_id(&setup);
+    assert_eq!(checked(&setup, 0)["latest"]["as_configured"], true);
+    let told = keys(&setup, &["rotate"], 0);
+    assert!(told.contains("asked to make a snapshot now"), "{told}");
+    let new = key_id(&setup);
+    eventually("the latest snapshot is encrypted with the new key", SOON, || {
+        (checked(&setup, 0)["latest"]["key"] == json!(new)).then_some(())
+    });
+    daemon.api().flush();
+    let answer = checked(&setup, 0);
+    let needed: Vec<_> = answer["needed"].as_array().unwrap().iter().map(|row| row["key"].clone()).collect();
+    assert_eq!(needed, [json!(new), json!(old)]);
+    let remote = setup.remote().path;
+    let old_key = setup.path(&format!("keys/documents.key.old/{old}.key"));
+    for (commit, key, wrong) in
+        [("main", &key_file(&setup), &old_key), ("main~1", &old_key, &key_file(&setup))]
+    {
+        let clone = setup.path(&format!("clone-{commit}"));
+        git(setup.scratch.path(), &["clone", "-q", "-n", remote.to_str().unwrap(), clone.to_str().unwrap()]);
+        git(&clone, &["checkout", "-q", "--detach", &format!("origin/{commit}")]);
+        let _ = unlock(&clone, wrong);
+        let is_read = |clone: &Path| {
+            fs::read(clone.join("folder1/file")).ok() == Some(b"what nobody may read".to_vec())
+        };
+        assert!(!is_read(&clone), "{commit}");
+        fs::remove_dir_all(&clone).unwrap();
+        git(setup.scratch.path(), &["clone", "-q", "-n", remote.to_str().unwrap(), clone.to_str().unwrap()]);
+        git(&clone, &["checkout", "-q", "--detach", &format!("origin/{commit}")]);
+        unlock(&clone, key).unwrap();
+        assert!(is_read(&clone), "{commit}");
+    }
 }
 
 #[cfg(target_os = "linux")]

@@ -176,7 +176,8 @@ fn nudge(world: &World, global: &Global, repositories: &[String]) -> &'static st
         return "no daemon is running: it happens with the next snapshot";
     };
     let is_told = repositories.iter().all(|repository| {
-        let wish = json!({"repository": repository, "wait": false});
+        // Where no file has changed there is nothing to make a snapshot of, unless everything is compared.
+        let wish = json!({"repository": repository, "wait": false, "rescan": true});
         client.post("/flush", &wish, Duration::ZERO).and_then(client::Answer::ok).is_ok()
     });
     if is_told {
