@@ -359,8 +359,6 @@ pub mod tests {
             full_on: Moment::from_unix_seconds(1_000_000 + 20 * 86_400),
             checked: Moment::from_unix_seconds(1_000_000),
             trouble: None,
-            is_encryption_in_the_way: false,
-            clear_history: None,
             refused: refused.then(|| backupbot_actors::board::LfsTrouble {
                 since: Moment::from_unix_seconds(1_000_000).unwrap(),
                 message: "its plan is used up".to_owned(),

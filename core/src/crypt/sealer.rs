@@ -3,13 +3,15 @@
 //! In: what the configuration wants. Out: ciphertexts, checksums of plaintexts, the policy and the attributes that stand in the
 //! tree. It is read anew for each snapshot and fails if the key cannot be read: nothing is stored in clear text instead.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::gitcrypt::cipher;
 use super::keyring::{Key, Keyring};
+use super::openpgp::Recipient;
 use super::patterns::Patterns;
 use super::policy::Policy;
+use super::recipients;
+use crate::clock;
 use crate::config::{Encryption, EncryptionMethod};
 use crate::error::{Error, Kind, Result};
 
@@ -18,15 +20,15 @@ use crate::error::{Error, Kind, Result};
 pub struct Sealer {
     key: Arc<Key>,
     policy: Policy,
-    /// Certificates for which the key is put into the tree, or directories of them.
-    recipients: Vec<PathBuf>,
+    /// For whom the key is put into the tree.
+    recipients: Vec<Recipient>,
 }
 
 impl Sealer {
     /// What the configuration wants; nothing if it wants clear text.
     ///
     /// # Errors
-    /// [`Kind::EncryptionKey`] if the key cannot be read.
+    /// [`Kind::EncryptionKey`] if the key or a recipient's certificate cannot be read, or is not in force any more.
     pub fn read(encryption: Option<&Encryption>) -> Result<Option<Self>> {
         let Some(encryption) = encryption else { return Ok(None) };
         let EncryptionMethod::GitCrypt { recipients, .. } = &encryption.method else { return Ok(None) };
@@ -37,7 +39,9 @@ impl Sealer {
         let paths =
             Patterns::parse(&encryption.paths).map_err(|problem| Error::new(Kind::Config, problem))?;
         let policy = Policy { key: key.id().clone(), paths };
-        Ok(Some(Self { key: key.clone(), policy, recipients: recipients.clone() }))
+        let now = clock::now_ms().div_euclid(1000).unsigned_abs();
+        let recipients = recipients::read(recipients, now)?;
+        Ok(Some(Self { key: key.clone(), policy, recipients }))
     }
 
     /// What the tree says of it.
@@ -50,8 +54,8 @@ impl Sealer {
         &self.key
     }
 
-    /// Who can open the key with a key of his own: certificates, or directories of them.
-    pub fn recipients(&self) -> &[PathBuf] {
+    /// Who can open the key with a key of his own.
+    pub fn recipients(&self) -> &[Recipient] {
         &self.recipients
     }
 

@@ -1,8 +1,10 @@
 //! What a tree says of itself at its top, for Git and for readers: its attributes, and what of it is encrypted.
 
-use git2::ObjectType;
+use git2::{ObjectType, Oid};
 
+use crate::crypt::gitcrypt::wrapped;
 use crate::crypt::policy;
+use crate::crypt::recipients;
 use crate::crypt::sealer::Sealer;
 use crate::error::Result;
 use crate::git::objects::ObjectDatabase;
@@ -14,10 +16,7 @@ use crate::tree::{self, Edits, Entry, TreeSink};
 const ATTRIBUTES: &[u8] = b"* -text -ident -filter !working-tree-encoding\n";
 
 /// The files, by path.
-///
-/// # Errors
-/// For a policy that cannot be written down.
-pub(super) fn of(sealer: Option<&Sealer>) -> Result<Vec<(&'static [u8], Vec<u8>)>> {
+fn of(sealer: Option<&Sealer>) -> Result<Vec<(&'static [u8], Vec<u8>)>> {
     let mut attributes = ATTRIBUTES.to_vec();
     let mut files = Vec::new();
     if let Some(sealer) = sealer {
@@ -28,13 +27,38 @@ pub(super) fn of(sealer: Option<&Sealer>) -> Result<Vec<(&'static [u8], Vec<u8>)
     Ok(files)
 }
 
-/// Puts a file in place unless it stands there already.
+/// Adds the edits after which a tree says that of itself, and holds the key for those who are to have it.
 ///
 /// # Errors
-/// For the trees and the sink.
-pub(super) fn put(
+/// For the trees and the sink; [`Kind::EncryptionKey`](crate::error::Kind::EncryptionKey) if the key cannot be wrapped.
+pub(super) fn apply(
     objects: &ObjectDatabase<'_>,
-    tree: Option<git2::Oid>,
+    tree: Option<Oid>,
+    sealer: Option<&Sealer>,
+    sink: &dyn TreeSink,
+    edits: &mut Edits,
+) -> Result<()> {
+    for (path, text) in of(sealer)? {
+        put(objects, tree, path, &text, sink, edits)?;
+    }
+    match sealer {
+        Some(sealer) => recipients::edits(objects, tree, sealer.key(), sealer.recipients(), sink, edits),
+        None => {
+            for path in [policy::PATH, wrapped::DIRECTORY] {
+                let is_there = tree.map(|tree| tree::lookup(objects, tree, path.as_bytes())).transpose()?;
+                if is_there.flatten().is_some() {
+                    edits.remove(path);
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Puts a file in place unless it stands there already.
+fn put(
+    objects: &ObjectDatabase<'_>,
+    tree: Option<Oid>,
     path: &[u8],
     text: &[u8],
     sink: &dyn TreeSink,

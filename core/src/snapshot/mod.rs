@@ -218,9 +218,7 @@ pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
             settlement.files.push((name.clone(), deltas));
         }
     }
-    for (path, text) in description::of(batch.sealer)? {
-        description::put(&objects, parent_tree, path, &text, &sink, &mut edits)?;
-    }
+    description::apply(&objects, parent_tree, batch.sealer, &sink, &mut edits)?;
     progress.check()?;
     let tree = match tree::apply(&objects, &sink, parent_tree, &edits)? {
         Some(tree) => tree,

@@ -26,10 +26,9 @@ use super::attributes::{Base, PointerNames};
 use super::{Batch, Built, PackSink, Summary, description, message, raw};
 use crate::clock;
 use crate::config::{Encryption, EncryptionMethod};
-use crate::crypt::gitcrypt::wrapped;
 use crate::crypt::keyring::Key;
 use crate::crypt::places;
-use crate::crypt::policy::{self, Policy};
+use crate::crypt::policy::Policy;
 use crate::disk::Room;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
@@ -314,17 +313,7 @@ fn write_records(
         let key = batch.sealer.map(|sealer| sealer.key());
         metadata::rewrite(objects, sink, switch.tree, key, &reform_of, edits, progress)?;
     }
-    for (path, text) in description::of(batch.sealer)? {
-        description::put(objects, Some(switch.tree), path, &text, sink, edits)?;
-    }
-    if batch.sealer.is_none() {
-        edits.remove(policy::PATH);
-    }
-    if is_other_key {
-        // Wrapped is the former key.
-        edits.remove(wrapped::DIRECTORY);
-    }
-    Ok(())
+    description::apply(objects, Some(switch.tree), batch.sealer, sink, edits)
 }
 
 fn named(policy: Option<&Policy>) -> String {
@@ -351,7 +340,7 @@ pub fn clear_commits(repository: &Repository, tip: Oid, progress: &Progress) -> 
     for commit in commits {
         progress.check()?;
         let tree = repository.tree_of(commit.map_err(fail)?)?;
-        clear += u64::from(tree::lookup(&objects, tree, policy::PATH.as_bytes())?.is_none());
+        clear += u64::from(tree::lookup(&objects, tree, crate::crypt::policy::PATH.as_bytes())?.is_none());
     }
     Ok(clear)
 }

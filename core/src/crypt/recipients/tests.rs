@@ -166,7 +166,7 @@ fn certificates_are_read_from_files_and_directories_and_each_person_counts_once(
     fs::write(directory.join("again.gpg"), alice.certificate()).unwrap();
     fs::write(directory.join("README"), "no certificate").unwrap();
     fs::write(directory.join(".#alice.asc"), "half").unwrap();
-    let places = [directory.clone(), single];
+    let places = [directory, single];
     let found = read(&places, now()).unwrap();
     let fingerprints: Vec<_> = found.iter().map(Recipient::fingerprint).collect();
     assert_eq!(fingerprints, [alice.fingerprint(), bob.fingerprint()]);
