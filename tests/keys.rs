@@ -443,6 +443,47 @@ fn a_rotation_beside_a_daemon_encrypts_everything_anew_and_plain_git_crypt_reads
     }
 }
 
+#[test]
+fn a_recipient_opens_a_plain_clone_with_gpg_alone_from_the_next_snapshot_on() {
+    let mut setup = encrypted();
+    let people = setup.path("people");
+    setup.repository()["encryption"]["recipients"] = json!([people.to_str().unwrap()]);
+    fs::create_dir(&people).unwrap();
+    keys(&setup, &["create"], 0);
+    write(&setup.root(), "file", "what nobody may read");
+    let daemon = setup.start();
+    daemon.api().flush();
+    let (alice, eve) = (Person::new("alice", "never"), Person::new("eve", "never"));
+    let certificate = setup.path("alice.asc");
+    fs::write(&certificate, alice.certificate()).unwrap();
+    assert!(checked(&setup, 0)["latest"]["recipients_current"] == true);
+    keys(&setup, &["add-recipient", certificate.to_str().unwrap()], 0);
+    eventually("the key is in the latest snapshot for her", SOON, || {
+        (checked(&setup, 0)["latest"]["recipients_current"] == true).then_some(())
+    });
+    daemon.api().flush();
+    let remote = setup.remote().path;
+    for (person, may) in [(&alice, true), (&eve, false)] {
+        let clone = setup.path(&format!("clone-{may}"));
+        git(setup.scratch.path(), &["clone", "-q", remote.to_str().unwrap(), clone.to_str().unwrap()]);
+        let mut command = Command::new("git-crypt");
+        command
+            .current_dir(&clone)
+            .arg("unlock")
+            .env("GNUPGHOME", person.home())
+            .env("GIT_CONFIG_NOSYSTEM", "1");
+        assert_eq!(command.output().unwrap().status.success(), may);
+        let content = fs::read(clone.join("folder1/file")).unwrap();
+        assert_eq!(content == b"what nobody may read", may);
+    }
+    keys(&setup, &["remove-recipient", &alice.fingerprint], 0);
+    eventually("it is in there for nobody", SOON, || {
+        (checked(&setup, 0)["latest"]["recipients_current"] == true).then_some(())
+    });
+    let listed = git(&setup.local().path, &["ls-tree", "-r", "--name-only", "main"]);
+    assert!(!listed.contains(".git-crypt"), "{listed}");
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn nothing_of_the_process_is_left_in_a_core_dump_and_others_do_not_look_into_it() {
