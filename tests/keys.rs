@@ -287,7 +287,7 @@ fn snapshot_with_policy(setup: &Setup, key: &str) -> String {
     let _ = fs::remove_dir_all(&work);
     git(setup.scratch.path(), &["clone", "-q", local.path.to_str().unwrap(), "work"]);
     let policy = json!({"version": 1, "method": "git-crypt", "key": key}).to_string();
-    write(&work, ".backupbot/encryption", &format!("{policy}\n"));
+    write(&work, ".backupbot/encryption", format!("{policy}\n"));
     git(&work, &["add", "-A"]);
     git(&work, &["commit", "-q", "-m", "x"]);
     git(&work, &["push", "-q", "origin", "HEAD:main"]);
