@@ -89,8 +89,7 @@ fn kit_of(config: &Config, place: &Place) -> Result<zeroize::Zeroizing<String>, 
     }
     let is_ours =
         |repository: &&Repository| place.repositories.iter().any(|name| repository.name.as_str() == *name);
-    let repositories: Vec<&Repository> =
-        config.repositories.iter().filter(|repository| is_ours(&repository)).collect();
+    let repositories: Vec<&Repository> = config.repositories.iter().filter(is_ours).collect();
     let mut remotes = Vec::new();
     let mut branches: Vec<String> = Vec::new();
     for repository in &repositories {
