@@ -18,6 +18,7 @@ use clap::{
 };
 
 use crate::spans;
+use crate::status::{VERSION, revision};
 
 pub mod access;
 pub mod alerts;
@@ -86,6 +87,8 @@ pub const TWINS: &[&str] = &[
     "BACKUPBOT_RECEIVER",
     "BACKUPBOT_KIT",
     "BACKUPBOT_OLD",
+    "BACKUPBOT_READY",
+    "BACKUPBOT_BESIDE",
     #[cfg(feature = "fault-points")]
     "BACKUPBOT_FAULT",
     #[cfg(feature = "fault-points")]
@@ -93,7 +96,7 @@ pub const TWINS: &[&str] = &[
 ];
 
 /// Commands of the contract that this version does not have yet.
-const UNBUILT: &[&str] = &["roots", "report"];
+const UNBUILT: &[&str] = &["roots"];
 
 /// Watches directories and, within a minute of a change, has it in a Git commit on remotes that you own.
 ///
@@ -102,7 +105,7 @@ const UNBUILT: &[&str] = &["roots", "report"];
 #[derive(Debug, Parser)]
 #[command(
     name = "backupbot",
-    version,
+    version = version(),
     arg_required_else_help = true,
     after_help = "\
 Is my data safe?     backupbot status
@@ -120,6 +123,11 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// The version, with the commit if it is known.
+fn version() -> String {
+    revision().map_or_else(|| VERSION.to_owned(), |revision| format!("{VERSION} ({revision})"))
 }
 
 /// Flags of every command.
@@ -152,7 +160,7 @@ pub enum Command {
     /// some files could not be read.
     Once(Once),
     /// Check the configuration and name every mistake in it
-    Check,
+    Check(Check),
     /// Show what is protected, what is not, and what to do about it
     Status(Scope),
     /// Stop committing and pushing until `resume`; what changes meanwhile is queued
@@ -236,6 +244,11 @@ pub enum Command {
     /// It is a commented shell script for git and python3, with your remotes in it and no secret. Keep a copy of it where it
     /// does not burn with this machine: backupbot recipe > recipe.sh. With --json it is a list of the commands.
     Recipe(Recipe),
+    /// Say where the data is, who could read it, and when it was last proven: for an audit
+    ///
+    /// Markdown, or with --json the same for programs. It names providers, regions, encryption, where keys and credentials
+    /// are kept (never what they are), the last verification and the last rehearsed restore of each remote, and what is open.
+    Report(Scope),
     /// Show what somebody should look at, or try whether messages about it arrive
     Alerts(alerts::Alerts),
     /// Show what was done: commits, pushes, orders, changed configurations
@@ -244,8 +257,40 @@ pub enum Command {
     /// log.
     #[command(after_help = audit::EXAMPLES)]
     Audit(audit::Audit),
+    /// Ask the running daemon whether it lives: for containers, where nothing else could ask
+    ///
+    /// Exits with 0 if it does, and with 1 and the reason if not. No token is needed.
+    Health(Health),
     /// Print a completion script for a shell
     Completions(Completions),
+    /// Write a manual page for each command into a directory: for who packs the program
+    #[command(hide = true)]
+    Man(Man),
+}
+
+/// Arguments of `man`.
+#[derive(Debug, Clone, Args)]
+pub struct Man {
+    /// The directory, which has to be there
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+}
+
+/// Flags of `check`.
+#[derive(Debug, Clone, Args)]
+pub struct Check {
+    /// The configuration of another instance that runs at the same time; repeat it for more. A repository in two of them,
+    /// and two that push the same branch to one place, are mistakes
+    #[arg(long, value_name = "FILE")]
+    pub beside: Vec<PathBuf>,
+}
+
+/// Flags of `health`.
+#[derive(Debug, Clone, Args)]
+pub struct Health {
+    /// Whether it is ready as well: every root was looked at once, or found unavailable
+    #[arg(long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    pub ready: bool,
 }
 
 /// What to back up, if no configuration says it.

@@ -21,6 +21,9 @@ const START_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// More than the largest status answer.
 const LARGEST_ANSWER: u64 = 64 << 20;
+/// A probe is answered at once, or not at all.
+const PROBED_WITHIN: Duration = Duration::from_secs(4);
+const LARGEST_PROBLEM: u64 = 64 << 10;
 
 /// Who can answer.
 pub enum Reach<'w> {
@@ -79,6 +82,21 @@ impl Answer {
         };
         Err(Failure::new(exit, detail))
     }
+}
+
+/// Asks one of the probes, which need no token; whoever asks is killed when it waits for longer than a few seconds.
+pub fn probe(daemon: &Daemon, path: &str) -> Result<(), Failure> {
+    let config = Agent::config_builder().proxy(None).http_status_as_error(false).max_redirects(0);
+    let agent: Agent = config.timeout_global(Some(PROBED_WITHIN)).build().into();
+    let failed = |reason: String| Failure::failed(format!("{path} of process {}: {reason}", daemon.pid));
+    let url = format!("http://{}{path}", daemon.address);
+    let mut answer = agent.get(url).call().map_err(|error| failed(error.to_string()))?;
+    if answer.status().as_u16() == 200 {
+        return Ok(());
+    }
+    let text = answer.body_mut().with_config().limit(LARGEST_PROBLEM).read_to_string().unwrap_or_default();
+    let problem: Value = serde_json::from_str(&text).unwrap_or_default();
+    Err(failed(problem["detail"].as_str().unwrap_or("it does not say why").to_owned()))
 }
 
 impl Client {

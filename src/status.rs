@@ -27,6 +27,11 @@ use crate::http::shapes;
 /// This program's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// The commit that it was built from, if who built it said so; no time, so that the same commit gives the same program.
+pub fn revision() -> Option<&'static str> {
+    option_env!("BACKUPBOT_BUILD_REVISION").filter(|revision| !revision.is_empty())
+}
+
 /// How everything stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StatusAnswer {

@@ -29,7 +29,10 @@ mod cli;
 #[cfg(feature = "fault-points")]
 mod crash;
 mod crash_random;
+mod dashboard;
+mod deploy;
 mod disk;
+mod documents;
 mod environment;
 mod faults;
 mod guard;
@@ -53,6 +56,7 @@ mod main_job;
 mod metrics;
 mod names;
 mod notify;
+mod packaging;
 mod polling;
 mod power;
 mod recipe;

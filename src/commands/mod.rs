@@ -8,14 +8,17 @@ mod completions;
 mod control;
 mod diff;
 mod drill;
+mod health;
 mod keys;
 mod lfs;
 mod log;
 mod ls;
+mod man;
 mod once;
 mod page;
 mod recipe;
 mod remote;
+mod report;
 mod restore;
 mod run;
 mod snapshots;
@@ -38,7 +41,7 @@ pub fn obey(world: &World, invocation: &Invocation) -> Result<Exit, Failure> {
     match &invocation.cli.command {
         Command::Run(target) => run::run(world, invocation, target),
         Command::Once(once) => once::once(world, invocation, once),
-        Command::Check => check::check(world, global),
+        Command::Check(arguments) => check::check(world, global, arguments),
         Command::Status(scope) => status::status(world, global, scope),
         Command::Pause(pause) => control::pause(world, global, pause),
         Command::Resume(scope) => control::resume(world, global, scope),
@@ -59,8 +62,11 @@ pub fn obey(world: &World, invocation: &Invocation) -> Result<Exit, Failure> {
         Command::Lfs(arguments) => lfs::lfs(world, global, arguments),
         Command::Remote(remote) => remote::remote(world, global, remote),
         Command::Recipe(arguments) => recipe::recipe(world, invocation, arguments),
+        Command::Report(scope) => report::report(world, global, scope),
         Command::Alerts(arguments) => alerts::alerts(world, global, arguments),
         Command::Audit(arguments) => audit::audit(world, global, arguments),
+        Command::Health(arguments) => health::health(world, global, arguments),
         Command::Completions(completions) => completions::completions(completions),
+        Command::Man(arguments) => man::man(arguments),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | address | needs |
 //! |---|---|
-//! | `/livez`, `/readyz`, `/metrics` (unless it has a listener of its own): GET, HEAD | nothing |
+//! | `/livez`, `/readyz`, `/metrics` (if it has a listener of its own: all three there, and the probes here): GET, HEAD | nothing |
 //! | below `/api/v1`: the table in [`access`] | own host, token of the role that is named there |
 //!
 //! Every error is a problem document. There are no CORS headers, so browsers keep other origins out, and an
@@ -256,6 +256,8 @@ fn metrics_routes(config: &mut ServiceConfig) {
     let method = || web::route().to(async || Err::<&str, _>(Problem::method("GET, HEAD")));
     let unknown = web::route().to(async || Err::<&str, _>(Problem::unknown_address()));
     config
+        .service(web::resource("/livez").get(probes::livez).head(probes::livez).default_service(method()))
+        .service(web::resource("/readyz").get(probes::readyz).head(probes::readyz).default_service(method()))
         .service(
             web::resource("/metrics").get(metrics::metrics).head(metrics::metrics).default_service(method()),
         )
@@ -267,7 +269,8 @@ pub fn serve(listener: TcpListener, door: Data<Door>) -> io::Result<ServerHandle
     serve_routes(listener, door, routes)
 }
 
-/// The same for a listener that has nothing but `/metrics`.
+/// The same for a listener that has nothing but `/metrics` and the probes: what a stranger may ask. An orchestrator then
+/// needs no way to the API.
 pub fn serve_metrics(listener: TcpListener, door: Data<Door>) -> io::Result<ServerHandle> {
     serve_routes(listener, door, metrics_routes)
 }

@@ -14,7 +14,7 @@ use metrics::{Unit, counter, gauge};
 use metrics_exporter_prometheus::PrometheusBuilder;
 
 use crate::logging::LOST;
-use crate::status::VERSION;
+use crate::status::{VERSION, revision};
 
 /// What of ours may be found damaged and made anew.
 const RECOVERIES: [&str; 3] = ["database", "repository", "file"];
@@ -23,7 +23,7 @@ const RECOVERIES: [&str; 3] = ["database", "repository", "file"];
 type Gauge = (&'static str, Unit, &'static str);
 
 const GAUGES: [Gauge; 20] = [
-    ("build_info", Unit::Count, "1, with the version as a label."),
+    ("build_info", Unit::Count, "1, with the version as a label, and the revision if it is known."),
     ("process_start_time_seconds", Unit::Seconds, "When the process began, Unix time."),
     ("queue_depth", Unit::Count, "Paths that wait to be committed, those that cannot be read among them."),
     ("paused", Unit::Count, "1 while somebody has paused the repository."),
@@ -137,7 +137,9 @@ fn set_moment(name: &str, labels: &[(&'static str, String)], at: Moment) {
 }
 
 fn process(started: Moment) {
-    set("build_info", &[("version", VERSION.to_owned())], 1);
+    let mut build = vec![("version", VERSION.to_owned())];
+    build.extend(revision().map(|revision| ("revision", revision.to_owned())));
+    set("build_info", &build, 1);
     set_moment("process_start_time_seconds", &[], started);
 }
 

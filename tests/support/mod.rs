@@ -6,6 +6,7 @@ pub mod fault_proxy;
 pub mod giftless;
 pub mod git;
 pub mod gpg;
+pub mod helm;
 pub mod lfs;
 pub mod lfs_server;
 pub mod metadata;

@@ -1,0 +1,128 @@
+{{/* The pod of one shard, or of each node. Takes a dict of root and shard. */}}
+{{- define "backupbot.pod" -}}
+{{- $root := .root -}}{{- $shard := .shard -}}{{- $values := .root.Values -}}
+{{- $daemonSet := eq $values.mode "DaemonSet" -}}
+metadata:
+  labels:
+    {{- $own := dict "app.kubernetes.io/component" "daemon" }}
+    {{- if not $daemonSet }}{{- $_ := set $own "backupbot/shard" $shard.name }}{{- end }}
+    {{- include "backupbot.labelsWith" (dict "root" $root "extra" (merge $own $values.podLabels)) | nindent 4 }}
+  annotations:
+    # What only a restart changes; everything else of the configuration is obeyed while it runs.
+    {{- $config := $values.config }}
+    backupbot/restart-on: {{ pick $config "identity" "log" "shutdown_grace" "admin" | toJson | printf "%s %s %s" $shard.instance (include "backupbot.listen" $root) | sha256sum | trunc 16 | quote }}
+    {{- with $values.podAnnotations }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+spec:
+  {{- with $values.imagePullSecrets }}
+  imagePullSecrets:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  serviceAccountName: {{ include "backupbot.serviceAccount" $root }}
+  automountServiceAccountToken: false
+  enableServiceLinks: false
+  terminationGracePeriodSeconds: {{ int $values.terminationGracePeriodSeconds }}
+  securityContext:
+    {{- toYaml $values.podSecurityContext | nindent 4 }}
+  {{- with $values.priorityClassName }}
+  priorityClassName: {{ . }}
+  {{- end }}
+  {{- with merge (deepCopy $shard.nodeSelector) $values.nodeSelector }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- range $key := list "tolerations" "affinity" "topologySpreadConstraints" "hostAliases" "initContainers" }}
+  {{- with index $values $key }}
+  {{ $key }}:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- end }}
+  containers:
+    - name: backupbot
+      image: {{ include "backupbot.image" $root | quote }}
+      imagePullPolicy: {{ $values.image.pullPolicy }}
+      args: ["run", "--config", {{ printf "/etc/backupbot/%s" (ternary $values.existingConfigMap.key "config.yaml" (ne $values.existingConfigMap.name "")) | quote }}]
+      env:
+        - name: BACKUPBOT_STATE_DIR
+          value: {{ include "backupbot.stateDir" $root }}
+        - name: BACKUPBOT_METRICS_LISTEN
+          value: {{ include "backupbot.listen" $root | quote }}
+        - name: BACKUPBOT_INSTANCE
+          {{- if $daemonSet }}
+          valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
+          {{- else }}
+          value: {{ $shard.instance | quote }}
+          {{- end }}
+        {{- with $shard.adopt }}
+        - name: BACKUPBOT_ADOPT
+          value: {{ . }}
+        {{- end }}
+        {{- with $values.extraEnv }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      ports:
+        - {name: metrics, containerPort: {{ int $values.metrics.port }}, protocol: TCP}
+      startupProbe:
+        httpGet: {path: /livez, port: metrics}
+        timeoutSeconds: 5
+        {{- toYaml $values.probes.startup | nindent 8 }}
+      livenessProbe:
+        httpGet: {path: /livez, port: metrics}
+        timeoutSeconds: 5
+        {{- toYaml $values.probes.liveness | nindent 8 }}
+      readinessProbe:
+        httpGet: {path: /readyz, port: metrics}
+        timeoutSeconds: 5
+        {{- toYaml $values.probes.readiness | nindent 8 }}
+      {{- with $values.resources }}
+      resources:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      securityContext:
+        {{- toYaml $values.securityContext | nindent 8 }}
+      volumeMounts:
+        - {name: config, mountPath: /etc/backupbot, readOnly: true}
+        - {name: state, mountPath: /var/lib/backupbot}
+        - {name: tmp, mountPath: /tmp}
+        {{- range $shard.sources }}
+        - name: source-{{ .name }}
+          mountPath: {{ .mountPath | quote }}
+          readOnly: true
+          {{- if .hostPath }}
+          # What is mounted on the node later is seen as well.
+          mountPropagation: HostToContainer
+          {{- end }}
+        {{- end }}
+        {{- with include "backupbot.secretMounts" $root }}
+        {{- . | trim | nindent 8 }}
+        {{- end }}
+        {{- with $values.extraVolumeMounts }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+    {{- with $values.extraContainers }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  volumes:
+    - name: config
+      configMap:
+        name: {{ $values.existingConfigMap.name | default $shard.name }}
+    - name: state
+      {{- if $daemonSet }}
+      hostPath: {path: {{ $values.daemonSet.statePath | quote }}, type: Directory}
+      {{- else }}
+      persistentVolumeClaim:
+        claimName: {{ $values.state.existingClaim | default (printf "%s-state" $shard.name) }}
+      {{- end }}
+    - name: tmp
+      emptyDir: {}
+    {{- range $shard.sources }}
+    {{- include "backupbot.sourceVolume" . | nindent 4 }}
+    {{- end }}
+    {{- with include "backupbot.secretVolumes" $root }}
+    {{- . | trim | nindent 4 }}
+    {{- end }}
+    {{- with $values.extraVolumes }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+{{- end -}}
