@@ -45,6 +45,7 @@ mod http;
 mod http_faults;
 mod http_refusals;
 mod inspect;
+mod keys;
 mod lfs;
 mod lfs_http;
 #[cfg(feature = "fault-points")]
