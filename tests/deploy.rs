@@ -1,6 +1,8 @@
 //! The Helm chart and the Dockerfile, judged by the real Helm (3 and 4), the schemas of Kubernetes, promtool, hadolint and the
 //! program itself; in the long tier the images are built and run.
 
+mod cases;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -8,136 +10,13 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use cases::{changes, on_nodes, shared_out, with_a_map_of_ones_own};
+
 use crate::support::daemon::Setup;
+use crate::support::git::git;
 use crate::support::helm::{chart, everything, helms, least, of_kind, pods, repository, set, source, tool};
+use crate::support::tree::write;
 use crate::support::{is_long, skip};
-
-/// Each documented value, and another one for it. What concerns only a DaemonSet or shards stands in tests of its own.
-fn changes() -> Vec<(&'static str, Value)> {
-    vec![
-        ("nameOverride", json!("other")),
-        ("fullnameOverride", json!("other")),
-        ("image.repository", json!("registry.example.org/backupbot")),
-        ("image.tag", json!("1.2.3")),
-        ("image.digest", json!(format!("sha256:{}", "0".repeat(64)))),
-        ("image.pullPolicy", json!("Always")),
-        ("imagePullSecrets", json!([{"name": "registry"}])),
-        ("mode", json!(null)),
-        ("instance", json!("nas")),
-        (
-            "config",
-            json!({"version": 1, "log": {"level": "debug"}, "repositories": [repository("documents")]}),
-        ),
-        ("existingConfigMap.name", json!(null)),
-        ("existingConfigMap.key", json!(null)),
-        ("sources", json!([source("documents"), source("more")])),
-        ("allowHostPath", json!(null)),
-        ("shards", json!([{"name": "a", "repositories": ["documents"]}])),
-        ("secrets", json!([{"name": "other", "data": {"key": "value"}}])),
-        ("adopt", json!("continue")),
-        ("state.size", json!("1Ti")),
-        ("state.storageClassName", json!("-")),
-        ("state.accessModes", json!(["ReadWriteOncePod"])),
-        ("state.existingClaim", json!("mine")),
-        ("state.annotations", json!({"a": "b"})),
-        ("state.keep", json!(false)),
-        ("daemonSet.statePath", json!(null)),
-        ("daemonSet.maxUnavailable", json!(null)),
-        ("metrics.port", json!(9000)),
-        ("metrics.address", json!("[::]")),
-        ("serviceMonitor.enabled", json!(false)),
-        ("serviceMonitor.labels", json!({"release": "prometheus"})),
-        ("serviceMonitor.interval", json!("1m")),
-        ("serviceMonitor.scrapeTimeout", json!("5s")),
-        ("podMonitor.enabled", json!(false)),
-        ("podMonitor.labels", json!({"release": "prometheus"})),
-        ("podMonitor.interval", json!("1m")),
-        ("podMonitor.scrapeTimeout", json!("5s")),
-        ("prometheusRule.enabled", json!(false)),
-        ("prometheusRule.labels", json!({"release": "prometheus"})),
-        ("prometheusRule.runbookBase", json!("https://docs.example.org/operations.html")),
-        ("dashboard.enabled", json!(false)),
-        ("dashboard.labels", json!({"find": "me"})),
-        ("dashboard.annotations", json!({"grafana_folder": "Backups"})),
-        ("dashboard.namespace", json!("monitoring")),
-        ("serviceAccount.create", json!(false)),
-        ("serviceAccount.name", json!("mine")),
-        ("serviceAccount.annotations", json!({"a": "b"})),
-        ("networkPolicy.enabled", json!(false)),
-        ("networkPolicy.from", json!([{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}])),
-        ("networkPolicy.egress", json!([{"ports": [{"port": 443}]}])),
-        ("podDisruptionBudget.enabled", json!(false)),
-        ("podDisruptionBudget.maxUnavailable", json!("50%")),
-        ("resources", json!({"limits": {"memory": "1Gi"}})),
-        ("terminationGracePeriodSeconds", json!(120)),
-        ("podSecurityContext", json!({"runAsUser": 1000})),
-        ("securityContext", json!({"runAsGroup": 1000})),
-        ("probes.startup.periodSeconds", json!(7)),
-        ("probes.startup.failureThreshold", json!(7)),
-        ("probes.liveness.periodSeconds", json!(7)),
-        ("probes.liveness.failureThreshold", json!(7)),
-        ("probes.readiness.periodSeconds", json!(7)),
-        ("probes.readiness.failureThreshold", json!(7)),
-        ("extraEnv", json!([{"name": "BACKUPBOT_LOG_LEVEL", "value": "debug"}])),
-        ("extraVolumes", json!([{"name": "more", "emptyDir": {}}])),
-        ("extraVolumeMounts", json!([{"name": "tmp", "mountPath": "/more"}])),
-        ("initContainers", json!([{"name": "first", "image": "x"}])),
-        ("extraContainers", json!([{"name": "beside", "image": "x"}])),
-        ("podAnnotations", json!({"a": "b"})),
-        ("podLabels", json!({"a": "b", "app.kubernetes.io/name": "not-this"})),
-        ("commonLabels", json!({"a": "b", "app.kubernetes.io/name": "not-this"})),
-        ("nodeSelector", json!({"disk": "ssd"})),
-        ("tolerations", json!([{"operator": "Exists"}])),
-        ("affinity", json!({"nodeAffinity": {}})),
-        (
-            "topologySpreadConstraints",
-            json!([{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]),
-        ),
-        ("priorityClassName", json!("high")),
-        ("hostAliases", json!([{"ip": "192.0.2.1", "hostnames": ["nas"]}])),
-        ("restore.enabled", json!(false)),
-        ("restore.from", json!("/mnt/usb/documents.git")),
-        ("restore.at", json!("2026-11-22 13:05")),
-        ("restore.paths", json!(["documents/plan.txt"])),
-        ("restore.args", json!(["--no-limits"])),
-        ("restore.volume", json!({"emptyDir": {}})),
-        ("restore.securityContext", json!({"runAsUser": 0})),
-        ("restore.podSecurityContext", json!({"runAsUser": 0})),
-        ("verify.enabled", json!(false)),
-        ("verify.from", json!("/mnt/usb/documents.git")),
-        ("verify.at", json!("yesterday")),
-        ("verify.sample", json!("1%")),
-        ("verify.args", json!(["--branch", "main"])),
-        ("verify.schedule", json!("0 3 * * 0")),
-        ("verify.scratchSize", json!("1Gi")),
-    ]
-}
-
-/// Two repositories, shared out.
-fn shared_out() -> Value {
-    let mut values = least();
-    set(&mut values, "config.repositories", json!([repository("documents"), repository("photos")]));
-    set(&mut values, "sources", json!([source("documents"), source("photos")]));
-    let shards = json!([
-        {"name": "a", "repositories": ["documents"], "sources": ["documents"]},
-        {"name": "b", "repositories": ["photos"], "sources": ["photos"], "adopt": "continue", "nodeSelector": {"disk": "big"}},
-    ]);
-    set(&mut values, "shards", shards);
-    values
-}
-
-/// On every node.
-fn on_nodes() -> Value {
-    let mut values = least();
-    set(&mut values, "mode", json!("DaemonSet"));
-    set(&mut values, "allowHostPath", json!(true));
-    set(&mut values, "daemonSet", json!({"statePath": "/var/lib/backupbot", "maxUnavailable": "10%"}));
-    set(&mut values, "config.repositories", json!([repository("documents")]));
-    values["config"]["repositories"][0]["branch"] = json!("nodes/{instance}");
-    let source = json!([{"name": "documents", "mountPath": "/data/documents", "hostPath": {"path": "/srv"}}]);
-    set(&mut values, "sources", source);
-    values
-}
 
 /// Has the schemas of a few versions look at what was rendered, strictly; each document once, because most are the same.
 fn assert_valid(rendered: &[String]) {
@@ -166,28 +45,33 @@ fn every_documented_value_is_obeyed_alone_and_what_is_made_is_valid_for_kubernet
         readme.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
     let changed: BTreeSet<&str> = changes().iter().map(|(name, _)| *name).collect();
     assert_eq!(documented, changed, "each value of the README has a case here");
+    let mut cases = vec![least(), everything(), shared_out(), on_nodes(), with_a_map_of_ones_own()];
+    let fixed = cases.len();
+    for (name, value) in changes().into_iter().filter(|(_, value)| !value.is_null()) {
+        let mut values = everything();
+        set(&mut values, name, value);
+        cases.push(values);
+    }
     let helms = helms();
-    let mut rendered = Vec::new();
+    let Some(newest) = helms.last() else { return };
+    let rendered: Vec<String> = cases.iter().map(|values| newest.template(values).unwrap()).collect();
+    for (text, (name, _)) in
+        rendered[fixed..].iter().zip(changes().iter().filter(|(_, value)| !value.is_null()))
+    {
+        assert_ne!(text, &rendered[1], "{name} changes nothing");
+    }
     for helm in &helms {
         assert!(helm.lint(&least()).is_ok() && helm.lint(&everything()).is_ok());
-        let plain = helm.template(&everything()).unwrap();
-        rendered.push(plain.clone());
-        for (name, value) in changes().into_iter().filter(|(_, value)| !value.is_null()) {
-            let mut values = everything();
-            set(&mut values, name, value);
-            let text = helm.template(&values).unwrap_or_else(|error| panic!("{name}: {error}"));
-            assert_ne!(text, plain, "{name} changes nothing");
-            rendered.push(text);
+        // The other versions make the same; of each value that would take too long for every day.
+        let compared = if is_long() { cases.len() } else { fixed };
+        for (values, text) in cases.iter().zip(&rendered).take(compared) {
+            assert!(
+                &helm.template(values).unwrap() == text,
+                "another version makes something else of {values:#}"
+            );
         }
-        rendered.push(helm.template(&shared_out()).unwrap());
-        rendered.push(helm.template(&on_nodes()).unwrap());
     }
-    if let [three, four] = rendered.chunks(rendered.len().max(2) / 2).collect::<Vec<_>>()[..] {
-        assert!(three == four, "both versions of Helm make the same");
-    }
-    if !rendered.is_empty() {
-        assert_valid(&rendered[rendered.len() / 2..]);
-    }
+    assert_valid(&rendered);
 }
 
 #[test]
@@ -255,6 +139,12 @@ fn what_would_lose_or_endanger_something_is_refused_with_the_reason() {
             "both secretName",
         ),
         (least(), vec![("existingConfigMap.name", json!("mine"))], "both config.repositories"),
+        (least(), vec![("config.shutdown_grace", json!("2m"))], "terminationGracePeriodSeconds"),
+        (
+            least(),
+            vec![("sources", json!([{"name": "documents", "mountPath": "/", "volume": {"emptyDir": {}}}]))],
+            "own place",
+        ),
         (least(), vec![("restore.enabled", json!(true))], "restore.from"),
         (least(), vec![("verify.enabled", json!(true))], "verify.from"),
         (shared_out(), shards(json!([a(json!(["documents"]))])).to_vec(), "\"photos\" is in no shard"),
@@ -395,6 +285,15 @@ fn one_writer_has_a_state_and_selectors_find_the_pods_whatever_labels_are_added(
             assert_eq!(sources.iter().flatten().count(), 1, "a shard sees its own sources only");
         }
         assert_eq!(claims.len(), 2);
+        // Kubernetes adds a hash of ten characters to the name, and a label holds 63.
+        set(&mut values, "fullnameOverride", json!("n".repeat(34)));
+        values["shards"][0]["name"] = json!("s".repeat(16));
+        let names = helm.render(&values);
+        let longest = of_kind(&names, "StatefulSet")
+            .iter()
+            .map(|set| set["metadata"]["name"].as_str().unwrap().len())
+            .max();
+        assert!(longest.unwrap() + 11 <= 63, "{longest:?}");
         let nodes = helm.render(&on_nodes());
         let update = &of_kind(&nodes, "DaemonSet")[0]["spec"]["updateStrategy"]["rollingUpdate"];
         assert_eq!(update, &json!({"maxSurge": 0, "maxUnavailable": "10%"}));
@@ -518,4 +417,30 @@ fn the_images_run_as_anybody_without_rights_in_little_memory_and_keep_their_stat
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/container");
     let status = Command::new(script).status().unwrap();
     assert!([Some(0), Some(77)].contains(&status.code()), "{status}");
+}
+
+#[test]
+fn a_repository_that_moves_to_another_shard_goes_on_from_the_tip_when_it_is_told_to() {
+    let shard = |instance: &str, content: &str| {
+        let mut setup = Setup::new();
+        setup.config["instance"] = json!(instance);
+        write(&setup.root(), "a", content);
+        setup
+    };
+    let old = shard("backups-a", "one");
+    assert!(old.run(&["once"]).status.success());
+    let remote = old.remote();
+    let tip = remote.tip("main").unwrap();
+    for (adopt, is_continued) in [("", false), ("continue", true)] {
+        let mut new = shard("backups-b", "two");
+        new.repository()["remotes"][0]["url"] = json!(remote.path);
+        new.write_config();
+        let output = new.command(&["once"]).env("BACKUPBOT_ADOPT", adopt).output().unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert_eq!(output.status.success(), is_continued, "{adopt:?}: {said}");
+        let now = remote.tip("main").unwrap();
+        assert_eq!(now != tip, is_continued, "{adopt:?}: {said}");
+    }
+    assert_eq!(git(&remote.path, &["rev-parse", "main~1"]).trim(), tip);
+    assert_eq!(git(&remote.path, &["show", "main:folder1/a"]), "two");
 }

@@ -34,6 +34,7 @@ mod deploy;
 mod disk;
 mod documents;
 mod encryption_reading;
+mod encryption_switch;
 mod environment;
 mod faults;
 mod guard;
@@ -44,6 +45,7 @@ mod http;
 mod http_faults;
 mod http_refusals;
 mod inspect;
+mod keys;
 mod lfs;
 mod lfs_http;
 #[cfg(feature = "fault-points")]

@@ -28,7 +28,7 @@ use slog::{Logger, o, warn};
 use tokio::sync::oneshot;
 
 use self::cycle::{Cycle, CycleEnd};
-use self::start::Start;
+use self::start::{Start, Started};
 use crate::board::{Moment, RepositoryStatus};
 use crate::housekeeping::Housekeeper;
 use crate::job::{self, JobOutcome};
@@ -81,7 +81,7 @@ pub struct Committer {
     /// Whether that is the encryption's.
     is_about_encryption: bool,
     /// Older commits in clear text, where that was accepted.
-    clear_history: Option<u64>,
+    clear_history: u64,
     last_look: WaitingNow,
     breathe_until: Option<Instant>,
     alarm: Option<SpawnHandle>,
@@ -121,7 +121,7 @@ impl Committer {
             is_unsure: false,
             trouble: None,
             is_about_encryption: false,
-            clear_history: None,
+            clear_history: 0,
             last_look: WaitingNow::default(),
             breathe_until: None,
             alarm: None,
@@ -164,11 +164,12 @@ impl Committer {
         }));
     }
 
-    fn begun(&mut self, started: std::result::Result<Option<Oid>, Trouble>, ctx: &mut Context<Self>) {
+    fn begun(&mut self, started: std::result::Result<Started, Trouble>, ctx: &mut Context<Self>) {
         match started {
-            Ok(tip) => {
+            Ok(Started { tip, clear_history }) => {
                 self.ready = true;
                 self.tip = tip;
+                self.clear_history = clear_history;
                 self.keep_house(ctx);
                 return self.work(ctx);
             }
@@ -301,6 +302,7 @@ impl Committer {
                 if end.tip.is_some() {
                     self.tip = end.tip;
                 }
+                self.clear_history = end.clear_history.unwrap_or(self.clear_history);
                 self.paused = end.now.paused_since_ms.is_some();
                 self.is_unsure &= self.paused;
                 self.publish(&end.now);
@@ -413,7 +415,7 @@ impl Committer {
             commit: self.tip.map(|tip| tip.to_string()),
             trouble: self.trouble.clone(),
             is_encryption_in_the_way: self.is_about_encryption,
-            clear_history: self.clear_history,
+            clear_history: (self.clear_history > 0).then_some(self.clear_history),
             guard: Default::default(),
         });
     }

@@ -4,15 +4,16 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
+{{/* With a shard's name (16) and the hash that Kubernetes adds (11) it has to stay below 64. */}}
 {{- define "backupbot.fullname" -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- .Values.fullnameOverride | trunc 34 | trimSuffix "-" -}}
 {{- else -}}
 {{- $name := include "backupbot.name" . -}}
 {{- if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- .Release.Name | trunc 34 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 34 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -153,7 +154,13 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- range .Values.sources -}}
 {{- if has .name $sourceNames -}}{{- fail (printf "two sources are called %q" .name) -}}{{- end -}}
 {{- $sourceNames = append $sourceNames .name -}}
-{{- $mounts = append $mounts (trimSuffix "/" .mountPath) -}}
+{{- $mount := trimSuffix "/" .mountPath -}}
+{{- $mounts = append $mounts $mount -}}
+{{- range $own := list "/var/lib/backupbot" "/etc/backupbot" "/run/secrets/backupbot" "/tmp" "/usr" -}}
+{{- if or (hasPrefix (printf "%s/" $own) (printf "%s/" $mount)) (hasPrefix (printf "%s/" $mount) (printf "%s/" $own)) -}}
+{{- fail (printf "source at %q: %s is the program's own place; mount it elsewhere, such as below /data" $mount $own) -}}
+{{- end -}}
+{{- end -}}
 {{- $kinds := 0 -}}
 {{- range $kind := list "persistentVolumeClaim" "hostPath" "volume" -}}
 {{- if index (index $root.Values.sources (sub (len $sourceNames) 1)) $kind -}}{{- $kinds = add $kinds 1 -}}{{- end -}}
@@ -204,6 +211,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- range $name := $repositories -}}
 {{- if not (hasKey $owners $name) -}}{{- fail (printf "repository %q is in no shard, so nobody would back it up" $name) -}}{{- end -}}
 {{- end -}}
+{{- end -}}
+{{- $grace := toString (default "30s" $config.shutdown_grace) -}}
+{{- if regexMatch "^[0-9]+(s|m)$" $grace -}}
+{{- $seconds := mul (regexFind "^[0-9]+" $grace | int) (ternary 60 1 (hasSuffix "m" $grace)) -}}
+{{- if ge (int $seconds) (int .Values.terminationGracePeriodSeconds) -}}{{- fail (printf "terminationGracePeriodSeconds has to be more than config.shutdown_grace (%s), or the pod is killed while it pushes" $grace) -}}{{- end -}}
 {{- end -}}
 {{- $secretNames := list -}}
 {{- range .Values.secrets -}}

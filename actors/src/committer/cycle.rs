@@ -48,6 +48,8 @@ pub(super) struct CycleEnd {
     pub(super) now: WaitingNow,
     pub(super) committed: bool,
     pub(super) tip: Option<Oid>,
+    /// Older commits that stay clear text, after everything was brought into another form.
+    pub(super) clear_history: Option<u64>,
     /// Every change up to this is in a commit or listed as skipped.
     pub(super) settled_up_to: Option<u64>,
     pub(super) unavailable: Option<String>,
@@ -105,6 +107,7 @@ impl Cycle {
         let mut end = CycleEnd {
             committed: false,
             tip: None,
+            clear_history: None,
             settled_up_to: None,
             unavailable: None,
             has_skips: self.list_skips,
@@ -284,6 +287,7 @@ impl Cycle {
         self.queue.send(Settle { repository: repository.clone(), settlement }).await??;
         self.note_guard(&summary, end).await?;
         if let Some(switched) = &summary.switched {
+            end.clear_history = Some(switched.clear_commits);
             info!(log, "everything is stored in another form"; "from" => &switched.from, "to" => &switched.to,
                   "files" => switched.files);
             for path in &switched.left_out {

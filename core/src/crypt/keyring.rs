@@ -163,6 +163,14 @@ impl Keyring {
 
 /// The keys in a directory; none if it is not there.
 fn read_directory(directory: &Path) -> Result<Vec<Arc<Key>>> {
+    key_files(directory)?.iter().map(|path| Key::read(path).map(Arc::new)).collect()
+}
+
+/// The files in a directory of old keys, by their names; none if it is not there.
+///
+/// # Errors
+/// [`Kind::EncryptionKey`] if it cannot be listed, or is none of ours.
+pub fn key_files(directory: &Path) -> Result<Vec<PathBuf>> {
     let fail = |error: io::Error| {
         Error::with_source(
             Kind::EncryptionKey,
@@ -187,7 +195,7 @@ fn read_directory(directory: &Path) -> Result<Vec<Arc<Key>>> {
         }
     }
     paths.sort_unstable();
-    paths.iter().map(|path| Key::read(path).map(Arc::new)).collect()
+    Ok(paths)
 }
 
 fn shown(path: &Path) -> String {

@@ -22,6 +22,8 @@ use crate::tree::{Edits, Entry, Listing, MAX_DEPTH, MODE_FILE, TreeSink, lookup}
 pub enum Reform {
     /// Its content has this checksum from now on.
     Checksum([u8; 32]),
+    /// It stays as it is.
+    Same,
     /// Nothing is known of its content: it goes without a checksum.
     Unknown,
     /// The file is not in the tree any more.
@@ -116,6 +118,7 @@ impl Writer<'_, '_> {
             let Some(old) = record.blake3 else { continue };
             let path = [files, b"/", &escape_component(name)].concat();
             let new = match (self.reform_of)(&path) {
+                Reform::Same => continue,
                 Reform::Checksum(new) if new == old => continue,
                 Reform::Checksum(new) => Some(new),
                 Reform::Unknown => None,

@@ -1,5 +1,6 @@
 //! Pushes into real bare repositories, judged by the real git.
 
+mod clear_text;
 mod large;
 
 use std::fs;

@@ -15,7 +15,7 @@ mod convert;
 mod plan;
 mod source;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use git2::{Oid, Sort};
@@ -202,13 +202,16 @@ pub(super) fn build(
     }
     let by_root = by_root(&plan.items, &converted);
     let base = Base { objects, tree: Some(switch.tree), files: batch.files };
-    for root in batch.roots.iter() {
-        let of_root = by_root.get(&root.name).map_or(&[][..], Vec::as_slice);
+    // Also those that are no longer configured: their last version stays in the tree.
+    let too_large = plan.too_large.iter().filter_map(|(_, place)| place.as_ref()).map(|(root, _)| root);
+    let roots: BTreeSet<&RootName> = by_root.keys().chain(too_large).collect();
+    for root in roots {
+        let of_root = by_root.get(root).map_or(&[][..], Vec::as_slice);
         let mut pointers = PointerNames::default();
         let mut deltas = Vec::new();
         for (item, result) in of_root {
             let Some((_, path)) = &item.place else { continue };
-            let recorded = batch.files.get(&root.name, path)?;
+            let recorded = batch.files.get(root, path)?;
             if item.is_pointer != result.is_pointer {
                 pointers.turn(path, result.is_pointer);
             }
@@ -216,15 +219,15 @@ pub(super) fn build(
         }
         for (_, place) in &plan.too_large {
             if let Some((name, path)) = place
-                && *name == root.name
+                && name == root
             {
                 pointers.turn(path, false);
                 deltas.push(FileDelta::Remove(path.clone()));
             }
         }
-        pointers.apply(base, &root.name, &sink, &mut edits)?;
+        pointers.apply(base, root, &sink, &mut edits)?;
         if !deltas.is_empty() {
-            settlement.files.push((root.name.clone(), deltas));
+            settlement.files.push((root.clone(), deltas));
         }
     }
     write_records(batch, switch, objects, &sink, &plan, &converted, &mut edits, progress)?;
@@ -299,7 +302,7 @@ fn write_records(
 ) -> Result<()> {
     let is_other_key =
         switch.old.as_ref().map(|(policy, _)| &policy.key) != batch.sealer.map(|sealer| &sealer.policy().key);
-    if is_other_key {
+    if is_other_key || !plan.too_large.is_empty() {
         // Both are in the order of their paths.
         let reform_of = |path: &[u8]| {
             let place = plan.items.binary_search_by(|item| item.path.as_slice().cmp(path));
@@ -308,7 +311,11 @@ fn write_records(
             }
             let is_too_large =
                 plan.too_large.binary_search_by(|(too_large, _)| too_large.as_slice().cmp(path));
-            if is_too_large.is_ok() { Reform::Gone } else { Reform::Unknown }
+            match is_too_large {
+                Ok(_) => Reform::Gone,
+                Err(_) if is_other_key => Reform::Unknown,
+                Err(_) => Reform::Same,
+            }
         };
         let key = batch.sealer.map(|sealer| sealer.key());
         metadata::rewrite(objects, sink, switch.tree, key, &reform_of, edits, progress)?;

@@ -3,7 +3,6 @@
 use backupbot_core::wording::files;
 
 use super::{Held, Place, Proof, Report};
-use crate::output::quoted;
 use crate::spans;
 
 /// The whole text.
@@ -22,7 +21,8 @@ pub fn text(report: &Report) -> String {
     if report.open.is_empty() {
         lines.push("None.".to_owned());
     }
-    lines.extend(report.open.iter().map(|question| format!("- {}", plain(question))));
+    // Of the names in them none can hold a character that means something.
+    lines.extend(report.open.iter().map(|question| format!("- {question}")));
     lines.push(String::new());
     lines.join("\n")
 }
@@ -75,7 +75,7 @@ fn place(place: &Place) -> String {
         plain(&place.remote),
         plain(&place.address),
         place.provider.to_owned(),
-        plain(place.region.as_deref().unwrap_or("not said")),
+        place.region.as_deref().map_or_else(|| "not said".to_owned(), plain),
         place.transport.to_owned(),
         if credentials.is_empty() { "none".to_owned() } else { credentials.join(", ") },
         format!("{success} ({}){waiting}", place.state),
@@ -99,10 +99,14 @@ fn moment(at: backupbot_actors::board::Moment) -> String {
     serde_json::to_value(at).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-/// Text that stays text in a table of Markdown.
+/// Text that stays text in a table of Markdown, on one line.
 fn plain(text: &str) -> String {
     let mut plain = String::new();
-    for c in quoted(text).chars() {
+    for c in text.chars() {
+        if c.is_control() {
+            plain.extend(c.escape_default().flat_map(|c| if c == '\\' { vec!['\\', c] } else { vec![c] }));
+            continue;
+        }
         if matches!(c, '|' | '`' | '*' | '_' | '<' | '>' | '[' | ']' | '#' | '\\') {
             plain.push('\\');
         }

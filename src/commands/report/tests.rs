@@ -11,7 +11,7 @@ fn config(text: &str) -> Config {
     settings::from_file(&World::default(), &global).unwrap().config
 }
 
-const TEXT: &str = "version: 1\nstate_dir: /s\ninstance: 'na|s'\nrepositories:\n  - name: documents\n    roots: [{path: '/data/`x`|*y*'}]\n";
+const TEXT: &str = "version: 1\nstate_dir: /s\ninstance: 'na|s'\nrepositories:\n  - name: documents\n    roots: [{path: '/data/`x`|*y*'}, {name: two, path: \"/data/a\\nb c\"}]\n";
 
 fn nothing() -> StatusAnswer {
     serde_json::from_value(serde_json::json!({
@@ -51,6 +51,7 @@ fn what_nobody_said_and_nothing_has_proven_is_an_open_question() {
 fn names_stay_text_in_markdown() {
     let report = make(&config(&TEXT.replace("na|s", "nas")), &nothing(), None, Moment::now());
     let text = markdown::text(&report);
-    assert!(text.contains(r"/data/\`x\`\|\*y\*"), "{text}");
+    assert!(text.contains(r"/data/\`x\`\|\*y\*, /data/a\\nb c |"), "{text}");
     assert!(text.contains("nothing leaves this machine"), "{text}");
+    assert_eq!(text.lines().filter(|line| line.starts_with("| Directories")).count(), 1, "{text}");
 }

@@ -36,7 +36,12 @@ pub enum EncryptionMethod {
 impl Encryption {
     /// Whether nothing in clear text may be in the history of what is pushed.
     pub fn refuses_clear_history(&self) -> bool {
-        !self.accepts_clear_history && !matches!(self.method, EncryptionMethod::None { .. })
+        !self.accepts_clear_history && self.encrypts()
+    }
+
+    /// Whether anything is encrypted at all.
+    pub fn encrypts(&self) -> bool {
+        !matches!(self.method, EncryptionMethod::None { .. })
     }
 }
 
