@@ -71,6 +71,9 @@ fn check_accepts_what_runs_and_refuses_what_is_not_built() {
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     setup.repository()["encryption"] = json!({"method": "gpg", "recipients": ["/a.asc"]});
     let output = setup.run(&["check"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    setup.repository()["encryption"] = json!({"method": "gpg"});
+    let output = setup.run(&["check"]);
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
     assert!(said(&output).contains("encryption"), "{}", said(&output));
     let output = setup.command(&["check", "--config", "/no/such/file.yaml"]).output().unwrap();
