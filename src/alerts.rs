@@ -282,7 +282,9 @@ pub fn of_repositories(
         }
         if let Some(trouble) = &repository.status.trouble {
             let text = format!("{name}: no commit can be made: {trouble}");
-            alerts.push(Alert::new("commit_failed", Severity::Critical, text).of(name));
+            let what =
+                if repository.status.is_encryption_in_the_way { "encryption" } else { "commit_failed" };
+            alerts.push(Alert::new(what, Severity::Critical, text).of(name));
         }
         for verified in repository.verified.iter().filter(|verified| verified.problems > 0) {
             let text = format!("{name}: {}", finding(verified));

@@ -24,10 +24,12 @@ pub mod access;
 pub mod alerts;
 pub mod audit;
 pub mod drill;
+pub mod keys;
 pub mod lfs;
 pub mod log;
 pub mod look;
 pub mod restore;
+pub mod unlock;
 pub mod verify;
 
 /// Every twin of a flag; the configuration knows by this list which variables are not its own.
@@ -83,6 +85,10 @@ pub const TWINS: &[&str] = &[
     "BACKUPBOT_MODULE",
     "BACKUPBOT_RESET",
     "BACKUPBOT_RECEIVER",
+    "BACKUPBOT_KEY_FILE",
+    "BACKUPBOT_KEY_PASSPHRASE_FILE",
+    "BACKUPBOT_KIT",
+    "BACKUPBOT_OLD",
     "BACKUPBOT_READY",
     "BACKUPBOT_BESIDE",
     #[cfg(feature = "fault-points")]
@@ -92,7 +98,7 @@ pub const TWINS: &[&str] = &[
 ];
 
 /// Commands of the contract that this version does not have yet.
-const UNBUILT: &[&str] = &["roots", "keys"];
+const UNBUILT: &[&str] = &["roots"];
 
 /// Watches directories and, within a minute of a change, has it in a Git commit on remotes that you own.
 ///
@@ -228,6 +234,9 @@ pub enum Command {
     /// if it could not be found out. A running daemon does the same on schedule.
     #[command(after_help = drill::EXAMPLES)]
     Drill(drill::Drill),
+    /// The keys of encrypted repositories: make, carry away, bring back, change, and look whether all is well
+    #[command(after_help = keys::EXAMPLES)]
+    Keys(keys::Keys),
     /// Large files: how much room they take at the remotes, and whether they are still there
     Lfs(lfs::Lfs),
     /// Look after the remotes that a network leads to

@@ -71,7 +71,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let exit = match error.kind() {
             Kind::InUse => Exit::InUse,
-            Kind::Config => Exit::Usage,
+            Kind::Config | Kind::EncryptionKey => Exit::Usage,
             _ => Exit::Failed,
         };
         Self::new(exit, error.to_string())
@@ -103,6 +103,7 @@ mod tests {
         let exit = |kind| Failure::from(Error::new(kind, "x")).exit;
         assert_eq!(exit(Kind::InUse), Exit::InUse);
         assert_eq!(exit(Kind::Config), Exit::Usage);
+        assert_eq!(exit(Kind::EncryptionKey), Exit::Usage, "it is for the operator to name the key");
         assert_eq!(exit(Kind::DiskFull), Exit::Failed);
     }
 }

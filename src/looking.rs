@@ -5,6 +5,7 @@
 //! has what.
 
 pub mod entry;
+pub mod keys;
 pub mod place;
 pub mod remotes;
 pub mod shown;
@@ -48,6 +49,8 @@ pub struct Looking<'w> {
     pub name: RepositoryName,
     /// It.
     pub repository: Repository,
+    /// The repository in the state directory whose keys open it.
+    pub keys_of: PathBuf,
     /// The newest commit.
     pub tip: Oid,
     /// The present moment, in the time zone of whoever asks.
@@ -102,7 +105,7 @@ impl<'w> Looking<'w> {
         };
         let tip = tip.ok_or_else(|| nothing_yet(&name, &state_dir))?;
         let now = clock::now().to_zoned(TimeZone::system());
-        Ok(Self { world, settings, state_dir, name, repository, tip, now })
+        Ok(Self { world, settings, state_dir, name, repository, keys_of: directory, tip, now })
     }
 
     /// Who has large contents: the repository, and the remotes that are configured for it.

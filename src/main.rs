@@ -64,6 +64,7 @@ fn complain_in_time(lines: Vec<String>) {
 }
 
 fn main() -> ExitCode {
+    backupbot_core::privacy::keep();
     backupbot_core::memory::be_frugal();
     let world = settings::World::real();
     let invocation = match cli::read(std::env::args_os(), &world.environment) {

@@ -274,6 +274,8 @@ impl Offline {
             pending,
             commit,
             trouble,
+            is_encryption_in_the_way: false,
+            clear_history: None,
             guard: GuardStatus::of(
                 &reader.guard(name)?,
                 reader.paused_since(name)?.is_some(),

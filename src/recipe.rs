@@ -6,8 +6,10 @@
 //!
 //! In goes what is configured, out come steps in the order in which they are run. Nothing is read but where a
 //! secret is, never what it is. [`remote`] writes the clone of one remote, [`shell`] quotes. git-lfs is a step of
-//! [`of_repository`] between the clone and the checkout, for repositories that have large files; git-crypt and gpg will be.
+//! [`of_repository`] between the clone and the checkout, for repositories that have large files, and so is the key of an
+//! encrypted one ([`decrypting`]). Git takes one filter for a file: what git-lfs brings is decrypted by the program at the end.
 
+mod decrypting;
 mod remote;
 mod shell;
 
@@ -35,6 +37,8 @@ pub struct Source {
     pub is_dated: bool,
     /// Whether there are files that Git has only pointers to.
     pub has_large: bool,
+    /// Where the key is, if it is encrypted.
+    pub key: Option<PathBuf>,
     /// From where, the first choice first.
     pub places: Vec<Place>,
 }
@@ -66,7 +70,7 @@ pub struct Step {
 /// Everything that has to be done, in order.
 pub fn steps(sources: &[Source]) -> Vec<Step> {
     let mut steps: Vec<Step> = sources.iter().flat_map(of_repository).collect();
-    let directories: Vec<String> = sources.iter().map(|source| quoted(&source.name)).collect();
+    let directories: Vec<String> = sources.iter().map(decrypting::argument).collect();
     steps.push(Step {
         repository: None,
         step: "program",
@@ -135,18 +139,22 @@ fn of_repository(source: &Source) -> Vec<Step> {
         ),
         false,
     );
+    let decrypted = if source.key.is_some() { decrypting::IN_PLACE } else { "" };
     let (one_file_text, one_file) = match source.has_large {
         true => (
             "One file of it, by its name in that list; a name in quotes there is one with escapes for special characters.\n\
              git-lfs lets through what is no pointer.",
             format!(
-                "{git} cat-file blob \"$state\":{} | {git} lfs smudge > restored-file",
+                "{git} cat-file blob \"$state\":{} | {git} lfs smudge > restored-file{decrypted}",
                 quoted(&format!("{root}/PATH"))
             ),
         ),
         false => (
             "One file of it, by its name in that list; a name in quotes there is one with escapes for special characters.",
-            format!("{git} cat-file blob \"$state\":{} > restored-file", quoted(&format!("{root}/PATH"))),
+            format!(
+                "{git} cat-file blob \"$state\":{} > restored-file{decrypted}",
+                quoted(&format!("{root}/PATH"))
+            ),
         ),
     };
     let mut steps = vec![
@@ -197,6 +205,10 @@ fn of_repository(source: &Source) -> Vec<Step> {
     if source.has_large {
         let at = steps.iter().position(|step| step.step == "list").unwrap_or(steps.len());
         steps.insert(at, large);
+    }
+    if let Some(key) = &source.key {
+        let at = steps.iter().position(|step| step.step == "list").unwrap_or(steps.len());
+        steps.splice(at..at, decrypting::steps(key, &git, name));
     }
     steps
 }
@@ -249,8 +261,13 @@ fn lines(text: &str) -> Vec<String> {
 
 /// The script.
 pub fn script(steps: &[Step]) -> String {
-    let is_large = steps.iter().any(|step| step.step == "large_files");
-    let needs = if is_large { "git, git-lfs and python3" } else { "git and python3" };
+    let has = |name| steps.iter().any(|step| step.step == name);
+    let needs = match (has("decryption"), has("large_files")) {
+        (false, false) => "git and python3",
+        (false, true) => "git, git-lfs and python3",
+        (true, false) => "git, git-crypt and python3",
+        (true, true) => "git, git-crypt, git-lfs and python3",
+    };
     let mut script = format!(
         "#!/bin/sh\n\
          # Everything back without BackupBot: run it in an empty directory, sh recipe.sh. It needs {needs}, and reads\n\

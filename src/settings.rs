@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use backupbot_actors::root::repository_path;
 use backupbot_core::config::on_disk::OnDisk;
 use backupbot_core::config::{self, Config, Context, Loaded, Problem};
+use backupbot_core::crypt::places;
 use serde::{Deserialize, Serialize};
 
 use crate::adoption;
@@ -291,7 +293,16 @@ fn checked(mut loaded: Loaded, origin: Origin) -> Result<Settings, Failure> {
         return Err(no_state_dir());
     }
     adoption::apply(&mut loaded.config)?;
+    announce_keys(&loaded.config);
     Ok(Settings { config: loaded.config, warnings: loaded.warnings, origin })
+}
+
+/// Says where the keys of encrypted repositories are.
+fn announce_keys(config: &Config) {
+    for repository in &config.repositories {
+        let path = repository_path(&config.state_dir, repository.name.as_str());
+        places::announce(&path, repository.encryption.as_ref().map(|encryption| &encryption.method));
+    }
 }
 
 fn no_state_dir() -> Failure {

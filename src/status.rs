@@ -228,6 +228,8 @@ fn complete(seat: &RepositorySeat, view: Option<RepositoryView>, control: &Contr
                 pending: 0,
                 commit: None,
                 trouble: None,
+                is_encryption_in_the_way: false,
+                clear_history: None,
                 guard: Default::default(),
             };
             let remotes =
@@ -314,6 +316,8 @@ pub mod tests {
                 pending: 0,
                 commit: Some("c0ffee00".repeat(5)),
                 trouble: None,
+                is_encryption_in_the_way: false,
+                clear_history: None,
                 guard: Default::default(),
             },
             states: StateCounts { watched: 1234, pushed: 1234, ..StateCounts::default() },

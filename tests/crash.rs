@@ -95,7 +95,8 @@ const POINTS: &[(&str, &[u32], Stage)] = &[
 
 /// Points that other tests die at. No command of the program reaches those of a rollback yet; core's own tests do. A
 /// decision about somebody else's history is made again by whoever made it (`adoption`); `restore` has its own table, and
-/// `guard` dies at those of an approval, `lfs_keeping` at those of a prune and a scrub.
+/// `guard` dies at those of an approval, `lfs_keeping` at those of a prune and a scrub, `keys` at those of a rotation, `encryption_switch` at all that a switch
+/// passes.
 const ELSEWHERE: &[&str] = &[
     "rollback:",
     "adopt:set-aside",
@@ -105,6 +106,8 @@ const ELSEWHERE: &[&str] = &[
     "approve:",
     "lfs-prune:",
     "lfs-scrub:",
+    "switch:",
+    "keys:",
 ];
 
 fn die_at(setup: &Setup, point: &str, pass: u32, stage: Stage) {

@@ -23,7 +23,7 @@ use crate::support::{Random, seed, skip};
 const NOBODY: u32 = 65_534;
 
 /// Whether a script can be run; says so where it cannot.
-fn is_possible() -> bool {
+pub fn is_possible() -> bool {
     let found = Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success());
     if !found {
         skip("the recipe: python3 is missing");
@@ -32,7 +32,7 @@ fn is_possible() -> bool {
 }
 
 /// The corpus of `restore`, and what is only hard without BackupBot.
-fn filled(setup: &Setup) -> BTreeMap<Vec<u8>, Portrait> {
+pub fn filled(setup: &Setup) -> BTreeMap<Vec<u8>, Portrait> {
     let root = setup.root();
     // Names of which one is, escaped, what the other is called.
     for name in ["names/git~1", "names/_bb_git~1", "names/_bb__bb_git~1", "names/.git", "names/_bb_.git"] {
@@ -56,7 +56,7 @@ fn filled(setup: &Setup) -> BTreeMap<Vec<u8>, Portrait> {
 }
 
 /// The script as printed.
-fn recipe(setup: &Setup, arguments: &[&str]) -> String {
+pub fn recipe(setup: &Setup, arguments: &[&str]) -> String {
     let mut all = vec!["recipe"];
     all.extend(arguments);
     let output = setup.run(&all);
@@ -65,7 +65,7 @@ fn recipe(setup: &Setup, arguments: &[&str]) -> String {
 }
 
 /// A new directory of a new user.
-fn stranger(setup: &Setup, name: &str) -> PathBuf {
+pub fn stranger(setup: &Setup, name: &str) -> PathBuf {
     let place = setup.path(name);
     fs::create_dir_all(place.join("home")).unwrap();
     fs::create_dir(place.join("here")).unwrap();
@@ -73,7 +73,7 @@ fn stranger(setup: &Setup, name: &str) -> PathBuf {
 }
 
 /// Runs a script there with nothing in the environment.
-fn run_by(place: &Path, script: &str, environment: &[(&str, &str)], uid: Option<u32>) -> Output {
+pub fn run_by(place: &Path, script: &str, environment: &[(&str, &str)], uid: Option<u32>) -> Output {
     let file = place.join("recipe.sh");
     fs::write(&file, script).unwrap();
     let mut command = Command::new("sh");
@@ -90,7 +90,7 @@ fn run_by(place: &Path, script: &str, environment: &[(&str, &str)], uid: Option<
 }
 
 #[track_caller]
-fn bring_back(setup: &Setup, name: &str, script: &str, environment: &[(&str, &str)]) -> PathBuf {
+pub fn bring_back(setup: &Setup, name: &str, script: &str, environment: &[(&str, &str)]) -> PathBuf {
     let place = stranger(setup, name);
     let output = run_by(&place, script, environment, None);
     assert_eq!(output.status.code(), Some(0), "{script}\n{}", said(&output));
@@ -101,7 +101,7 @@ fn bring_back(setup: &Setup, name: &str, script: &str, environment: &[(&str, &st
 }
 
 /// Switches a line of the script on.
-fn switched_on(script: &str, beginning: &str) -> String {
+pub fn switched_on(script: &str, beginning: &str) -> String {
     let line = script
         .lines()
         .find(|line| line.starts_with(&format!("#{beginning}")))

@@ -28,7 +28,7 @@ use slog::{Logger, o, warn};
 use tokio::sync::oneshot;
 
 use self::cycle::{Cycle, CycleEnd};
-use self::start::Start;
+use self::start::{Start, Started};
 use crate::board::{Moment, RepositoryStatus};
 use crate::housekeeping::Housekeeper;
 use crate::job::{self, JobOutcome};
@@ -78,6 +78,10 @@ pub struct Committer {
     is_unsure: bool,
     /// Why the last batch failed, if it did.
     trouble: Option<String>,
+    /// Whether that is the encryption's.
+    is_about_encryption: bool,
+    /// Older commits in clear text, where that was accepted.
+    clear_history: u64,
     last_look: WaitingNow,
     breathe_until: Option<Instant>,
     alarm: Option<SpawnHandle>,
@@ -116,6 +120,8 @@ impl Committer {
             failures: 0,
             is_unsure: false,
             trouble: None,
+            is_about_encryption: false,
+            clear_history: 0,
             last_look: WaitingNow::default(),
             breathe_until: None,
             alarm: None,
@@ -132,7 +138,7 @@ impl Committer {
     }
 
     /// Takes the first steps, at the start and whenever the repository is not what it was. A disk that is full, a
-    /// database that cannot be written and a want of descriptors pass by: they are waited for here, where status
+    /// database that cannot be written, a want of descriptors and a key that is away pass by: they are waited for here, where status
     /// tells of them. All else is the supervisor's.
     fn begin(&mut self, damage: Option<String>, ctx: &mut Context<Self>) {
         self.ready = false;
@@ -158,16 +164,20 @@ impl Committer {
         }));
     }
 
-    fn begun(&mut self, started: std::result::Result<Option<Oid>, Trouble>, ctx: &mut Context<Self>) {
+    fn begun(&mut self, started: std::result::Result<Started, Trouble>, ctx: &mut Context<Self>) {
         match started {
-            Ok(tip) => {
+            Ok(Started { tip, clear_history }) => {
                 self.ready = true;
                 self.tip = tip;
+                self.clear_history = clear_history;
                 self.keep_house(ctx);
                 return self.work(ctx);
             }
             Err(Trouble::Failed(error))
-                if matches!(error.kind(), Kind::DiskFull | Kind::Limit | Kind::Store | Kind::Io) =>
+                if matches!(
+                    error.kind(),
+                    Kind::DiskFull | Kind::Limit | Kind::Store | Kind::Io | Kind::EncryptionKey
+                ) =>
             {
                 let pause = self.no_commit(&error);
                 ctx.run_later(pause, |actor, ctx| actor.begin(None, ctx));
@@ -284,6 +294,7 @@ impl Committer {
             Ok(end) => {
                 self.failures = 0;
                 self.trouble = None;
+                self.is_about_encryption = false;
                 self.clock_back_ms = None;
                 self.last_look = end.now.clone();
                 self.breathe_until = end.breathe_until;
@@ -291,6 +302,7 @@ impl Committer {
                 if end.tip.is_some() {
                     self.tip = end.tip;
                 }
+                self.clear_history = end.clear_history.unwrap_or(self.clear_history);
                 self.paused = end.now.paused_since_ms.is_some();
                 self.is_unsure &= self.paused;
                 self.publish(&end.now);
@@ -347,6 +359,7 @@ impl Committer {
         warn!(self.log, "no commit for now"; "error" => %error, "next try in" => ?pause,
               "needs somebody" => fate == Fate::Halt);
         self.trouble = Some(error.to_string());
+        self.is_about_encryption = error.kind() == Kind::EncryptionKey;
         self.publish(&self.last_look.clone());
         if fate != Fate::Retry || self.failures >= PATIENCE {
             for waiter in self.waiters.drain(..) {
@@ -401,6 +414,8 @@ impl Committer {
             pending: now.waiting.rows as u64,
             commit: self.tip.map(|tip| tip.to_string()),
             trouble: self.trouble.clone(),
+            is_encryption_in_the_way: self.is_about_encryption,
+            clear_history: (self.clear_history > 0).then_some(self.clear_history),
             guard: Default::default(),
         });
     }

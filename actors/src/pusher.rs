@@ -161,6 +161,11 @@ impl Pusher {
                     retry: &seat.settings.retry,
                     eager,
                     resume,
+                    refuses_clear_history: seat
+                        .settings
+                        .encryption
+                        .as_ref()
+                        .is_some_and(model::Encryption::refuses_clear_history),
                     memory: &memory,
                     now_ms: now_ms(),
                 };

@@ -14,8 +14,19 @@ use std::io;
 use crate::error::{Error, kind_of_io};
 
 pub mod gitcrypt;
+pub mod given;
+pub mod key_files;
 pub mod keyed;
+pub mod keyring;
+pub mod kit;
+pub mod needed;
 pub mod openpgp;
+pub mod patterns;
+pub mod places;
+pub mod policy;
+pub mod recipients;
+pub mod sealer;
+pub mod unsealer;
 
 /// The error that a reader of this module hid in one of the system's kind, or that one, with what was being done.
 pub fn error_of(error: io::Error, doing: &str) -> Error {

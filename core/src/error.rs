@@ -51,8 +51,11 @@ pub enum Kind {
     Credentials,
     /// A remote's SSH host key is not known, or is another one than before.
     HostKey,
-    /// A key that encrypts or decrypts is missing, unreadable, wrong, expired or revoked; nothing was written in clear.
+    /// A key that encrypts or decrypts is missing, unreadable, wrong, expired or revoked, or what is stored and what the
+    /// configuration says of encryption do not go together; nothing was written in clear.
     EncryptionKey,
+    /// What should be encrypted stands in clear text in what was to be sent; nothing was.
+    ClearText,
     /// A remote has no room left for us.
     Quota,
     /// A remote takes no request so large.
@@ -88,6 +91,7 @@ impl Kind {
             | Kind::Credentials
             | Kind::HostKey
             | Kind::EncryptionKey
+            | Kind::ClearText
             | Kind::Quota
             | Kind::TooLarge
             | Kind::Redirected
@@ -112,6 +116,7 @@ impl Kind {
             Kind::Credentials => "credentials",
             Kind::HostKey => "host_key",
             Kind::EncryptionKey => "encryption_key",
+            Kind::ClearText => "clear_text",
             Kind::Quota => "quota",
             Kind::TooLarge => "too_large",
             Kind::Busy => "busy",

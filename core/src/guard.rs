@@ -34,7 +34,7 @@ use crate::store::files::FilesView;
 use crate::store::guard::{Quarantine, Seen};
 
 use self::restores::Restores;
-pub use self::tally::Tally;
+pub use self::tally::{Tally, Turned};
 pub use self::window::{Loss, Window};
 
 /// What the commits up to a tip did within the window, by root. It is only a memory: where it does not speak of the
@@ -56,6 +56,24 @@ impl Memory {
 
     fn take(&self) -> Option<Remembered> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The commit upon `parent` is `commit`, which brings everything into another form: what stood in the tree as one object
+    /// stands there as another, and nothing came or went. By root, each pair of both.
+    pub(crate) fn turn<'r>(
+        &self,
+        parent: Oid,
+        commit: Oid,
+        turned: impl Iterator<Item = (&'r RootName, Vec<([u8; 20], [u8; 20])>)>,
+    ) {
+        let Some(mut remembered) = self.take().filter(|remembered| remembered.tip == parent) else { return };
+        remembered.tip = commit;
+        for (root, pairs) in turned {
+            if let Some(window) = remembered.roots.get_mut(root) {
+                window.turn(&Turned::of(pairs.iter().map(|(old, new)| (old, new))));
+            }
+        }
+        self.put(remembered);
     }
 
     fn put(&self, remembered: Remembered) {

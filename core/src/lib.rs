@@ -32,6 +32,7 @@ pub mod metadata;
 pub mod names;
 pub mod path;
 pub mod priority;
+pub mod privacy;
 pub mod private_file;
 pub mod progress;
 pub mod protection;

@@ -14,14 +14,17 @@ mod difference;
 mod edit;
 mod read;
 mod record;
+mod reform;
 mod shard;
 #[cfg(test)]
 mod tests;
 mod tolerant;
 
-use git2::{ObjectType, Odb, Oid};
+use git2::{ObjectType, Oid};
 
+use crate::crypt::gitcrypt::cipher::OVERHEAD;
 use crate::error::{Error, Kind, Result};
+use crate::git::objects::ObjectDatabase;
 use crate::names::RootName;
 use crate::path::{OWN_DIRECTORY, RelPath, lossy};
 
@@ -31,6 +34,7 @@ pub use difference::{RecordChange, differing_records};
 pub use edit::{MetadataStats, apply};
 pub use read::{DirectoryRecords, check_format, read_directory, read_record, walk};
 pub use record::{Mtime, Record};
+pub use reform::{Reform, ReformOf, rewrite};
 pub use tolerant::{Readable, find_record, read_what_is_there, record_under, shard_under};
 
 /// The version of the repository's format, in `.backupbot/format` and in each shard's first line.
@@ -90,16 +94,21 @@ fn damaged(path: &[u8], problem: &str) -> Error {
     Error::new(Kind::Git, format!("the metadata at {:?} is damaged: {problem}", lossy(path)))
 }
 
-/// Reads a blob of at most `limit` bytes.
-fn read_blob(objects: &Odb<'_>, oid: Oid, path: &[u8], limit: usize) -> Result<Vec<u8>> {
+/// Reads a blob of at most `limit` bytes, and opens it if it is encrypted.
+fn read_blob(objects: &ObjectDatabase<'_>, oid: Oid, path: &[u8], limit: usize) -> Result<Vec<u8>> {
     let unreadable =
         |e| Error::with_source(Kind::Git, format!("cannot read the metadata {oid} at {:?}", lossy(path)), e);
     let (size, kind) = objects.read_header(oid).map_err(unreadable)?;
     if kind != ObjectType::Blob {
         return Err(damaged(path, &format!("a {kind} stands where a blob should")));
     }
-    if size > limit {
+    if size > limit + OVERHEAD as usize {
         return Err(damaged(path, &format!("{size} bytes where at most {limit} belong")));
     }
-    Ok(objects.read(oid).map_err(unreadable)?.data().to_vec())
+    let stored = objects.read(oid).map_err(unreadable)?.data().to_vec();
+    let context = |error: Error| {
+        let place = format!("the metadata at {:?}", lossy(path));
+        Error::with_source(error.kind(), place, error.to_string())
+    };
+    objects.open_own(stored).map_err(context)
 }

@@ -85,7 +85,8 @@ pub fn count_unconfirmed(git_directory: &Path, branch: &str, confirmed: Option<g
     let old = known.map(|commit| repository.tree_of(commit)).transpose()?;
     let new = repository.tree_of(tip)?;
     let mut count = 0;
-    let counted = tree::diff_paths(&repository.objects()?, old, Some(new), &mut |change| {
+    let objects = repository.objects()?;
+    let counted = tree::diff_paths(&objects, old, Some(new), &mut |change| {
         let is_ours = change.path.starts_with(crate::path::OWN_DIRECTORY.as_bytes())
             || change.path.split(|byte| *byte == b'/').next_back() == Some(FILE_NAME);
         if !is_ours && change.new.is_some_and(|entry| !entry.is_tree()) {
@@ -306,7 +307,8 @@ fn entry_at(
     subject: &Subject<'_>,
 ) -> Result<Option<tree::Entry>> {
     let git_path = subject.path.to_git_path(&subject.root.name);
-    tree::lookup(&repository.objects()?, repository.tree_of(commit)?, &git_path)
+    let objects = repository.objects()?;
+    tree::lookup(&objects, repository.tree_of(commit)?, &git_path)
 }
 
 impl StoreReader {

@@ -132,6 +132,12 @@ impl Retrieval {
         self.snapshot(commit, tip, Part::Snapshot, progress)
     }
 
+    /// Fetches what says how a snapshot whose names are here is encrypted, and its key where it is there for somebody.
+    pub fn encryption(&mut self, snapshot: &Snapshot, progress: &Progress) -> Result<()> {
+        let wanted = needed::encryption(&self.repository, snapshot)?;
+        self.missing(wanted, progress)
+    }
+
     /// Fetches the records of all directories of a snapshot whose names are here.
     pub fn records(&mut self, snapshot: &Snapshot, progress: &Progress) -> Result<()> {
         let records = needed::records(&self.repository, snapshot, &Selection::Everything, progress)?;

@@ -110,7 +110,8 @@ fn from_file(path: &Path, what: &str) -> Result<(Vec<u8>, Option<String>)> {
         let text = format!("the {what} should be in the file {place}, which is {is}");
         return Err(Error::new(Kind::Credentials, text));
     }
-    let mut value = Vec::new();
+    // Never moved while it grows, which would leave copies behind.
+    let mut value = Vec::with_capacity(usize::try_from(metadata.len().min(LARGEST)).unwrap_or_default() + 64);
     let mut file = File::open(path).map_err(fail)?.take(LARGEST + 1);
     file.read_to_end(&mut value).map_err(fail)?;
     if value.len() as u64 > LARGEST {

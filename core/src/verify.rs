@@ -32,7 +32,7 @@ use crate::progress::Progress;
 pub use report::Report;
 pub use sample::{Sample, draw_seed};
 
-use hashes::{Check, Hashes};
+use hashes::Hashes;
 use sample::{Chosen, Lot};
 use survey::{Found, Survey};
 
@@ -62,13 +62,15 @@ pub struct Work {
 /// Verifies. `announce` is told how much is read before that begins.
 ///
 /// # Errors
-/// If a stop was asked for, or the repository cannot be worked with at all.
+/// If a stop was asked for, or the repository cannot be worked with at all;
+/// [`Kind::EncryptionKey`](crate::error::Kind::EncryptionKey) if the snapshot is encrypted and its key is not known.
 pub fn verify(request: &Request<'_>, announce: &mut dyn FnMut(Work), progress: &Progress) -> Result<Report> {
+    // First of all: without the key of an encrypted snapshot nothing can be said of it.
+    let hashes = Hashes::open(request, progress)?;
     let mut report = Report::of(request);
     let (chosen, work) = look(request, &mut report, progress)?;
     announce(work);
     let lot = Lot::new(request.seed);
-    let hashes = Hashes::open(request, progress)?;
     let mut files = (0u64, 0u64);
     let (wrong, done) = hashes.run(&mut |queue| {
         Survey::new(request, progress)?.run(&mut |found| {
@@ -78,7 +80,7 @@ pub fn verify(request: &Request<'_>, announce: &mut dyn FnMut(Work), progress: &
                 if !content.is_own {
                     files = (files.0 + 1, files.1.saturating_add(bytes));
                 }
-                queue.take(Check::of(&content), bytes)?;
+                queue.take(hashes.asked_of(&content), bytes)?;
             }
             Ok(())
         })
@@ -111,7 +113,7 @@ fn still_wrong(
     let (wrong, _) = hashes.run(&mut |queue| {
         Survey::new(request, progress)?.run(&mut |found| {
             let Found::Content(content) = found else { return Ok(()) };
-            let check = Check::of(&content);
+            let check = hashes.asked_of(&content);
             if (content.is_own || chosen.has(&lot, &content)) && wrong.contains_key(&hashes.key(&check)) {
                 queue.take(check, 0)?;
             }
@@ -209,7 +211,7 @@ fn name_what_is_wrong(
     Survey::new(request, progress)?.run(&mut |found| {
         if let Found::Content(content) = found
             && (content.is_own || chosen.has(&lot, &content))
-            && let Some(why) = wrong.get(&hashes.key(&Check::of(&content)))
+            && let Some(why) = wrong.get(&hashes.key(&hashes.asked_of(&content)))
         {
             report.problem(content.named(why.clone()));
         }

@@ -4,6 +4,8 @@ use backupbot_core::verify::Sample;
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args};
 
+use super::unlock::Unlock;
+
 /// Examples of `drill`.
 pub const EXAMPLES: &str = "\
 As the schedule does, all remotes: backupbot drill
@@ -26,4 +28,7 @@ pub struct Drill {
     /// Restore everything
     #[arg(long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     pub whole: bool,
+    /// What opens it.
+    #[command(flatten)]
+    pub unlock: Unlock,
 }

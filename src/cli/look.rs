@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args};
 
+use super::unlock::Unlock;
+
 /// Which repository.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Which {
@@ -38,6 +40,9 @@ pub struct Snapshots {
     /// At most so many. Without it: all
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
+    /// What opens it.
+    #[command(flatten)]
+    pub unlock: Unlock,
 }
 
 /// Arguments of `ls`.
@@ -55,6 +60,9 @@ pub struct Ls {
     /// Also what is in the directories in it
     #[arg(long, short = 'R', action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     pub recursive: bool,
+    /// What opens it.
+    #[command(flatten)]
+    pub unlock: Unlock,
 }
 
 /// Arguments of `cat`.
@@ -72,6 +80,9 @@ pub struct Cat {
     /// What Git holds, whatever it is: also a link's target, a git-lfs pointer, a ciphertext
     #[arg(long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     pub raw: bool,
+    /// What opens it.
+    #[command(flatten)]
+    pub unlock: Unlock,
 }
 
 /// Arguments of `diff`.
@@ -92,4 +103,7 @@ pub struct Diff {
     /// Only how many of each kind there are
     #[arg(long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     pub stat: bool,
+    /// What opens it.
+    #[command(flatten)]
+    pub unlock: Unlock,
 }

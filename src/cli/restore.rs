@@ -7,6 +7,7 @@ use clap::{ArgAction, Args};
 
 use super::Scope;
 use super::access::Access;
+use super::unlock::Unlock;
 
 /// Examples of `restore`.
 pub const EXAMPLES: &str = "\
@@ -15,7 +16,8 @@ One file as it was yesterday:      backupbot restore --at yesterday --to /tmp/ba
 What would happen:                 backupbot restore --in-place --dry-run documents/thesis
 Back to where it was:              backupbot restore --in-place documents/thesis
 That was a mistake:                backupbot restore --undo
-On a machine that knows nothing:   backupbot restore --from https://git.example.org/me/docs.git --to /tmp/back";
+On a machine that knows nothing:   backupbot restore --from https://git.example.org/me/docs.git --to /tmp/back
+The same of an encrypted backup:   backupbot restore --from /mnt/usb/docs.git --key-file docs.key --to /tmp/back";
 
 /// Arguments of `restore`.
 #[derive(Debug, Clone, Args)]
@@ -81,6 +83,9 @@ pub struct Restore {
     /// Write the report, as JSON, to this file as well
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+    /// What opens it.
+    #[command(flatten)]
+    pub unlock: Unlock,
 }
 
 /// What to do with files that stand where others are restored.

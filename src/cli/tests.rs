@@ -95,7 +95,8 @@ fn the_twin_of_a_duration_is_checked_like_the_flag() {
 
 #[test]
 fn commands_of_later_versions_are_refused_with_a_reason_whatever_follows_them() {
-    for line in ["backupbot roots", "backupbot roots drop x", "backupbot roots --help", "backupbot keys -x"] {
+    for line in ["backupbot roots", "backupbot roots drop x", "backupbot roots --help", "backupbot roots -x"]
+    {
         let error = read_with(line, &[]).unwrap_err();
         assert_eq!(error.exit_code(), 2, "{line}");
         assert!(error.to_string().contains("not built yet in this version"), "{line}: {error}");

@@ -5,6 +5,7 @@ use clap::Args;
 
 use super::access::Access;
 use super::look::{At, Which};
+use super::unlock::Unlock;
 
 /// Examples of `verify`.
 pub const EXAMPLES: &str = "\
@@ -40,4 +41,7 @@ pub struct Verify {
     /// With --sample: the number that an earlier verification named, to draw the same files again
     #[arg(long, value_name = "NUMBER")]
     pub seed: Option<u64>,
+    /// What opens it.
+    #[command(flatten)]
+    pub unlock: Unlock,
 }

@@ -2,11 +2,12 @@
 //!
 //! What is written before an error is found cannot be taken back: a script must look at the exit code.
 
+use backupbot_core::crypt::unsealer::Unsealer;
 use backupbot_core::error::Error;
 use backupbot_core::git::contents::{ContentReader, Contents, Found, Trouble};
 use backupbot_core::history::directory::{Node, find};
 use backupbot_core::history::form::{self, Form, HEAD_BYTES};
-use backupbot_core::history::{Odb, Oid};
+use backupbot_core::history::{ObjectDatabase, Oid};
 use backupbot_core::metadata::EntryKind;
 use backupbot_core::progress::Progress;
 
@@ -20,21 +21,28 @@ use crate::settings::World;
 pub fn cat(world: &World, global: &Global, arguments: &Cat) -> Result<Exit, Failure> {
     let looking = Looking::open(world, global, arguments.which.repository.as_deref(), Some(&arguments.path))?;
     let snapshot = looking.snapshot(arguments.at.at.as_deref())?;
+    // Whoever wants what is stored needs no key.
+    let _keys = if arguments.raw { None } else { looking.unlock(&arguments.unlock, &[&snapshot])? };
+    let unsealer = match arguments.raw {
+        true => None,
+        false => Unsealer::of(&looking.repository, snapshot.tree)?,
+    };
     let objects = looking.repository.objects()?;
     let (root, path) = looking.locate(&arguments.path, &snapshot)?;
     let located = find(&objects, snapshot.tree, &root, &path)?;
     let node = located.ok_or_else(|| looking.absent(&root, &path, &snapshot))?.node;
     let shown = shown::path(&root, &path);
     let oid = content_of(&node, &objects, &shown, arguments.raw)?;
-    let contents = Contents::open_with(looking.repository.path(), Some(looking.large()))?;
+    let contents = Contents::open_with(looking.repository.path(), Some(looking.large()))?.opened_by(unsealer);
     let mut reader = contents.reader();
     let wrong = |error: Error| Failure::failed(format!("{shown}: {error}"));
     let recorded = node.record.as_ref().and_then(|record| record.blake3);
     let mut found = reader.find(oid).map_err(wrong)?;
     if !arguments.raw {
-        found = reader.behind(found, recorded, &Progress::new()).map_err(wrong)?;
+        let is_encrypted = contents.covers(&path.to_git_path(&root));
+        found = reader.behind(found, is_encrypted, recorded, &Progress::new()).map_err(wrong)?;
     }
-    if !arguments.raw && found.pointer().is_none() {
+    if !arguments.raw && !found.is_led_to() {
         refuse_stand_ins(&mut reader, &found, &node, &shown)?;
     }
     let expected = recorded.filter(|_| !arguments.raw);
@@ -64,7 +72,7 @@ pub fn cat(world: &World, global: &Global, arguments: &Cat) -> Result<Exit, Fail
 }
 
 /// The object to write, or why there is none.
-fn content_of(node: &Node, objects: &Odb<'_>, shown: &str, raw: bool) -> Result<Oid, Failure> {
+fn content_of(node: &Node, objects: &ObjectDatabase<'_>, shown: &str, raw: bool) -> Result<Oid, Failure> {
     let refused = |why: String| Err(Failure::failed(format!("{shown} {why}")));
     match (node.kind, node.entry) {
         (EntryKind::File, Some(entry)) => Ok(entry.oid),
@@ -90,7 +98,7 @@ fn refuse_stand_ins(
     let head = reader
         .beginning(found, &Progress::new())
         .map_err(|error| Failure::failed(format!("{shown}: {error}")))?;
-    let form = form::of(&head, found.size, node.record.as_ref());
+    let form = form::of(&head, found.size, node.record.as_ref(), |bytes| reader.contents().checksum(bytes));
     if form == Form::Content {
         return Ok(());
     }

@@ -20,6 +20,7 @@ pub fn diff(world: &World, global: &Global, arguments: &Diff) -> Result<Exit, Fa
     let looking = Looking::open(world, global, arguments.which.repository.as_deref(), path)?;
     let old = looking.snapshot(Some(&arguments.old))?;
     let new = looking.snapshot(arguments.new.as_deref())?;
+    let _keys = looking.unlock(&arguments.unlock, &[&old, &new])?;
     let objects = looking.repository.objects()?;
     let found = match path {
         None => compare::snapshots(&objects, &old, &new)?,

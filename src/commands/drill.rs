@@ -24,6 +24,7 @@ use crate::cli::Invocation;
 use crate::cli::drill::Drill;
 use crate::deeds::Deeds;
 use crate::exit::{Exit, Failure};
+use crate::looking::keys;
 use crate::output;
 use crate::settings::{self, Settings, World};
 
@@ -55,12 +56,15 @@ pub fn drill(world: &World, invocation: &Invocation, arguments: &Drill) -> Resul
     for (repository, remote) in chosen {
         let (sample, seed) = lot(arguments, repository, remote, &known)?;
         let branch = repository.branch.full_name(&settings.config.instance, clock::now())?;
+        let own = backupbot_actors::root::repository_path(&state_dir, repository.name.as_str());
+        let keys = keys::given(world, &arguments.unlock)?.and_those_of(&own);
         let request = core::Request {
             repository: &repository.name,
             remote,
             branch: Some(&branch),
             state_dir: &state_dir,
-            own: &backupbot_actors::root::repository_path(&state_dir, repository.name.as_str()),
+            own: &own,
+            keys: &keys,
             sample,
             seed,
         };
@@ -86,7 +90,11 @@ pub fn drill(world: &World, invocation: &Invocation, arguments: &Drill) -> Resul
             Err(error) => {
                 deeds.write(failed(repository, remote, "failed").with("message", &error));
                 if exit == Exit::Done {
-                    exit = if error.kind() == Kind::InUse { Exit::InUse } else { Exit::Failed };
+                    exit = match error.kind() {
+                        Kind::InUse => Exit::InUse,
+                        Kind::EncryptionKey => Exit::Usage,
+                        _ => Exit::Failed,
+                    };
                 }
                 output::complain(&format!("{} from {}: no result: {error}", repository.name, remote.name));
                 let (repository, remote) = (repository.name.as_str(), remote.name.as_str());

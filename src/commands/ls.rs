@@ -1,7 +1,7 @@
 //! `backupbot ls`: what stood in a directory, under its own names, with what is recorded of it.
 
 use backupbot_core::history::directory::{Directory, Node, Place, Remark, Walk, find, own_record};
-use backupbot_core::history::{Odb, Snapshot};
+use backupbot_core::history::{ObjectDatabase, Snapshot};
 use backupbot_core::metadata::{EntryKind, Record};
 use backupbot_core::names::RootName;
 use backupbot_core::path::RelPath;
@@ -19,6 +19,7 @@ pub fn ls(world: &World, global: &Global, arguments: &Ls) -> Result<Exit, Failur
     let path = arguments.path.as_deref();
     let looking = Looking::open(world, global, arguments.which.repository.as_deref(), path)?;
     let snapshot = looking.snapshot(arguments.at.at.as_deref())?;
+    let _keys = looking.unlock(&arguments.unlock, &[&snapshot])?;
     let objects = looking.repository.objects()?;
     let mut listing = Listing {
         looking: &looking,
@@ -51,7 +52,7 @@ pub fn ls(world: &World, global: &Global, arguments: &Ls) -> Result<Exit, Failur
 
 struct Listing<'l, 'w, 'o> {
     looking: &'l Looking<'w>,
-    objects: &'l Odb<'o>,
+    objects: &'l ObjectDatabase<'o>,
     json: bool,
     recursive: bool,
     lines: Lines,

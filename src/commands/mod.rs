@@ -9,6 +9,7 @@ mod control;
 mod diff;
 mod drill;
 mod health;
+mod keys;
 mod lfs;
 mod log;
 mod ls;
@@ -57,6 +58,7 @@ pub fn obey(world: &World, invocation: &Invocation) -> Result<Exit, Failure> {
         Command::Ls(ls) => ls::ls(world, global, ls),
         Command::Cat(cat) => cat::cat(world, global, cat),
         Command::Diff(diff) => diff::diff(world, global, diff),
+        Command::Keys(arguments) => keys::keys(world, global, arguments),
         Command::Lfs(arguments) => lfs::lfs(world, global, arguments),
         Command::Remote(remote) => remote::remote(world, global, remote),
         Command::Recipe(arguments) => recipe::recipe(world, invocation, arguments),

@@ -131,6 +131,12 @@ impl Page {
             self.line(1, format!("NO COMMIT can be made: {trouble}"));
             self.advice(1, "the changes are queued; it is tried again by itself when the cause is gone");
         }
+        if let Some(clear) = repository.status.clear_history {
+            self.line(
+                1,
+                format!("{clear} older commits are clear text for everybody who can read the repository (clear_history: accept)"),
+            );
+        }
         for root in &repository.roots {
             self.root(root);
         }

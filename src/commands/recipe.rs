@@ -2,11 +2,11 @@
 //!
 //! It asks nobody but the configuration, and the state directory for a branch that is named after the date.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use backupbot_actors::root::repository_path;
 use backupbot_core::clock;
-use backupbot_core::config::{Config, Repository as RepositorySettings};
+use backupbot_core::config::{Config, EncryptionMethod, Repository as RepositorySettings};
 use backupbot_core::git::repository::Repository;
 use backupbot_core::lfs::Objects;
 use serde_json::json;
@@ -62,6 +62,7 @@ pub fn sources(config: &Config, arguments: &Recipe) -> Result<Vec<Source>, Failu
             is_dated: repository.branch.as_str().contains("{date:"),
             has_large: repository.lfs.is_some()
                 || Objects::of(&repository_path(&config.state_dir, repository.name.as_str())).is_in_use(),
+            key: key(repository),
             places,
         });
     }
@@ -73,6 +74,14 @@ pub fn sources(config: &Config, arguments: &Recipe) -> Result<Vec<Source>, Failu
         return Err(Failure::failed(format!("there is no remote {name:?}; there is: {there}")));
     }
     Ok(sources)
+}
+
+/// Where the key of an encrypted repository is.
+fn key(repository: &RepositorySettings) -> Option<PathBuf> {
+    match &repository.encryption.as_ref()?.method {
+        EncryptionMethod::GitCrypt { key_file, .. } => Some(key_file.clone()),
+        EncryptionMethod::None { .. } => None,
+    }
 }
 
 fn places(config: &Config, repository: &RepositorySettings, wanted: Option<&str>) -> Vec<Place> {

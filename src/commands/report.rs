@@ -5,6 +5,8 @@
 
 mod markdown;
 
+use std::path::PathBuf;
+
 use backupbot_actors::board::Moment;
 use backupbot_core::config::{
     Config, Credentials, Encryption, EncryptionMethod, Remote, RemoteUrl, Repository, SecretSource,
@@ -180,11 +182,17 @@ fn encrypted(encryption: Option<&Encryption>) -> Encrypted {
     let Some(encryption) = encryption else {
         return Encrypted { method: "none", paths: Vec::new(), keys: Vec::new() };
     };
-    let (method, files) = match &encryption.method {
-        EncryptionMethod::GitCrypt { key_file } => ("git-crypt", std::slice::from_ref(key_file)),
-        EncryptionMethod::Gpg { recipients } => ("gpg", recipients.as_slice()),
+    let shown = |path: &PathBuf| path.to_string_lossy().into_owned();
+    let keys = match &encryption.method {
+        EncryptionMethod::None { .. } => Vec::new(),
+        EncryptionMethod::GitCrypt { key_file, old_keys, recipients } => {
+            let mut keys =
+                vec![format!("file {}", shown(key_file)), format!("older ones in {}", shown(old_keys))];
+            keys.extend(recipients.iter().map(|place| format!("for the recipients of {}", shown(place))));
+            keys
+        }
     };
-    let keys = files.iter().map(|file| format!("file {}", file.to_string_lossy())).collect();
+    let method = encryption.method.as_str();
     Encrypted { method, paths: encryption.paths.clone(), keys }
 }
 

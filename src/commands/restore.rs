@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backupbot_core::audit::Event;
+use backupbot_core::crypt::places::Lent;
 use backupbot_core::history::Snapshot;
 use backupbot_core::ignore::IgnoreRules;
 use backupbot_core::names::RootName;
@@ -36,6 +37,7 @@ use crate::cli::restore::{Overwrite, Restore};
 use crate::deeds::{self, Deeds, Restored};
 use crate::exit::{Exit, Failure};
 use crate::files::shown;
+use crate::looking::keys;
 use crate::output;
 use crate::settings::World;
 
@@ -59,6 +61,8 @@ fn undone_by(identity: &marker::Identity) -> Option<i64> {
 pub fn restore(world: &World, global: &Global, arguments: &Restore) -> Result<Exit, Failure> {
     check_usage(arguments)?;
     boot::keep_files_private();
+    // A file that is no key is found before anything is fetched.
+    keys::given(world, &arguments.unlock)?;
     let wanted = arguments.scope.repository.as_deref();
     let progress = Progress::new();
     interrupt::listen(&progress);
@@ -172,6 +176,19 @@ impl Run<'_> {
         self.source.looking.snapshot(self.arguments.at.as_deref())
     }
 
+    /// Before anything else: without the key of an encrypted snapshot nothing is fetched and nothing begun.
+    fn unlock(&self, snapshot: &Snapshot) -> Result<Option<Lent>, Failure> {
+        self.source.bring_encryption(snapshot, self.progress)?;
+        match self.source.looking.unlock(&self.arguments.unlock, &[snapshot]) {
+            // Who wants what is stored needs no key, and gets none of what is recorded.
+            Err(failure) if self.arguments.raw => {
+                output::complain(&format!("backupbot: {}", failure.lines.join("; ")));
+                Ok(None)
+            }
+            unlocked => unlocked,
+        }
+    }
+
     fn policies(&self) -> Policies {
         let arguments = self.arguments;
         let existing = match arguments.overwrite {
@@ -238,6 +255,7 @@ impl Run<'_> {
             None => self.snapshot()?,
         };
         self.want(&snapshot);
+        let _keys = self.unlock(&snapshot)?;
         let selection = selection(self.source, &snapshot, &self.arguments.paths)?;
         self.source.refuse_dangerous_target(directory, &snapshot)?;
         let mut policies = self.policies();
@@ -280,6 +298,7 @@ impl Run<'_> {
             None => self.snapshot()?,
         };
         self.want(&snapshot);
+        let _keys = self.unlock(&snapshot)?;
         let selection = selection(self.source, &snapshot, &self.arguments.paths)?;
         let identity = self.identity(&snapshot);
         self.work_in_place(&snapshot, &selection, self.policies(), identity).map(|(exit, _)| exit)
@@ -302,6 +321,7 @@ impl Run<'_> {
             past.head.before.parse().map_err(|error| Failure::io("the journal is damaged", error))?;
         let snapshot = Snapshot::read(self.source.repository(), before)?;
         self.want(&snapshot);
+        let _keys = self.unlock(&snapshot)?;
         let selection = Selection::Exactly(past.paths.clone());
         let policies = Policies {
             existing: Existing::Changed,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use backupbot_core::history::log::{Log, Timeline, Version};
-use backupbot_core::history::{Odb, Oid, Snapshot};
+use backupbot_core::history::{ObjectDatabase, Oid, Snapshot};
 use serde_json::{Map, Value, json};
 
 use crate::cli::Global;
@@ -37,6 +37,7 @@ pub fn snapshots(world: &World, global: &Global, arguments: &Snapshots) -> Resul
     let (count, broke_off) = match path {
         None => listing.all(&first, limit)?,
         Some(path) => {
+            let _keys = looking.unlock(&arguments.unlock, &[&first])?;
             let (root, path) = looking.locate(path, &first)?;
             let objects = looking.repository.objects()?;
             let mut timeline = Timeline::new(&looking.repository, &objects, first.id, &root, &path);
@@ -120,7 +121,7 @@ impl Listing<'_, '_> {
     fn versions(
         &mut self,
         timeline: &mut Timeline<'_, '_>,
-        objects: &Odb<'_>,
+        objects: &ObjectDatabase<'_>,
         limit: usize,
     ) -> Result<usize, Failure> {
         let mut count = 0;

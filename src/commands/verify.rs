@@ -32,7 +32,7 @@ use crate::cli::verify::Verify;
 use crate::cli::{Global, Invocation};
 use crate::deeds::Deeds;
 use crate::exit::{Exit, Failure};
-use crate::looking::Looking;
+use crate::looking::{Looking, keys};
 use crate::output;
 use crate::settings::World;
 
@@ -107,6 +107,10 @@ impl Run<'_> {
             None => Snapshot::read(&looking.repository, looking.tip).map_err(|error| error.to_string()),
             at => Ok(looking.snapshot(at)?),
         };
+        let _keys = match &snapshot {
+            Ok(snapshot) => looking.unlock(&self.arguments.unlock, &[snapshot])?,
+            Err(_) => None,
+        };
         let report = match &snapshot {
             Ok(snapshot) => self.read(&looking.repository, snapshot, Some(&looking.large()))?,
             Err(why) => self.unread(looking.tip, why),
@@ -128,7 +132,13 @@ impl Run<'_> {
             Scratch::take(&meant.state_dir, Purpose::Verification, meant.repository(), &meant.remote.name)
         });
         let scratch = scratch.transpose()?;
+        let keys = keys::given(self.world, &self.arguments.unlock)?;
+        let keys = match meant.own() {
+            Some(own) => keys.and_those_of(&own),
+            None => keys,
+        };
         let wanted = Wanted {
+            keys: &keys,
             remote: &meant.remote,
             branch: meant.branch.as_deref(),
             at: self.at(),

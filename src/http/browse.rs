@@ -15,7 +15,7 @@ use backupbot_core::git::contents::LargeContents;
 use backupbot_core::git::repository::Repository;
 use backupbot_core::history::directory::{Directory, Node, find, own_record};
 use backupbot_core::history::log::Log;
-use backupbot_core::history::{Odb, Oid, Snapshot, moment};
+use backupbot_core::history::{ObjectDatabase, Oid, Snapshot, moment};
 use backupbot_core::lfs::fetched::Fetched;
 use backupbot_core::metadata::{EntryKind, Record};
 use backupbot_core::names::RootName;
@@ -91,7 +91,7 @@ impl Inspected {
     }
 
     /// Its objects.
-    pub fn objects(&self) -> Result<Odb<'_>, Problem> {
+    pub fn objects(&self) -> Result<ObjectDatabase<'_>, Problem> {
         self.repository.objects().map_err(|error| self.internal(&error))
     }
 
@@ -236,7 +236,7 @@ pub async fn files(door: Data<Door>, request: HttpRequest, path: web::Path<(Stri
             }
             Meant::Node(..) if !may_read_contents => Err(Problem::not_allowed("the content of a file")),
             Meant::Node(root, path, node) => {
-                download::prepare(&inspected, &root, &path, &node).map(Looked::Content)
+                download::prepare(&inspected, &snapshot, &root, &path, &node).map(Looked::Content)
             }
         }
     });
@@ -309,7 +309,7 @@ impl Page<'_> {
 
     fn entry(
         &self,
-        objects: &Odb<'_>,
+        objects: &ObjectDatabase<'_>,
         root: &RootName,
         path: &RelPath,
         node: &Node,

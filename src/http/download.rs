@@ -1,6 +1,6 @@
 //! The content of one file of a snapshot, sent while it is read: two pieces are in memory, whatever its size.
 //!
-//! A thread of its own reads, and its pieces are proven by Git's name for them as they come; when that does not fit in
+//! A thread of its own reads, decrypts what is encrypted, and its pieces are proven by Git's name for them as they come; when that does not fit in
 //! the end, or the repository fails, the connection breaks off before the announced length. A client that takes nothing
 //! for a while is cut off.
 
@@ -16,11 +16,12 @@ use actix_web::body::{BodySize, MessageBody};
 use actix_web::http::{StatusCode, header};
 use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
-use backupbot_core::error::Error;
+use backupbot_core::crypt::unsealer::Unsealer;
+use backupbot_core::error::{Error, Kind};
 use backupbot_core::git::contents::{Contents, LargeContents, Trouble};
-use backupbot_core::history::Oid;
 use backupbot_core::history::directory::Node;
 use backupbot_core::history::form::{self, Form};
+use backupbot_core::history::{Oid, Snapshot};
 use backupbot_core::metadata::EntryKind;
 use backupbot_core::names::RootName;
 use backupbot_core::path::RelPath;
@@ -42,6 +43,8 @@ pub const STALLED: Duration = Duration::from_secs(20);
 pub struct File {
     repository: PathBuf,
     large: Arc<dyn LargeContents>,
+    unsealer: Option<Arc<Unsealer>>,
+    is_encrypted: bool,
     oid: Oid,
     /// As recorded: tells a pointer from a user's own file that looks like one.
     recorded: Option<[u8; 32]>,
@@ -50,7 +53,13 @@ pub struct File {
 }
 
 /// Looks whether there is a content to send.
-pub fn prepare(inspected: &Inspected, root: &RootName, path: &RelPath, node: &Node) -> Result<File, Problem> {
+pub fn prepare(
+    inspected: &Inspected,
+    snapshot: &Snapshot,
+    root: &RootName,
+    path: &RelPath,
+    node: &Node,
+) -> Result<File, Problem> {
     let entry = match (node.kind, node.entry) {
         (EntryKind::File, Some(entry)) => entry,
         (kind, _) => {
@@ -59,24 +68,33 @@ pub fn prepare(inspected: &Inspected, root: &RootName, path: &RelPath, node: &No
         }
     };
     let internal = |error: Error| inspected.internal(&error);
-    let contents =
-        Contents::open_with(inspected.repository.path(), Some(inspected.large.clone())).map_err(internal)?;
+    let unsealer =
+        Unsealer::of(&inspected.repository, snapshot.tree).map_err(|error| match error.kind() {
+            Kind::EncryptionKey => Problem::new(
+                StatusCode::CONFLICT,
+                "it is encrypted, and this daemon does not have the key: `backupbot cat` says which",
+            ),
+            _ => internal(error),
+        })?;
+    let contents = Contents::open_with(inspected.repository.path(), Some(inspected.large.clone()));
+    let contents = contents.map_err(internal)?.opened_by(unsealer.clone());
+    let is_encrypted = contents.covers(&path.to_git_path(root));
     let mut reader = contents.reader();
     let missing =
         |_| Problem::new(StatusCode::CONFLICT, "its content is missing in the repository, or damaged");
     let found = reader.find(entry.oid).map_err(missing)?;
     let recorded = node.record.as_ref().and_then(|record| record.blake3);
-    let found = reader.behind(found, recorded, &Progress::new()).map_err(missing)?;
+    let found = reader.behind(found, is_encrypted, recorded, &Progress::new()).map_err(missing)?;
     if !reader.can_be_had(&found).map_err(internal)? {
         let detail =
             "its content is a large object (Git LFS) that is not here and at no remote that can be asked";
         return Err(Problem::new(StatusCode::CONFLICT, detail));
     }
-    let form = match found.pointer() {
-        Some(_) => Form::Content,
-        None => {
+    let form = match found.is_led_to() {
+        true => Form::Content,
+        false => {
             let head = reader.beginning(&found, &Progress::new()).map_err(missing)?;
-            form::of(&head, found.size, node.record.as_ref())
+            form::of(&head, found.size, node.record.as_ref(), |bytes| contents.checksum(bytes))
         }
     };
     if form != Form::Content {
@@ -90,6 +108,8 @@ pub fn prepare(inspected: &Inspected, root: &RootName, path: &RelPath, node: &No
     Ok(File {
         repository: inspected.repository.path().to_path_buf(),
         large: inspected.large.clone(),
+        unsealer,
+        is_encrypted,
         oid: entry.oid,
         recorded,
         size: found.size,
@@ -102,14 +122,16 @@ pub fn send(door: &Data<Door>, request: &HttpRequest, file: File) -> Result<Http
     let turn = door.turns.download()?;
     let (sender, pieces) = channel::<io::Result<Bytes>>(PIECES);
     let (log, oid, recorded) = (door.log.clone(), file.oid, file.recorded);
-    let (place, large) = (file.repository, file.large);
+    let (place, large, unsealer, is_encrypted) =
+        (file.repository, file.large, file.unsealer, file.is_encrypted);
     let read = move || {
         let _turn: Turn = turn;
         let mut is_gone = false;
         let sent = Contents::open_with(&place, Some(large)).and_then(|contents| {
+            let contents = contents.opened_by(unsealer);
             let mut reader = contents.reader();
             let found = reader.find(oid)?;
-            let found = reader.behind(found, recorded, &Progress::new())?;
+            let found = reader.behind(found, is_encrypted, recorded, &Progress::new())?;
             let mut send = |piece: &[u8]| {
                 let piece = Ok(Bytes::copy_from_slice(piece));
                 is_gone = sender.blocking_send(piece).is_err();

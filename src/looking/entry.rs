@@ -1,6 +1,6 @@
 //! What is told to programs of one name in a snapshot: the document of `ls --json` and of the API.
 
-use backupbot_core::history::Odb;
+use backupbot_core::history::ObjectDatabase;
 use backupbot_core::history::directory::Node;
 use backupbot_core::metadata::{EntryKind, Record};
 use backupbot_core::names::RootName;
@@ -13,7 +13,7 @@ use super::shown;
 const LONGEST_TARGET: usize = 4096;
 
 /// Bytes of what it holds, as recorded, or as Git holds it.
-pub fn size(objects: &Odb<'_>, node: &Node, record: Option<&Record>) -> Option<u64> {
+pub fn size(objects: &ObjectDatabase<'_>, node: &Node, record: Option<&Record>) -> Option<u64> {
     let recorded = record.and_then(|record| record.size);
     recorded.or_else(|| {
         let entry = node.entry.filter(|_| node.kind.has_content())?;
@@ -22,7 +22,7 @@ pub fn size(objects: &Odb<'_>, node: &Node, record: Option<&Record>) -> Option<u
 }
 
 /// Where a link leads.
-pub fn target(objects: &Odb<'_>, node: &Node) -> Option<Vec<u8>> {
+pub fn target(objects: &ObjectDatabase<'_>, node: &Node) -> Option<Vec<u8>> {
     let oid = node.entry.filter(|_| node.kind == EntryKind::Symlink)?.oid;
     let (size, _) = objects.read_header(oid).ok()?;
     (size <= LONGEST_TARGET).then(|| objects.read(oid).ok())?.map(|object| object.data().to_vec())

@@ -22,11 +22,16 @@ const RECOVERIES: [&str; 3] = ["database", "repository", "file"];
 /// Name without prefix, unit, help.
 type Gauge = (&'static str, Unit, &'static str);
 
-const GAUGES: [Gauge; 20] = [
+const GAUGES: [Gauge; 21] = [
     ("build_info", Unit::Count, "1, with the version as a label, and the revision if it is known."),
     ("process_start_time_seconds", Unit::Seconds, "When the process began, Unix time."),
     ("queue_depth", Unit::Count, "Paths that wait to be committed, those that cannot be read among them."),
     ("paused", Unit::Count, "1 while somebody has paused the repository."),
+    (
+        "encryption_in_the_way",
+        Unit::Count,
+        "1 while nothing is committed for want of a key, or because configuration and repository differ on encryption.",
+    ),
     ("repository_size_bytes", Unit::Bytes, "Bytes of the repository here, counted every minute."),
     (
         "oldest_unprotected_seconds",
@@ -149,6 +154,7 @@ fn repository(board: &Board, seat: &RepositorySeat) {
     if let Some(status) = board.repository(name) {
         set("queue_depth", &own, status.pending);
         set("paused", &own, status.paused.into());
+        set("encryption_in_the_way", &own, status.is_encryption_in_the_way.into());
     }
     if let Some(bytes) = board.sizes().repositories.get(name) {
         set("repository_size_bytes", &own, *bytes);

@@ -1,15 +1,17 @@
 """Makes a checkout of a BackupBot repository what the backed-up directories were.
 
-    python3 -I put_back.py [--names-only] DIRECTORY...
+    python3 -I put_back.py [--names-only] [--git-crypt-key=FILE] DIRECTORY...
 
-Each DIRECTORY holds one checkout. Escaped names are undone; empty directories, hard links, attributes, modes, times
+Each DIRECTORY holds one checkout. What git-lfs brought encrypted is decrypted by git-crypt, with the key named before the
+DIRECTORY. Escaped names are undone; empty directories, hard links, attributes, modes, times
 and, for root, owners come back from .backupbot/meta, which is removed then. Nothing outside of DIRECTORY is touched.
 Ends with 1 if something was told on the way. Nothing but Python 3.6 is needed; docs/format.md is the format.
 """
-import base64, filecmp, grp, json, os, pwd, shutil, stat, sys
+import base64, filecmp, grp, json, os, pwd, shutil, stat, subprocess, sys
 
 ESCAPE, RECORDS = b"_bb_", b"_bb_meta"
 LARGEST, DEEPEST = 16 << 20, 42
+ENCRYPTED, NONCE_BYTES = b"\0GITCRYPT\0", 12
 KINDS = {"file": stat.S_ISREG, "symlink": stat.S_ISLNK, "dir": stat.S_ISDIR}
 told = others = 0
 
@@ -96,6 +98,23 @@ def attributes(path, record):
             tell(path, "attribute %a: %s" % (name, error))
 
 
+def decrypt(path, record, key, spare):
+    """Decrypts a file that is longer than recorded by exactly what git-crypt adds."""
+    overhead = len(ENCRYPTED) + NONCE_BYTES
+    if key is None or record["kind"] != "file" or not stat.S_ISREG(os.lstat(path).st_mode):
+        return
+    # The program reads on where this ends: nothing may be read ahead.
+    with open(path, "rb", buffering=0) as stored:
+        is_encrypted = stored.read(len(ENCRYPTED)) == ENCRYPTED
+        if not is_encrypted or os.fstat(stored.fileno()).st_size != record["size"] + overhead:
+            return
+        stored.seek(0)
+        with open(spare, "wb") as plain:
+            subprocess.run([b"git-crypt", b"smudge", b"--key-file=" + key], stdin=stored, stdout=plain, check=True)
+    shutil.copymode(path, spare)
+    os.rename(spare, path)
+
+
 def apply(path, record):
     found, kind = os.lstat(path), record["kind"]
     if not KINDS[kind](found.st_mode):
@@ -122,13 +141,15 @@ def link(first, path, spare):
     os.rename(spare, path)
 
 
-def put_back(target, with_metadata):
+def put_back(target, with_metadata, key):
     with open(os.path.join(target, b".backupbot/format"), "rb") as file:
         if file.read(16) != b"1\n":
             raise ValueError("is of another version of the format")
     # Names must not be undone twice, so that it was begun is seen even if it never ends.
     begun = os.path.join(target, b".backupbot.begun")
     os.rename(os.path.join(target, b".backupbot"), begun)
+    if os.path.lexists(os.path.join(begun, b"encryption")) and is_directory(os.path.join(target, b".git-crypt")):
+        shutil.rmtree(os.path.join(target, b".git-crypt"))
     pending = [(target, os.path.join(begun, b"meta") if with_metadata else None, None)]
     directories, first_names = [], {}
     while pending:
@@ -170,6 +191,7 @@ def put_back(target, with_metadata):
                 else:
                     try:
                         first = first_names.setdefault((root, record.get("hard_link") or path), path)
+                        decrypt(path, record, key, os.path.join(begun, b"decrypted"))
                         if first != path:
                             link(first, path, os.path.join(begun, b"link"))
                         apply(path, record)
@@ -187,10 +209,15 @@ def put_back(target, with_metadata):
 
 
 def main():
-    targets = [target for target in sys.argv[1:] if target != "--names-only"]
-    for target in targets:
+    key = None
+    for target in sys.argv[1:]:
+        if target == "--names-only":
+            continue
+        if target.startswith("--git-crypt-key="):
+            key = os.fsencode(target.partition("=")[2])
+            continue
         try:
-            put_back(os.fsencode(target), "--names-only" not in sys.argv)
+            put_back(os.fsencode(target), "--names-only" not in sys.argv, key)
         except (OSError, ValueError) as error:
             tell(os.fsencode(target), "not put back: %s (check it out again into a new directory)" % error)
     if others:

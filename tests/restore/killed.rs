@@ -5,9 +5,11 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 
 use rustix::process::Signal;
+use serde_json::json;
 
 use super::{assert_same, backed_up, fill, portraits, restored, said, text};
 use crate::support::daemon::{Daemon, Setup};
+use crate::support::tree::write;
 use crate::support::{Random, SOON, seed};
 
 /// Every point of a restore, and at which passes to die there.
@@ -69,6 +71,38 @@ fn a_killed_restore_leaves_whole_files_only_and_is_finished_by_the_same_command(
             assert_same(&expected, &portraits(&out.join("folder1")));
             assert_eq!(fs::read_dir(&out).unwrap().count(), 1, "{what}: nothing of ours is left");
         }
+    }
+}
+
+/// The large content is not here and comes from the remote while it is restored.
+#[test]
+fn a_restore_that_dies_while_it_fetches_a_large_content_is_finished_by_the_same_command() {
+    let mut setup = Setup::new();
+    setup.repository()["lfs"] = json!({"threshold": "64KiB"});
+    let mut random = Random::new(seed("killed_fetch"));
+    let content: Vec<u8> = (0..40_000).flat_map(|_| random.next().to_le_bytes()).collect();
+    write(&setup.root(), "dir/large", &content);
+    write(&setup.root(), "small", "x");
+    backed_up(&setup);
+    let expected = portraits(&setup.root());
+    let own = setup.state().join("repos/documents.git/lfs");
+    fs::remove_dir_all(own.join("objects")).unwrap();
+    for point in ["lfs:object-begun", "lfs:object-synced", "lfs:object-stored"] {
+        let out = setup.path(&format!("out-{}", point.replace(':', "-")));
+        let arguments = ["--to", text(&out)];
+        dies(&setup, &format!("{point}=kill@1"), &arguments);
+        assert_nothing_is_half(&setup, &out.join("folder1"), point);
+        restored(&setup, &arguments);
+        assert_same(&expected, &portraits(&out.join("folder1")));
+        let mut left = Vec::new();
+        let mut pending = vec![own.clone()];
+        while let Some(path) = pending.pop() {
+            match fs::read_dir(&path) {
+                Ok(entries) => pending.extend(entries.map(|entry| entry.unwrap().path())),
+                Err(_) => left.push(path),
+            }
+        }
+        assert!(left.is_empty(), "{point}: {left:?} stays in the state");
     }
 }
 

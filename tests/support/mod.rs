@@ -5,6 +5,7 @@ pub mod daemon;
 pub mod fault_proxy;
 pub mod giftless;
 pub mod git;
+pub mod gpg;
 pub mod helm;
 pub mod lfs;
 pub mod lfs_server;

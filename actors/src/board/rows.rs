@@ -267,6 +267,12 @@ pub struct RepositoryStatus {
     /// Why no commit could be made the last time, if so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+    /// Whether that is for want of a key, or because the configuration and what is stored do not agree on the encryption.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_encryption_in_the_way: bool,
+    /// Older commits that are clear text although encryption is configured; it was accepted that they stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clear_history: Option<u64>,
     /// How it stands with the guard against mass changes; filled in by whoever can look at the store.
     #[serde(flatten, default)]
     pub guard: GuardStatus,

@@ -14,6 +14,8 @@ fn repository(pending: u64) -> RepositoryStatus {
         pending,
         commit: Some("c0ffee".into()),
         trouble: None,
+        is_encryption_in_the_way: false,
+        clear_history: None,
         guard: Default::default(),
     }
 }

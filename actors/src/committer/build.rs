@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use backupbot_core::config::MassChangePolicy;
+use backupbot_core::crypt::sealer::Sealer;
 use backupbot_core::disk::Room;
 use backupbot_core::error::Result;
 use backupbot_core::fault;
@@ -33,7 +34,11 @@ pub(super) fn build(seat: &RepositorySeat, rows: Vec<TakenRow>, progress: &Progr
     let record = reader.guard(&seat.settings.name)?;
     let limits = &seat.settings.mass_change;
     let journals = seat.common.state_dir.join(journal::DIRECTORY);
-    let restores = Restores::read(&journals, seat.settings.name.as_str(), limits.window);
+    // Read anew for each batch; without its key nothing is stored.
+    let encryption = seat.settings.encryption.as_ref();
+    let sealer = Sealer::read(encryption)?;
+    let form = sealer.as_ref().map(|sealer| sealer.policy().clone());
+    let restores = Restores::read(&journals, seat.settings.name.as_str(), limits.window, form);
     let since = record.since.iter().map(|(root, commit)| Ok((root.clone(), snapshot::oid(commit)?)));
     let since = since.collect::<Result<BTreeMap<_, _>>>()?;
     let is_guarded = limits.policy != MassChangePolicy::Off && record.quarantine.is_none();
@@ -49,6 +54,8 @@ pub(super) fn build(seat: &RepositorySeat, rows: Vec<TakenRow>, progress: &Progr
         roots: &seat.roots,
         rows,
         classifier: &Classifier::of(&seat.settings),
+        encryption,
+        sealer: sealer.as_ref(),
         is_everywhere: &|pointer| is_everywhere(seat, pointer),
         files: &files,
         large_file: seat.settings.batch.bytes,

@@ -48,6 +48,8 @@ pub(super) struct CycleEnd {
     pub(super) now: WaitingNow,
     pub(super) committed: bool,
     pub(super) tip: Option<Oid>,
+    /// Older commits that stay clear text, after everything was brought into another form.
+    pub(super) clear_history: Option<u64>,
     /// Every change up to this is in a commit or listed as skipped.
     pub(super) settled_up_to: Option<u64>,
     pub(super) unavailable: Option<String>,
@@ -105,6 +107,7 @@ impl Cycle {
         let mut end = CycleEnd {
             committed: false,
             tip: None,
+            clear_history: None,
             settled_up_to: None,
             unavailable: None,
             has_skips: self.list_skips,
@@ -155,7 +158,10 @@ impl Cycle {
             let stands = repository.reference(&branch)?;
             let is_behind = match stands {
                 Some(tip) => tip != commit && repository.is_ancestor(tip, commit)?,
-                None => repository.has_commit(commit),
+                None => {
+                    let encryption = seat.settings.encryption.as_ref();
+                    repository.has_commit(commit) && snapshot::may_begin_at(&repository, commit, encryption)?
+                }
             };
             if !is_behind {
                 return Ok(None);
@@ -280,6 +286,18 @@ impl Cycle {
         end.breathe_until = (!left_something).then(|| Instant::now() + BREATH);
         self.queue.send(Settle { repository: repository.clone(), settlement }).await??;
         self.note_guard(&summary, end).await?;
+        if let Some(switched) = &summary.switched {
+            end.clear_history = Some(switched.clear_commits);
+            info!(log, "everything is stored in another form"; "from" => &switched.from, "to" => &switched.to,
+                  "files" => switched.files);
+            for path in &switched.left_out {
+                warn!(log, "git-crypt encrypts files of less than 4 GiB: this one is left out from now on"; "file" => path);
+            }
+            if switched.clear_commits > 0 {
+                warn!(log, "older commits stay readable for everybody who can read the repository";
+                      "commits" => switched.clear_commits);
+            }
+        }
         if end.committed {
             self.seat.activity.add(summary.added + summary.changed, summary.bytes);
             self.seat.nudge_pushers();
@@ -443,6 +461,9 @@ fn details(summary: &Summary, staged: &StagedCommit) -> Vec<(&'static str, Strin
         ("deleted", summary.deleted.to_string()),
         ("bytes", summary.bytes.to_string()),
     ];
+    if let Some(switched) = &summary.switched {
+        details.push(("switch", format!("{} -> {}", switched.from, switched.to)));
+    }
     if !staged.tags.is_empty() {
         details.push(("tags", staged.tags.join(" ")));
     }

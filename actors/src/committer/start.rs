@@ -43,6 +43,13 @@ use crate::trail;
 /// Other tools' temporary files in our repository are left over after this; a `git gc` may take hours.
 const FOREIGN_GRACE: Duration = Duration::from_secs(24 * 3600);
 
+/// What a committer begins with.
+pub(super) struct Started {
+    pub(super) tip: Option<Oid>,
+    /// Commits up to the tip that are clear text, where encryption is configured and that was accepted.
+    pub(super) clear_history: u64,
+}
+
 /// The first steps of a committer's life: the repository is sound, and no crash's half is left in it.
 pub(super) struct Start {
     pub(super) seat: Arc<RepositorySeat>,
@@ -54,7 +61,7 @@ pub(super) struct Start {
 }
 
 impl Start {
-    pub(super) async fn run(self) -> std::result::Result<Option<Oid>, Trouble> {
+    pub(super) async fn run(self) -> std::result::Result<Started, Trouble> {
         let name = self.seat.settings.name.clone();
         let (seat, damage) = (self.seat.clone(), self.damage.clone());
         let found = run_job(&self.exit, "recover", move |progress| recover(&seat, damage, progress)).await?;
@@ -114,7 +121,20 @@ impl Start {
                 self.rebuild_cache(tip).await?;
             }
         }
-        Ok(tip)
+        let seat = self.seat.clone();
+        let clear_history = run_job(&self.exit, "count clear text", move |progress| {
+            let is_told = seat
+                .settings
+                .encryption
+                .as_ref()
+                .is_some_and(|encryption| encryption.accepts_clear_history && encryption.encrypts());
+            match tip.filter(|_| is_told) {
+                Some(tip) => snapshot::clear_commits(&Repository::open(&seat.path)?, tip, progress),
+                None => Ok(0),
+            }
+        })
+        .await?;
+        Ok(Started { tip, clear_history })
     }
 
     /// An approval that a crash cut off after the branch had moved is recorded; a protected branch that was lost with its
@@ -410,7 +430,8 @@ fn check_cache(
     let Some(tip) = tip else {
         // The branch has a new name (its template has a date): it continues from the checkpoint.
         let is_here = repository.has_commit(commit);
-        if is_here {
+        let encryption = seat.settings.encryption.as_ref();
+        if is_here && snapshot::may_begin_at(&repository, commit, encryption)? {
             refs::move_reference(&repository, &branch, None, commit)?;
         }
         return Ok((Some(commit).filter(|_| is_here), is_here));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use backupbot_core::clock::Moment;
 use backupbot_core::config::Remote;
+use backupbot_core::crypt::given::Given;
 use backupbot_core::error::{Error, Kind, Result};
 use backupbot_core::fault;
 use backupbot_core::git::contents::LargeContents;
@@ -346,7 +347,9 @@ impl Task<'_> {
         let settings = self.seat.settings.drill.clone().unwrap_or_default();
         let (sample, seed) = self.bad.unwrap_or((settings.sample, None));
         let branch = self.seat.branch()?;
+        let keys = Given::of_repository(&self.seat.path);
         let request = drill::Request {
+            keys: &keys,
             repository: &self.seat.settings.name,
             remote,
             branch: Some(&branch),

@@ -10,6 +10,7 @@ use crate::names::{NameError, RemoteName, RepositoryName, RootName};
 
 use super::Context;
 use super::branch::{BranchTemplate, check_tag_format};
+use super::encryption::encryption;
 use super::model::*;
 use super::reader::{At, Field, Problems, Section};
 use super::tree::{Node, Place, Value};
@@ -338,35 +339,6 @@ fn lfs(s: &mut Section<'_>, lfs: &mut Lfs) {
         let at = s.at_of(if s.has("threshold") { "threshold" } else { "max_object" });
         s.problems.error(&at, "threshold is larger than max_object, so no file could be stored");
     }
-}
-
-fn encryption(s: &mut Section<'_>) -> Option<Encryption> {
-    let is_gpg = s.required("method", |n| values::choice(n, &[("git-crypt", false), ("gpg", true)]));
-    let key_file = match is_gpg {
-        Some(false) => s.required("key_file", values::absolute_path),
-        _ => s.optional("key_file", values::absolute_path),
-    };
-    if is_gpg == Some(true) {
-        s.required_field("recipients");
-    }
-    let mut recipients = Vec::new();
-    let named = s.set_list("recipients", &mut recipients, values::absolute_path);
-    let mut paths = Vec::new();
-    s.set_list("paths", &mut paths, values::pattern);
-    for (key, owner, other) in [("key_file", "git-crypt", true), ("recipients", "gpg", false)] {
-        if s.has(key) && is_gpg == Some(other) {
-            s.problems.error(&s.at_of(key), format!("`{key}` belongs to method {owner}"));
-        }
-    }
-    if is_gpg == Some(true) && named == Some(0) {
-        s.problems.error(&s.at_of("recipients"), "nobody could decrypt: name at least one recipient");
-    }
-    let method = if is_gpg? {
-        EncryptionMethod::Gpg { recipients }
-    } else {
-        EncryptionMethod::GitCrypt { key_file: key_file? }
-    };
-    Some(Encryption { method, paths })
 }
 
 fn repository(s: &mut Section<'_>, base: Settings, instance: &str, sites: &mut Sites) -> Option<Repository> {

@@ -2,12 +2,12 @@
 //!
 //! Text becomes a located tree (`tree`), the environment is laid over it (`environment`), the tree becomes
 //! the model (`decode`, with `reader` and `values`), and rules between sections are checked (`validate`).
-//! Nothing stops at the first mistake but a syntax error. Keys that no code obeys yet are refused in one
-//! place (`unbuilt`). `on_disk` sees when the file says something else. A new key is a line in `model`, one in `decode` and one in `config.example.yaml`.
+//! Nothing stops at the first mistake but a syntax error. `on_disk` sees when the file says something else. A new key is a line in `model`, one in `decode` and one in `config.example.yaml`.
 
 mod branch;
 mod decode;
 pub mod diff;
+mod encryption;
 mod environment;
 mod flags;
 mod hosts;
@@ -15,7 +15,6 @@ mod model;
 pub mod on_disk;
 mod reader;
 mod tree;
-mod unbuilt;
 mod url;
 mod validate;
 mod values;
@@ -29,6 +28,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use branch::BranchTemplate;
+pub use model::encryption::default_old_keys;
 pub use model::{
     Admin, Alerts, BackendChoice, Batch, Config, Credentials, Debounce, Drill, Encryption, EncryptionMethod,
     Identity, Lfs, Limits, LogConfig, LogFormat, LogLevel, MassChange, MassChangePolicy, Metrics,
@@ -199,7 +199,6 @@ fn finish(
     let checksum = on_disk::checksum(text);
     let decode::Decoded { config, sites } = decode::decode(&tree, context, checksum, &problems);
     validate::validate(&config, &sites, &problems);
-    unbuilt::report(&tree, &problems);
     environment::report_unknown(context, &config, &problems);
     let warnings = problems.into_result()?;
     Ok(Loaded { config, warnings })

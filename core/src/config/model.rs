@@ -12,8 +12,10 @@ use crate::verify::Sample;
 use super::branch::BranchTemplate;
 use super::url::RemoteUrl;
 
+pub(crate) mod encryption;
 mod operating;
 
+pub use encryption::{Encryption, EncryptionMethod};
 pub use operating::{
     Admin, Alerts, LogConfig, LogFormat, LogLevel, Metrics, Notification, Receiver, ReceiverUrl, Smtp,
 };
@@ -278,23 +280,6 @@ impl Default for Lfs {
             scrub: Some(Scrub::default()),
         }
     }
-}
-
-/// What remotes cannot read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Encryption {
-    /// How and for whom.
-    pub method: EncryptionMethod,
-    /// Only below these, gitignore syntax; empty: everything.
-    pub paths: Vec<String>,
-}
-
-/// How contents are encrypted and for whom.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum EncryptionMethod {
-    GitCrypt { key_file: PathBuf },
-    Gpg { recipients: Vec<PathBuf> },
 }
 
 /// A watched directory.

@@ -58,12 +58,12 @@ impl Cleaner<'_> {
                 return Ok(again);
             }
             draft = self.to.objects.begin()?;
-            return match copy(draft, file, look, progress)? {
+            return match copy(draft, self.to.hasher(), file, look, progress)? {
                 Copying::Done(draft, checksum) => self.point_at(draft, checksum),
                 Copying::Failed(reading) => Ok(reading),
             };
         }
-        let mut hasher = blake3::Hasher::new();
+        let mut hasher = self.to.hasher();
         draft.hash_shared(progress, &mut |piece| {
             hasher.update(piece);
         })?;
@@ -90,7 +90,7 @@ impl Cleaner<'_> {
         former: &FileRecord,
         progress: &Progress,
     ) -> Result<Reading> {
-        match copy(self.to.objects.begin()?, file, look, progress)? {
+        match copy(self.to.objects.begin()?, self.to.hasher(), file, look, progress)? {
             Copying::Done(draft, checksum) if checksum == former.checksum => {
                 draft.finish()?;
                 Stored::again(former).map(Reading::Done)
@@ -100,9 +100,9 @@ impl Cleaner<'_> {
         }
     }
 
-    fn point_at(&mut self, draft: Draft, checksum: [u8; 32]) -> Result<Reading> {
+    pub(super) fn point_at(&mut self, draft: Draft, checksum: [u8; 32]) -> Result<Reading> {
         self.buffer = draft.finish()?.encode().into_bytes();
-        Ok(match self.store_blob()? {
+        Ok(match self.store_blob(false)? {
             Some(stored) => Reading::Done(Stored { stored, checksum, is_pointer: true }),
             None => Reading::Failed(collision()),
         })
@@ -110,9 +110,14 @@ impl Cleaner<'_> {
 }
 
 /// Copies a file that stays as it was seen.
-fn copy(mut draft: Draft, file: &mut File, look: &Look, progress: &Progress) -> Result<Copying> {
+fn copy(
+    mut draft: Draft,
+    mut hasher: blake3::Hasher,
+    file: &mut File,
+    look: &Look,
+    progress: &Progress,
+) -> Result<Copying> {
     let failed = |capture| Ok(Copying::Failed(Reading::Failed(capture)));
-    let mut hasher = blake3::Hasher::new();
     let mut piece = vec![0; PIECE_BYTES];
     loop {
         progress.check()?;

@@ -3,9 +3,11 @@
 //! A file is looked at before and after it is read; anything but the same look means that it changed meanwhile,
 //! and nothing of it is kept. Small files are read whole, so that an unchanged or already stored content costs
 //! neither compression nor space; larger ones are streamed with flat memory. What the settings call large goes to the
-//! repository's large contents (`large.rs`), and a pointer to it is the object.
+//! repository's large contents (`large.rs`), and a pointer to it is the object. What is to be encrypted is encrypted first
+//! (`sealed.rs`): only its ciphertext is ever written, and its checksum is keyed.
 
 mod large;
+mod sealed;
 
 use std::fs::File;
 use std::io::Read;
@@ -16,17 +18,19 @@ use sha2::{Digest, Sha256};
 
 use crate::beneath::{self, EntryKind, Look, RootDirectory, Unseen};
 use crate::clock::now_ns;
+use crate::crypt::sealer::Sealer;
 use crate::error::{Error, Kind, Result};
 use crate::git::pack::object::prepare_hashed;
 use crate::git::pack::{Compressor, ObjectKind, PackSet, PackWriter, Streamed, hash_object};
 use crate::lfs::{Classifier, ObjectId, Objects, Pointer};
+use crate::names::RootName;
 use crate::path::RelPath;
 use crate::progress::Progress;
 use crate::store::changes::{Failure, SkipReason};
 use crate::store::files::FileRecord;
 
 /// Files up to this are read whole; above it memory stays flat.
-const WHOLE_BYTES: u64 = 1024 * 1024;
+pub(crate) const WHOLE_BYTES: u64 = 1024 * 1024;
 /// A pipe and a link have no size worth trusting; no system allows a longer link.
 const LONGEST_LINK: usize = 64 * 1024;
 
@@ -41,7 +45,7 @@ pub struct Cleaned {
     pub stored: Oid,
     /// Whether the object is a pointer, and the content among the large ones.
     pub is_pointer: bool,
-    /// BLAKE3 of the bytes.
+    /// BLAKE3 of the bytes, keyed where the repository is encrypted.
     pub checksum: [u8; 32],
     /// Extended attributes, by name.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
@@ -69,22 +73,35 @@ pub struct Destination<'d> {
     pub objects: &'d Objects,
     /// Which contents are large.
     pub classifier: &'d Classifier,
+    /// What encrypts, if anything is to be encrypted.
+    pub sealer: Option<&'d Sealer>,
     /// Whether every remote is known to have a large content, which may be away from here then.
     pub is_everywhere: &'d (dyn Fn(&Pointer) -> Result<bool> + Sync),
 }
 
+impl Destination<'_> {
+    /// A hasher of checksums.
+    fn hasher(&self) -> blake3::Hasher {
+        self.sealer.map_or_else(blake3::Hasher::new, |sealer| sealer.key().checksums().hasher())
+    }
+}
+
 /// What one thread needs to clean files into a pack.
 pub struct Cleaner<'c> {
+    name: &'c RootName,
     root: &'c RootDirectory,
     to: Destination<'c>,
     compressor: Compressor,
+    /// For ciphertexts, which no compressor makes smaller.
+    uncompressing: Compressor,
     buffer: Vec<u8>,
 }
 
 impl<'c> Cleaner<'c> {
-    /// A cleaner of files beneath `root`.
-    pub fn new(root: &'c RootDirectory, to: Destination<'c>) -> Self {
-        Self { root, to, compressor: Compressor::new(), buffer: Vec::new() }
+    /// A cleaner of files beneath `root`, which has this name in the repository.
+    pub fn new(name: &'c RootName, root: &'c RootDirectory, to: Destination<'c>) -> Self {
+        let (compressor, uncompressing) = (Compressor::new(), Compressor::uncompressing());
+        Self { name, root, to, compressor, uncompressing, buffer: Vec::new() }
     }
 
     /// Captures the file or link at `path`, which was seen as `look`.
@@ -129,12 +146,15 @@ impl<'c> Cleaner<'c> {
         }
         let former = recorded.filter(|record| record.look.kind == EntryKind::File);
         let is_large = self.to.classifier.is_large(path, before.size);
+        let sealer = self.to.sealer.filter(|sealer| sealer.covers(&path.to_git_path(self.name)));
         let read = if before.size <= WHOLE_BYTES {
             match self.read_whole(&mut file, &before) {
                 // Nothing of a torn read may reach the pack.
-                Ok(()) => self.store_whole(former, is_large)?,
+                Ok(()) => self.store_whole(sealer, former, is_large)?,
                 Err(capture) => return Ok(capture),
             }
+        } else if let Some(sealer) = sealer {
+            self.store_sealed(sealer, &mut file, &before, former, is_large, progress)?
         } else if is_large {
             self.store_large(&mut file, &before, former, progress)?
         } else {
@@ -171,33 +191,50 @@ impl<'c> Cleaner<'c> {
         Ok(())
     }
 
-    fn store_whole(&mut self, former: Option<&FileRecord>, is_large: bool) -> Result<Reading> {
-        let checksum = *blake3::hash(&self.buffer).as_bytes();
-        if let Some(former) = former.filter(|former| former.checksum == checksum) {
-            if former.is_pointer && self.is_lost(former, &Pointer::of(&self.buffer))? {
+    fn store_whole(
+        &mut self,
+        sealer: Option<&Sealer>,
+        former: Option<&FileRecord>,
+        is_large: bool,
+    ) -> Result<Reading> {
+        let mut hasher = self.to.hasher();
+        let checksum = *hasher.update(&self.buffer).finalize().as_bytes();
+        let same = former.filter(|former| former.checksum == checksum);
+        if let Some(former) = same.filter(|former| !former.is_pointer) {
+            return Stored::again(former).map(Reading::Done);
+        }
+        // A ciphertext is never taken for a pointer.
+        let is_pointer =
+            is_large || (sealer.is_none() && self.to.classifier.looks_like_a_pointer(&self.buffer));
+        if let Some(sealer) = sealer {
+            self.buffer = sealer.seal(&self.buffer)?;
+        }
+        if let Some(former) = same {
+            if self.is_lost(former, &Pointer::of(&self.buffer))? {
                 self.put_large()?;
             }
             return Stored::again(former).map(Reading::Done);
         }
-        let is_pointer = is_large || self.to.classifier.looks_like_a_pointer(&self.buffer);
         if is_pointer {
             self.buffer = self.put_large()?.encode().into_bytes();
         }
-        Ok(match self.store_blob()? {
+        let is_ciphertext = sealer.is_some() && !is_pointer;
+        Ok(match self.store_blob(is_ciphertext)? {
             Some(stored) => Reading::Done(Stored { stored, checksum, is_pointer }),
             None => Reading::Failed(collision()),
         })
     }
 
     /// Adds the buffer as a blob, unless it is there already; `None` for bytes that attack SHA-1.
-    fn store_blob(&mut self) -> Result<Option<Oid>> {
+    fn store_blob(&mut self, is_ciphertext: bool) -> Result<Option<Oid>> {
         let oid = match hash_object(ObjectKind::Blob, &self.buffer) {
             // Nothing else fails so; one such file must not stop the others.
             Err(error) if error.kind() == Kind::Git => return Ok(None),
             oid => oid?,
         };
         if !self.to.pack.contains(&oid) && !self.to.present.contains(&oid)? {
-            let prepared = prepare_hashed(oid, ObjectKind::Blob, &self.buffer, &mut self.compressor)?;
+            let compressor = if is_ciphertext { &mut self.uncompressing } else { &mut self.compressor };
+            let prepared = prepare_hashed(oid, ObjectKind::Blob, &self.buffer, compressor)?;
             self.to.pack.add_prepared(&prepared)?;
         }
         Ok(Some(oid))
@@ -213,7 +250,7 @@ impl<'c> Cleaner<'c> {
         if let Some(again) = self.stored_before(file, look, former, progress)? {
             return Ok(again);
         }
-        let mut hasher = blake3::Hasher::new();
+        let mut hasher = self.to.hasher();
         let streamed = self.to.pack.add_stream(look.size, file, progress, &mut |piece| {
             hasher.update(piece);
         });
@@ -241,7 +278,7 @@ impl<'c> Cleaner<'c> {
     ) -> Result<Option<Reading>> {
         // Reading twice is far cheaper than storing gigabytes again because a time stamp moved.
         let Some(former) = former.filter(|former| former.look.size == look.size) else { return Ok(None) };
-        let mut hasher = blake3::Hasher::new();
+        let mut hasher = self.to.hasher();
         let mut name = former.is_pointer.then(Sha256::new);
         let read = hash_stream(file, progress, &mut |piece| {
             hasher.update(piece);
@@ -291,7 +328,7 @@ impl<'c> Cleaner<'c> {
         }
         let checksum = *blake3::hash(&target).as_bytes();
         self.buffer = target;
-        let Some(stored) = self.store_blob()? else { return Ok(collision()) };
+        let Some(stored) = self.store_blob(false)? else { return Ok(collision()) };
         match self.root.look_at(path) {
             Ok(after) if after == before => Ok(Capture::Stored(Box::new(Cleaned {
                 look: before,

@@ -4,11 +4,13 @@
 //! it decrypts with version 0 of a key only, and a file has less than 4 GiB.
 
 pub mod cipher;
+mod decryptor;
 pub mod key;
 pub mod wrapped;
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(in crate::crypt) mod tests;
 
 pub use cipher::{Decrypting, Encrypting, Nonce};
+pub use decryptor::{Decryptor, is_clear_text};
 pub use key::{KeyFile, KeyName, KeyVersion};

@@ -26,6 +26,12 @@ pub const SECRET_BYTES: usize = 32;
 /// What plaintext checksums of one repository are keyed with.
 pub struct ChecksumKey(Box<Zeroizing<[u8; 32]>>);
 
+impl std::fmt::Debug for ChecksumKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ChecksumKey").finish_non_exhaustive()
+    }
+}
+
 impl ChecksumKey {
     /// The key that belongs to a key of git-crypt.
     pub fn of_git_crypt(key: &KeyVersion) -> Self {

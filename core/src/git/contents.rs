@@ -6,11 +6,17 @@
 //! [`MOST_HELD_BYTES`]. Whatever a repository says is taken for hostile: the name decides whether bytes count.
 //!
 //! A pointer of Git LFS is a blob of its own. [`ContentReader::behind`] leads from it to the large content that it stands
-//! for, which is proven by SHA-256 instead.
+//! for, which is proven by SHA-256 instead. Where the snapshot is encrypted it leads on to the plaintext: what was stored is
+//! proven as before, then decrypted and proven once more, and size and checksum are those of the plaintext.
 //!
-//! `checked` hashes and counts, `loose` reads objects that are files of their own, `large` those outside Git.
+//! `delivery` decrypts and counts what goes out, `checked` hashes and counts, `first` looks at beginnings, `inflate` reads whole
+//! entries of packs, `loose` objects that are files of their own, `large` those outside Git.
 
 mod checked;
+mod delivery;
+mod first;
+mod found;
+mod inflate;
 mod large;
 mod loose;
 
@@ -20,16 +26,20 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use flate2::{Decompress, FlushDecompress, Status};
 use git2::{ObjectType, OdbLookupFlags, Oid};
 use libdeflater::Decompressor;
 
 use self::checked::Checked;
-pub use self::checked::{BEGINNING_BYTES, Proof, Trouble};
+use self::delivery::Delivery;
+pub use self::delivery::{BEGINNING_BYTES, Proof, Trouble};
+pub use self::found::Found;
+use self::found::Place;
+use self::inflate::{damaged, inflate_in_pieces};
 pub use self::large::{LargeContents, may_point};
 use self::loose::Loose;
 use super::pack::{EntryKind, ObjectKind, PackReader, PackSet, RawEntry};
 use super::repository::Repository;
+use crate::crypt::unsealer::Unsealer;
 use crate::error::{Error, Kind, Result};
 use crate::lfs::{Objects, Pointer};
 use crate::progress::Progress;
@@ -46,38 +56,7 @@ pub struct Contents {
     repository: PathBuf,
     packs: PackSet,
     large: Arc<dyn LargeContents>,
-}
-
-/// Where a blob is, and how large.
-#[derive(Debug, Clone)]
-pub struct Found {
-    /// Its name.
-    pub id: Oid,
-    /// Bytes.
-    pub size: u64,
-    place: Place,
-}
-
-#[derive(Debug, Clone)]
-enum Place {
-    /// In a pack, as a whole.
-    Packed(Arc<PackReader>, RawEntry),
-    /// In a file of its own.
-    Loose,
-    /// Where libgit2 finds it, if anybody does.
-    Elsewhere,
-    /// Outside Git, as this pointer says.
-    Large(Pointer),
-}
-
-impl Found {
-    /// What is to be proven by SHA-256, because it is outside Git.
-    pub fn pointer(&self) -> Option<&Pointer> {
-        match &self.place {
-            Place::Large(pointer) => Some(pointer),
-            _ => None,
-        }
-    }
+    unsealer: Option<Arc<Unsealer>>,
 }
 
 impl Contents {
@@ -96,7 +75,44 @@ impl Contents {
     pub fn open_with(path: &Path, large: Option<Arc<dyn LargeContents>>) -> Result<Self> {
         let packs = PackSet::open(&path.join("objects/pack"))?;
         let large = large.unwrap_or_else(|| Arc::new(Objects::of(path)));
-        Ok(Self { repository: path.to_path_buf(), packs, large })
+        Ok(Self { repository: path.to_path_buf(), packs, large, unsealer: None })
+    }
+
+    /// The same as the files of an encrypted snapshot.
+    #[must_use]
+    pub fn opened_by(self, unsealer: Option<Arc<Unsealer>>) -> Self {
+        Self { unsealer, ..self }
+    }
+
+    /// Whether the file at this path of the repository is encrypted.
+    pub fn covers(&self, path: &[u8]) -> bool {
+        self.unsealer.as_ref().is_some_and(|unsealer| unsealer.covers(path))
+    }
+
+    /// A hasher whose result is the checksum that the snapshot's records have.
+    pub fn hasher(&self) -> blake3::Hasher {
+        self.unsealer.as_ref().map_or_else(blake3::Hasher::new, |unsealer| unsealer.checksums().hasher())
+    }
+
+    /// The checksum that the snapshot's records have.
+    pub fn checksum(&self, plaintext: &[u8]) -> [u8; 32] {
+        *self.hasher().update(plaintext).finalize().as_bytes()
+    }
+
+    fn delivery<'s>(
+        &'s self,
+        found: &Found,
+        sink: &'s mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> std::result::Result<Delivery<'s>, Trouble> {
+        let decryptor = match &self.unsealer {
+            Some(unsealer) if found.is_sealed => Some(unsealer.decryptor().map_err(Trouble::Elsewhere)?),
+            None if found.is_sealed => {
+                let text = "a content is encrypted, and it is not known with which key";
+                return Err(Trouble::Elsewhere(Error::new(Kind::Internal, text)));
+            }
+            _ => None,
+        };
+        Ok(Delivery::new(decryptor, self.hasher(), sink))
     }
 
     /// One thread's way to them.
@@ -121,14 +137,19 @@ pub struct ContentReader<'c> {
     plain: Vec<u8>,
 }
 
-impl ContentReader<'_> {
+impl<'c> ContentReader<'c> {
+    /// What is read from.
+    pub fn contents(&self) -> &'c Contents {
+        self.contents
+    }
+
     /// Looks a blob up.
     ///
     /// # Errors
     /// [`Kind::Git`] if it is missing, or is no blob, or its pack is damaged there.
     pub fn find(&mut self, id: Oid) -> Result<Found> {
         let found = |kind: ObjectKind, size, place| match kind {
-            ObjectKind::Blob => Ok(Found { id, size, place }),
+            ObjectKind::Blob => Ok(Found::new(id, size, place)),
             kind => {
                 let kind = kind.as_str();
                 Err(Error::new(Kind::Git, format!("the object {id} is a {kind}, no file's content")))
@@ -163,7 +184,7 @@ impl ContentReader<'_> {
         // Asked without looking at the directory again for each of a hundred thousand.
         let is_here = self.contents.packs.contains(&id)?
             || self.git()?.objects()?.exists_ext(id, OdbLookupFlags::NO_REFRESH);
-        if is_here { self.find(id) } else { Ok(Found { id, size, place: Place::Elsewhere }) }
+        if is_here { self.find(id) } else { Ok(Found::new(id, size, Place::Believed)) }
     }
 
     fn git(&mut self) -> Result<&Repository> {
@@ -174,21 +195,33 @@ impl ContentReader<'_> {
         Ok(self.repository.insert(opened))
     }
 
-    /// The large content that a blob points at; the blob itself if it points at none, or is a user's own file that only
-    /// looks like a pointer: then its BLAKE3 is the recorded one.
+    /// What a file holds: the large content that its blob points at, decrypted if the file is encrypted
+    /// ([`Contents::covers`]). The blob itself if it is neither, also a user's own file that only looks like a pointer: then
+    /// its checksum is the recorded one.
     ///
     /// # Errors
-    /// What is wrong with the blob.
-    pub fn behind(&mut self, found: Found, recorded: Option<[u8; 32]>, progress: &Progress) -> Result<Found> {
-        if !may_point(found.size) || matches!(found.place, Place::Large(_)) {
+    /// What is wrong with the blob; that it is clear text and should not be.
+    pub fn behind(
+        &mut self,
+        found: Found,
+        is_encrypted: bool,
+        recorded: Option<[u8; 32]>,
+        progress: &Progress,
+    ) -> Result<Found> {
+        let found = self.pointed_at(found, recorded, progress)?;
+        if is_encrypted { found.opened() } else { Ok(found) }
+    }
+
+    fn pointed_at(&mut self, found: Found, recorded: Option<[u8; 32]>, progress: &Progress) -> Result<Found> {
+        if !may_point(found.stored) || found.is_led_to() {
             return Ok(found);
         }
         let blob = self.beginning(&found, progress)?;
         let Some(pointer) = Pointer::parse(&blob) else { return Ok(found) };
-        if recorded.is_some_and(|recorded| recorded == *blake3::hash(&blob).as_bytes()) {
+        if recorded.is_some_and(|recorded| recorded == self.contents.checksum(&blob)) {
             return Ok(found);
         }
-        Ok(Found { id: found.id, size: pointer.size, place: Place::Large(pointer) })
+        Ok(Found::new(found.id, pointer.size, Place::Large(pointer)))
     }
 
     /// Whether the bytes are here, or can at least be asked for.
@@ -223,9 +256,11 @@ impl ContentReader<'_> {
         progress: &Progress,
         sink: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> std::result::Result<Proof, Trouble> {
+        let contents = self.contents;
+        let delivery = contents.delivery(found, sink)?;
         match &found.place {
-            Place::Large(pointer) => large::stream(self.contents.large.as_ref(), pointer, progress, sink),
-            _ => self.pass(found, progress, Checked::new(found, sink)),
+            Place::Large(pointer) => large::stream(contents.large.as_ref(), pointer, progress, delivery),
+            _ => self.pass(found, progress, Checked::new(found, delivery)),
         }
     }
 
@@ -244,7 +279,8 @@ impl ContentReader<'_> {
         let Some(expected) = expected.filter(|_| found.pointer().is_none()) else {
             return self.stream(found, progress, sink);
         };
-        let proof = self.pass(found, progress, Checked::by_plain_name(found, sink))?;
+        let delivery = self.contents.delivery(found, sink)?;
+        let proof = self.pass(found, progress, Checked::by_plain_name(found, delivery))?;
         if proof.blake3 != expected {
             self.stream(found, progress, &mut |_| Ok(()))?;
         }
@@ -272,7 +308,9 @@ impl ContentReader<'_> {
                     None => self.at_once(found, progress, &mut checked)?,
                 }
             }
-            Place::Elsewhere | Place::Large(_) => self.at_once(found, progress, &mut checked)?,
+            Place::Elsewhere | Place::Believed | Place::Large(_) => {
+                self.at_once(found, progress, &mut checked)?
+            }
         }
         checked.finish()
     }
@@ -284,11 +322,11 @@ impl ContentReader<'_> {
         progress: &Progress,
         checked: &mut Checked<'_>,
     ) -> std::result::Result<(), Trouble> {
-        if found.size > MOST_HELD_BYTES {
+        if found.stored > MOST_HELD_BYTES {
             let text = format!(
                 "the content {} of {} bytes is stored in a form that has to be held in memory whole, which is done up to \
                  {MOST_HELD_BYTES} bytes; `git cat-file blob {0}` gives it",
-                found.id, found.size
+                found.id, found.stored
             );
             return Err(Trouble::Object(Error::new(Kind::Git, text)));
         }
@@ -337,65 +375,6 @@ impl ContentReader<'_> {
             Ok(length) if length == size => Ok(()),
             Ok(_) => Err(damaged(pack, entry, "it is shorter than its header says")),
             Err(error) => Err(damaged(pack, entry, &error.to_string())),
-        }
-    }
-}
-
-fn damaged(pack: &PackReader, entry: &RawEntry, what: &str) -> Error {
-    let place = crate::path::lossy(pack.path().as_os_str().as_encoded_bytes());
-    Error::new(Kind::Git, format!("the pack {place} is damaged at offset {}: {what}", entry.offset))
-}
-
-fn inflate_in_pieces(
-    pack: &PackReader,
-    entry: &RawEntry,
-    progress: &Progress,
-    checked: &mut Checked<'_>,
-) -> std::result::Result<(), Trouble> {
-    let mut inflate = Decompress::new(true);
-    let mut plain = vec![0; PIECE_BYTES];
-    let mut trouble = None;
-    let mut ended = false;
-    let read = pack.stream_raw(entry, &mut |mut piece| {
-        // Zlib's trailer may come in a piece of its own, after all bytes are there.
-        while !piece.is_empty() && !ended {
-            progress.check()?;
-            let (taken, given) = (inflate.total_in(), inflate.total_out());
-            let status = inflate
-                .decompress(piece, &mut plain, FlushDecompress::None)
-                .map_err(|error| damaged(pack, entry, &error.to_string()))?;
-            let taken = (inflate.total_in() - taken) as usize;
-            let given = (inflate.total_out() - given) as usize;
-            if let Err(found) = checked.take(&plain[..given]) {
-                trouble = Some(found);
-                return Err(Error::cancelled());
-            }
-            piece = &piece[taken..];
-            ended = status == Status::StreamEnd;
-            if taken == 0 && given == 0 && !ended {
-                return Err(damaged(pack, entry, "it does not inflate"));
-            }
-        }
-        Ok(())
-    });
-    match (trouble, read) {
-        (Some(trouble), _) => Err(trouble),
-        (None, Err(error)) if error.kind() == Kind::Cancelled => Err(Trouble::Elsewhere(error)),
-        (None, Err(error)) => Err(Trouble::Object(error)),
-        (None, Ok(())) => {
-            // What the inflater still holds back.
-            while !ended {
-                let given = inflate.total_out();
-                let status = inflate.decompress(&[], &mut plain, FlushDecompress::Finish);
-                let given = (inflate.total_out() - given) as usize;
-                checked.take(&plain[..given])?;
-                match status {
-                    Ok(Status::StreamEnd) => ended = true,
-                    Ok(_) if given > 0 => {}
-                    _ => return Err(Trouble::Object(damaged(pack, entry, "it ends too early"))),
-                }
-            }
-            Ok(())
         }
     }
 }

@@ -3,6 +3,7 @@
 pub mod contents;
 pub mod health;
 pub mod housekeeping;
+pub mod objects;
 pub(crate) mod ownership;
 pub mod pack;
 pub mod prune;

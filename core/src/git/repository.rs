@@ -13,6 +13,7 @@ use git2::{Oid, RepositoryInitOptions, RepositoryOpenFlags};
 
 use crate::error::{Error, Kind, Result};
 use crate::fault;
+use crate::git::objects::ObjectDatabase;
 use crate::git::pack::PackSet;
 use crate::path::lossy;
 
@@ -122,8 +123,10 @@ impl Repository {
     }
 
     /// Its objects.
-    pub fn objects(&self) -> Result<git2::Odb<'_>> {
-        self.inner.odb().map_err(|error| git_error("read the objects of", &self.path, error))
+    pub fn objects(&self) -> Result<ObjectDatabase<'_>> {
+        let objects =
+            self.inner.odb().map_err(|error| git_error("read the objects of", &self.path, error))?;
+        Ok(ObjectDatabase::new(objects, &self.path))
     }
 
     /// Where a reference stands, symbolic ones followed; `None` if there is none.

@@ -2,15 +2,17 @@
 //! does not fit.
 //!
 //! Only what differs between a commit and the one before it is read. Of very many commits neighbours are taken together,
-//! so that the cost is bounded by the changes and not by how often somebody committed.
+//! so that the cost is bounded by the changes and not by how often somebody committed. A commit that brought everything
+//! into another form did nothing: what was done before it is told of the contents as they are stored since.
 
 use std::collections::BTreeMap;
 
 use git2::Oid;
 
 use super::restores::Restores;
-use super::tally::Tally;
+use super::tally::{Tally, Turned};
 use super::window::Window;
+use crate::crypt::policy;
 use crate::error::Result;
 use crate::git::repository::{Repository, git_error};
 use crate::names::RootName;
@@ -26,6 +28,8 @@ struct Past {
     commit: Oid,
     parent: Option<Oid>,
     at_s: i64,
+    /// It brought everything into another form.
+    is_switch: bool,
 }
 
 /// What was done to each root of `since` after `start_s`, Unix seconds, and after the commit that stands there.
@@ -45,9 +49,15 @@ pub(super) fn read(
         let commits = commits.get(..counted).unwrap_or_default();
         let length = commits.len().div_ceil(MOST_STEPS).max(1);
         let mut window = Window::default();
-        for group in commits.chunks(length).rev() {
+        let between_switches = commits.chunk_by(|newer, older| !newer.is_switch && !older.is_switch);
+        let groups: Vec<&[Past]> = between_switches.flat_map(|run| run.chunks(length)).collect();
+        for group in groups.into_iter().rev() {
             progress.check()?;
             let (Some(newest), Some(oldest)) = (group.first(), group.last()) else { continue };
+            if newest.is_switch {
+                window.turn(&turned(repository, oldest.parent, newest.commit, root)?);
+                continue;
+            }
             let tally = difference(repository, oldest.parent, newest.commit, root, restores)?;
             window.take(&tally, newest.at_s);
         }
@@ -63,10 +73,22 @@ pub(super) fn lost_between(
     new: Oid,
     root: &RootName,
 ) -> Result<(u64, u64)> {
-    let lost = difference(repository, Some(old), new, root, &Restores::default())?;
+    let objects = repository.objects()?;
+    let lost = if policy_of(repository, old)? == policy_of(repository, new)? {
+        difference(repository, Some(old), new, root, &Restores::default())?
+    } else {
+        // What was rewritten cannot be told from what was brought into another form.
+        let mut gone = Tally::default();
+        changes(repository, Some(old), new, root, &mut |path, before, after| {
+            if after.is_none() {
+                gone.note(path, before, None, false);
+            }
+            Ok(())
+        })?;
+        gone
+    };
     let mut window = Window::default();
     window.take(&lost, 0);
-    let objects = repository.objects()?;
     let top = tree::lookup(&objects, repository.tree_of(old)?, &RelPath::root().to_git_path(root))?;
     let mut of = 0;
     tree::diff_paths(&objects, None, top.filter(|top| top.is_tree()).map(|top| top.oid), &mut |_| {
@@ -95,13 +117,13 @@ fn within(
         counting.retain(|begins| *begins != id);
         if at_s <= start_s || counting.is_empty() {
             // Where a root begins to count, its position has to be found.
-            commits.push(Past { commit: id, parent: None, at_s });
+            commits.push(Past { commit: id, parent: None, at_s, is_switch: false });
             break;
         }
         next = commit.parent_ids().next();
         // What a shallow history does not have cannot be compared with.
         next = next.filter(|parent| repository.has_commit(*parent));
-        commits.push(Past { commit: id, parent: next, at_s });
+        commits.push(Past { commit: id, parent: next, at_s, is_switch: false });
     }
     // The last one is the state that the others are compared with.
     if commits.last().is_some_and(|past| past.parent.is_none()) {
@@ -110,7 +132,30 @@ fn within(
             last.parent = Some(begins.commit);
         }
     }
+    let mut policy = commits.first().map(|past| policy_of(repository, past.commit)).transpose()?;
+    for past in &mut commits {
+        let Some(parent) = past.parent else { continue };
+        let before = policy_of(repository, parent)?;
+        past.is_switch = policy.replace(before) != Some(before);
+    }
     Ok(commits)
+}
+
+/// What says how a commit is encrypted.
+fn policy_of(repository: &Repository, commit: Oid) -> Result<Option<Oid>> {
+    let objects = repository.objects()?;
+    let found = tree::lookup(&objects, repository.tree_of(commit)?, policy::PATH.as_bytes())?;
+    Ok(found.map(|entry| entry.oid))
+}
+
+/// What each file of a root is stored as since a switch.
+fn turned(repository: &Repository, old: Option<Oid>, new: Oid, root: &RootName) -> Result<Turned> {
+    let mut pairs = Vec::new();
+    changes(repository, old, new, root, &mut |_, before, after| {
+        pairs.extend(before.copied().zip(after.copied()));
+        Ok(())
+    })?;
+    Ok(Turned::of(pairs.iter().map(|(old, new)| (old, new))))
 }
 
 fn difference(
@@ -120,6 +165,25 @@ fn difference(
     root: &RootName,
     restores: &Restores,
 ) -> Result<Tally> {
+    let mut tally = Tally::default();
+    changes(repository, old, new, root, &mut |path, before, after| {
+        let is_excused = restores.did(repository, root, path, after)?;
+        tally.note(path, before, after, is_excused);
+        Ok(())
+    })?;
+    Ok(tally)
+}
+
+type Visit<'v> = dyn FnMut(&RelPath, Option<&[u8; 20]>, Option<&[u8; 20]>) -> Result<()> + 'v;
+
+/// Calls `visit` with each file of a root that is stored as something else in the newer commit.
+fn changes(
+    repository: &Repository,
+    old: Option<Oid>,
+    new: Oid,
+    root: &RootName,
+    visit: &mut Visit<'_>,
+) -> Result<()> {
     let objects = repository.objects()?;
     let top = RelPath::root().to_git_path(root);
     let directory = |commit: Oid| -> Result<Option<Oid>> {
@@ -127,17 +191,14 @@ fn difference(
         Ok(entry.filter(|entry| entry.is_tree()).map(|entry| entry.oid))
     };
     let (old, new) = (old.map(directory).transpose()?.flatten(), directory(new)?);
-    let mut tally = Tally::default();
     tree::diff_paths(&objects, old, new, &mut |change| {
         let stored = |entry: Option<tree::Entry>| entry.map(|entry| raw(entry.oid));
         let (before, after) = (stored(change.old), stored(change.new));
-        if let Some(path) = path_of(change.path).filter(|_| before != after) {
-            let is_excused = restores.did(repository, root, &path, after.as_ref())?;
-            tally.note(&path, before.as_ref(), after.as_ref(), is_excused);
+        match path_of(change.path).filter(|_| before != after) {
+            Some(path) => visit(&path, before.as_ref(), after.as_ref()),
+            None => Ok(()),
         }
-        Ok(())
-    })?;
-    Ok(tally)
+    })
 }
 
 /// A path below a root, as the user knows it; nothing for what is not the user's.

@@ -67,6 +67,22 @@ impl Tally {
     }
 }
 
+/// Which contents are stored as others since everything was brought into another form.
+#[derive(Debug, Default)]
+pub struct Turned(HashMap<u64, u64>);
+
+impl Turned {
+    /// From what each was stored as, and is stored as.
+    pub fn of<'p>(pairs: impl Iterator<Item = (&'p [u8; 20], &'p [u8; 20])>) -> Self {
+        Self(pairs.map(|(old, new)| (key(old), key(new))).collect())
+    }
+
+    /// What a content is known as now.
+    pub(super) fn now(&self, content: u64) -> u64 {
+        self.0.get(&content).copied().unwrap_or(content)
+    }
+}
+
 /// Eight bytes tell contents apart well enough to count them.
 fn key(stored: &[u8; 20]) -> u64 {
     let mut first = [0; 8];

@@ -218,14 +218,14 @@ fn a_restore_in_place_is_no_loss_and_what_somebody_else_does_to_its_files_is() {
         journal.note(&step).unwrap();
     }
     let hour = Duration::from_secs(3600);
-    let restores = Restores::read(&journals, "documents", hour);
+    let restores = Restores::read(&journals, "documents", hour, None);
     let did = |path: &str, stands: Option<&[u8; 20]>| {
         restores.did(&bench.repository, &bench.roots[0].name, &RelPath::new(path).unwrap(), stands).unwrap()
     };
     assert!(did("file", Some(&stored)) && did("deleted", None));
     assert!(!did("file", None) && !did("file", Some(&[7; 20])) && !did("deleted", Some(&stored)));
     assert!(!did("other", None), "the restore did not touch it");
-    let of_others = Restores::read(&journals, "pictures", hour);
+    let of_others = Restores::read(&journals, "pictures", hour, None);
     assert!(
         !of_others
             .did(&bench.repository, &bench.roots[0].name, &RelPath::new("deleted").unwrap(), None)

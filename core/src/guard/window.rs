@@ -13,7 +13,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::tally::Tally;
+use super::tally::{Tally, Turned};
 use crate::config::MassChange;
 use crate::error::Result;
 
@@ -175,6 +175,15 @@ impl Window {
             step.contents.retain(|(_, more)| *more < 0);
             step.contents.shrink_to_fit();
             held -= before - step.contents.len();
+        }
+    }
+
+    /// Everything was brought into another form: what was done before is told of the same contents as they are stored now.
+    pub fn turn(&mut self, turned: &Turned) {
+        for step in &mut self.steps {
+            let contents = std::mem::take(&mut step.contents);
+            let contents = contents.into_iter().map(|(content, more)| (turned.now(content), more));
+            *step = Step::new(step.at_s, step.files, contents);
         }
     }
 

@@ -5,22 +5,25 @@
 //! read. Directories are told of where they are empty, or where their own mode, owner or attributes changed; that the
 //! time of a directory changes with what is added to it and removed from it goes without saying.
 
+mod encoding;
 mod fields;
 mod renames;
 
 use std::collections::BTreeMap;
 
-use git2::{Odb, Oid};
+use git2::Oid;
 
 use super::Snapshot;
 use super::directory::{Located, Node, Place, find, kind_of};
 use crate::beneath::EntryKind;
 use crate::error::{Error, Kind, Result};
+use crate::git::objects::ObjectDatabase;
 use crate::metadata::{OWN_NAME, RECORDS_NAME, Record, differing_records};
 use crate::names::RootName;
 use crate::path::{RelPath, unescape_component};
 use crate::tree::{Entry, MAX_DEPTH, diff_names};
 
+use encoding::Encoding;
 pub use fields::Fields;
 
 /// Differences that are held in memory at most.
@@ -115,7 +118,7 @@ pub struct Comparison {
 ///
 /// # Errors
 /// [`Kind::Git`] if a tree cannot be read, or if there are more differences than can be held.
-pub fn snapshots(objects: &Odb<'_>, old: &Snapshot, new: &Snapshot) -> Result<Comparison> {
+pub fn snapshots(objects: &ObjectDatabase<'_>, old: &Snapshot, new: &Snapshot) -> Result<Comparison> {
     let mut roots: BTreeMap<RootName, (Option<Place>, Option<Place>)> = BTreeMap::new();
     for root in old.roots(objects)? {
         roots.entry(root.name).or_default().0 = Some(root.place);
@@ -123,7 +126,8 @@ pub fn snapshots(objects: &Odb<'_>, old: &Snapshot, new: &Snapshot) -> Result<Co
     for root in new.roots(objects)? {
         roots.entry(root.name).or_default().1 = Some(root.place);
     }
-    let mut comparer = Comparer::new(objects);
+    let encoding = Encoding::between(objects, old.tree, new.tree)?;
+    let mut comparer = Comparer::new(objects, encoding);
     for (root, (old, new)) in roots {
         comparer.root(&root, RelPath::root(), old, new)?;
     }
@@ -135,13 +139,14 @@ pub fn snapshots(objects: &Odb<'_>, old: &Snapshot, new: &Snapshot) -> Result<Co
 /// # Errors
 /// As [`snapshots`].
 pub fn within(
-    objects: &Odb<'_>,
+    objects: &ObjectDatabase<'_>,
     old: &Snapshot,
     new: &Snapshot,
     root: &RootName,
     path: &RelPath,
 ) -> Result<Comparison> {
-    let mut comparer = Comparer::new(objects);
+    let encoding = Encoding::between(objects, old.tree, new.tree)?;
+    let mut comparer = Comparer::new(objects, encoding);
     let located = |snapshot: &Snapshot| find(objects, snapshot.tree, root, path);
     let (old, new) = (Half::of(located(old)?), Half::of(located(new)?));
     comparer.pair(root, path.clone(), &old, &new)?;
@@ -193,15 +198,16 @@ struct Frame {
 }
 
 struct Comparer<'c, 'o> {
-    objects: &'c Odb<'o>,
+    objects: &'c ObjectDatabase<'o>,
+    encoding: Encoding,
     found: Comparison,
     waiting: Vec<Frame>,
     opened: usize,
 }
 
 impl<'c, 'o> Comparer<'c, 'o> {
-    fn new(objects: &'c Odb<'o>) -> Self {
-        Self { objects, found: Comparison::default(), waiting: Vec::new(), opened: 0 }
+    fn new(objects: &'c ObjectDatabase<'o>, encoding: Encoding) -> Self {
+        Self { objects, encoding, found: Comparison::default(), waiting: Vec::new(), opened: 0 }
     }
 
     fn finish(self) -> Result<Comparison> {
@@ -336,7 +342,9 @@ impl<'c, 'o> Comparer<'c, 'o> {
 
     fn pair(&mut self, root: &RootName, path: RelPath, old: &Half, new: &Half) -> Result<()> {
         self.push(path.clone(), old.directory(), new.directory())?;
-        let mut fields = Fields::between(old.record.as_ref(), new.record.as_ref());
+        let records = (old.record.as_ref(), new.record.as_ref());
+        let mut fields = Fields::between(records.0, records.1);
+        self.encoding.settle(&mut fields, records.0, records.1);
         let (old_side, new_side) = (old.leaf(), new.leaf());
         let what = match (old_side, new_side) {
             (None, None) => {
@@ -349,7 +357,10 @@ impl<'c, 'o> Comparer<'c, 'o> {
             }
             (None, Some(_)) => What::Added,
             (Some(_), None) => What::Deleted,
-            (Some(old), Some(new)) if is_same_content(old, new) => {
+            (Some(old), Some(new))
+                if is_same_content(old, new)
+                    || is_same_file(old, new) && self.encoding.is_same_content(records.0, records.1) =>
+            {
                 fields.mode |= old.entry.map(|entry| entry.mode) != new.entry.map(|entry| entry.mode);
                 if !fields.any() {
                     return Ok(());
@@ -380,6 +391,10 @@ impl<'c, 'o> Comparer<'c, 'o> {
 fn is_same_content(old: Side, new: Side) -> bool {
     let oid = |side: Side| side.entry.map(|entry| entry.oid);
     old.kind == new.kind && oid(old) == oid(new)
+}
+
+fn is_same_file(old: Side, new: Side) -> bool {
+    old.kind == EntryKind::File && new.kind == EntryKind::File
 }
 
 #[cfg(test)]

@@ -8,10 +8,11 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use git2::{Odb, Oid};
+use git2::Oid;
 
 use crate::beneath::EntryKind;
 use crate::error::{Error, Kind, Result};
+use crate::git::objects::ObjectDatabase;
 use crate::metadata::{self, OWN_NAME, Record, find_record, read_what_is_there};
 use crate::names::RootName;
 use crate::path::{RelPath, lossy, unescape_component};
@@ -123,7 +124,12 @@ impl Directory {
     ///
     /// # Errors
     /// As [`Directory::at`].
-    pub fn read(objects: &Odb<'_>, tree: Oid, root: &RootName, path: &RelPath) -> Result<Option<Self>> {
+    pub fn read(
+        objects: &ObjectDatabase<'_>,
+        tree: Oid,
+        root: &RootName,
+        path: &RelPath,
+    ) -> Result<Option<Self>> {
         let found = find(objects, tree, root, path)?;
         match found.and_then(|located| located.node.place()) {
             Some(place) => Self::at(objects, place, root, path).map(Some),
@@ -135,7 +141,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`Kind::Git`] if Git's own tree cannot be read or breaks Git's rules, such as by naming something twice.
-    pub fn at(objects: &Odb<'_>, place: Place, root: &RootName, path: &RelPath) -> Result<Self> {
+    pub fn at(objects: &ObjectDatabase<'_>, place: Place, root: &RootName, path: &RelPath) -> Result<Self> {
         let mut directory = Self::default();
         if let Some(files) = place.files {
             directory.take_files(objects, files, &path.to_git_path(root))?;
@@ -153,7 +159,7 @@ impl Directory {
         self.remarks.push(Remark { name: name.to_vec(), problem });
     }
 
-    fn take_files(&mut self, objects: &Odb<'_>, tree: Oid, path: &[u8]) -> Result<()> {
+    fn take_files(&mut self, objects: &ObjectDatabase<'_>, tree: Oid, path: &[u8]) -> Result<()> {
         let listing = Listing::read(objects, tree, path)?;
         self.nodes.reserve_exact(listing.len());
         for (stored, entry) in listing.iter() {
@@ -175,7 +181,7 @@ impl Directory {
         Ok(())
     }
 
-    fn take_metadata(&mut self, objects: &Odb<'_>, tree: Oid, path: &[u8]) {
+    fn take_metadata(&mut self, objects: &ObjectDatabase<'_>, tree: Oid, path: &[u8]) {
         let readable = read_what_is_there(objects, tree, path);
         let is_damaged = !readable.damage.is_empty();
         for why in readable.damage {
@@ -273,7 +279,12 @@ pub struct Located {
 ///
 /// # Errors
 /// [`Kind::Git`] if one of Git's own trees on the way cannot be read.
-pub fn find(objects: &Odb<'_>, tree: Oid, root: &RootName, path: &RelPath) -> Result<Option<Located>> {
+pub fn find(
+    objects: &ObjectDatabase<'_>,
+    tree: Oid,
+    root: &RootName,
+    path: &RelPath,
+) -> Result<Option<Located>> {
     let entry = lookup(objects, tree, &path.to_git_path(root))?;
     let own_metadata = lookup(objects, tree, &metadata::directory_path(root, path));
     let (own_metadata, damage) = or_damage(own_metadata);
@@ -341,7 +352,7 @@ fn or_damage<T>(read: Result<Option<T>>) -> (Option<T>, Option<Remark>) {
 }
 
 fn recorded_in_parent(
-    objects: &Odb<'_>,
+    objects: &ObjectDatabase<'_>,
     tree: Oid,
     root: &RootName,
     path: &RelPath,
@@ -358,7 +369,12 @@ fn recorded_in_parent(
 ///
 /// # Errors
 /// [`Kind::Git`] if it cannot be read.
-pub fn own_record(objects: &Odb<'_>, node: &Node, root: &RootName, path: &RelPath) -> Result<Option<Record>> {
+pub fn own_record(
+    objects: &ObjectDatabase<'_>,
+    node: &Node,
+    root: &RootName,
+    path: &RelPath,
+) -> Result<Option<Record>> {
     match node.metadata {
         Some(metadata) => find_record(objects, metadata, &metadata::directory_path(root, path), OWN_NAME),
         None => Ok(None),
@@ -370,7 +386,7 @@ pub fn own_record(objects: &Odb<'_>, node: &Node, root: &RootName, path: &RelPat
 /// What cannot be read comes as an error beside its path; the walk goes on with the rest. It holds one directory, and
 /// the names of those that wait: a tree that needs more than is reasonable ends it with an error.
 pub struct Walk<'w, 'o> {
-    objects: &'w Odb<'o>,
+    objects: &'w ObjectDatabase<'o>,
     root: &'w RootName,
     /// The next one last.
     waiting: Vec<(RelPath, Place)>,
@@ -379,7 +395,7 @@ pub struct Walk<'w, 'o> {
 
 impl<'w, 'o> Walk<'w, 'o> {
     /// Begins at the directory `path` of `root`, which has the trees `place`.
-    pub fn new(objects: &'w Odb<'o>, root: &'w RootName, path: RelPath, place: Place) -> Self {
+    pub fn new(objects: &'w ObjectDatabase<'o>, root: &'w RootName, path: RelPath, place: Place) -> Self {
         Self { objects, root, bytes: cost(&path), waiting: vec![(path, place)] }
     }
 

@@ -34,12 +34,13 @@ impl Form {
     }
 }
 
-/// The form of an object of `size` bytes that begins with `head` ([`HEAD_BYTES`], or all of it).
-pub fn of(head: &[u8], size: u64, record: Option<&Record>) -> Form {
+/// The form of an object of `size` bytes that begins with `head` ([`HEAD_BYTES`], or all of it). `checksum` is that of the
+/// snapshot's records ([`Contents::checksum`](crate::git::contents::Contents::checksum)).
+pub fn of(head: &[u8], size: u64, record: Option<&Record>, checksum: impl FnOnce(&[u8]) -> [u8; 32]) -> Form {
     let is_recorded_size = record.and_then(|record| record.size).map(|recorded| recorded == size);
     if is_pointer(head, size) {
-        let checksum = record.and_then(|record| record.blake3);
-        let is_itself = is_recorded_size == Some(true) && checksum == Some(*blake3::hash(head).as_bytes());
+        let recorded = record.and_then(|record| record.blake3);
+        let is_itself = is_recorded_size == Some(true) && recorded == Some(checksum(head));
         return if is_itself { Form::Content } else { Form::Pointer };
     }
     if head.starts_with(b"\0GITCRYPT\0") && is_recorded_size != Some(true) {
@@ -102,8 +103,10 @@ mod tests {
         let other_of_that_size = vec![7; pointer.len()];
         let git_crypt: &[u8] = b"\0GITCRYPT\0 and more";
         let armoured: &[u8] = b"-----BEGIN PGP MESSAGE-----\n";
-        let form =
-            |head: &[u8], record: Option<&[u8]>| of(head, head.len() as u64, record.map(recorded).as_ref());
+        let checksum = |bytes: &[u8]| *blake3::hash(bytes).as_bytes();
+        let form = |head: &[u8], record: Option<&[u8]>| {
+            of(head, head.len() as u64, record.map(recorded).as_ref(), checksum)
+        };
         assert_eq!(form(pointer, None), Form::Pointer);
         assert_eq!(form(pointer, Some(b"large")), Form::Pointer);
         assert_eq!(form(pointer, Some(&other_of_that_size)), Form::Pointer);
@@ -115,7 +118,7 @@ mod tests {
         assert_eq!(form(armoured, Some(armoured)), Form::Content);
         assert_eq!(form(armoured, None), Form::Content);
         assert_eq!(form(b"plain", Some(b"otherwise")), Form::Content, "a record that is out of date");
-        assert_eq!(of(pointer, 5000, None), Form::Content);
+        assert_eq!(of(pointer, 5000, None, checksum), Form::Content);
         assert_eq!(form(b"", None), Form::Content);
     }
 }

@@ -4,12 +4,13 @@
 //! timeline compares ids along the way to the path, so a snapshot that did not touch its directory costs one
 //! comparison, and no snapshot is compared as a whole.
 
-use git2::{Odb, Oid};
+use git2::Oid;
 
 use super::Snapshot;
 use super::directory::kind_of;
 use crate::beneath::EntryKind;
 use crate::error::Result;
+use crate::git::objects::ObjectDatabase;
 use crate::git::repository::Repository;
 use crate::metadata::{RECORDS_NAME, Record, record_under, shard_under};
 use crate::names::RootName;
@@ -109,7 +110,7 @@ pub struct State {
 
 impl State {
     /// Bytes of a file or link; of a link without record that is not looked up.
-    pub fn size(&self, objects: &Odb<'_>) -> Option<u64> {
+    pub fn size(&self, objects: &ObjectDatabase<'_>) -> Option<u64> {
         if !self.kind.has_content() {
             return None;
         }
@@ -134,7 +135,7 @@ pub struct Version {
 /// The snapshots that changed a path, newest first.
 pub struct Timeline<'r, 'o> {
     log: Log<'r>,
-    objects: &'r Odb<'o>,
+    objects: &'r ObjectDatabase<'o>,
     tracker: Tracker,
     /// Looked at and not yet compared with the snapshot before it.
     newer: Option<(Snapshot, Option<State>)>,
@@ -144,7 +145,7 @@ impl<'r, 'o> Timeline<'r, 'o> {
     /// Of `path` in `root`, from `tip` on. `objects` are those of `repository`.
     pub fn new(
         repository: &'r Repository,
-        objects: &'r Odb<'o>,
+        objects: &'r ObjectDatabase<'o>,
         tip: Oid,
         root: &RootName,
         path: &RelPath,
@@ -234,7 +235,7 @@ impl Chain {
     }
 
     /// What stands at the end of the way below `tree`.
-    fn follow(&mut self, objects: &Odb<'_>, tree: Oid) -> Result<Option<Entry>> {
+    fn follow(&mut self, objects: &ObjectDatabase<'_>, tree: Oid) -> Result<Option<Entry>> {
         let mut found = Some(Entry::tree(tree));
         let mut at = Vec::new();
         for (level, name) in self.names.iter().enumerate() {
@@ -295,7 +296,7 @@ impl Tracker {
         }
     }
 
-    fn state(&mut self, objects: &Odb<'_>, tree: Oid) -> Result<Option<State>> {
+    fn state(&mut self, objects: &ObjectDatabase<'_>, tree: Oid) -> Result<Option<State>> {
         let entry = self.files.follow(objects, tree)?;
         // Metadata that cannot be read says nothing, and hides nothing.
         let holder = self.metadata.follow(objects, tree).unwrap_or_default();
@@ -324,7 +325,7 @@ impl Tracker {
         Ok(Some(state))
     }
 
-    fn look_up(&self, objects: &Odb<'_>, holder: Option<Entry>) -> Recorded {
+    fn look_up(&self, objects: &ObjectDatabase<'_>, holder: Option<Entry>) -> Recorded {
         let Some(holder) = holder.filter(|entry| entry.is_tree()) else { return Recorded::default() };
         if self.name.is_empty() {
             return Recorded { directory: Some(holder.oid), ..Recorded::default() };

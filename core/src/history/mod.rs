@@ -26,8 +26,9 @@ use crate::tree::{Listing, lookup};
 
 use directory::Place;
 
+pub use crate::git::objects::ObjectDatabase;
 pub use crate::snapshot::message::Counts;
-pub use git2::{Odb, Oid};
+pub use git2::Oid;
 
 /// A commit that is longer is nobody's backup.
 const MAX_COMMIT_BYTES: usize = 1 << 20;
@@ -112,7 +113,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`Kind::Git`] if the top of the tree cannot be read. Damaged metadata hides only what is in it alone.
-    pub fn roots(&self, objects: &Odb<'_>) -> Result<Vec<Root>> {
+    pub fn roots(&self, objects: &ObjectDatabase<'_>) -> Result<Vec<Root>> {
         let mut roots: Vec<Root> = Vec::new();
         let top = Listing::read(objects, self.tree, b"")?;
         for (stored, entry) in top.iter() {

@@ -13,6 +13,7 @@ use super::far::{self, Far, Say, Wanted};
 use super::scratch::{Purpose, Scratch};
 use crate::clock::Moment;
 use crate::config::Remote;
+use crate::crypt::given::Given;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::git::repository::Repository;
@@ -38,6 +39,8 @@ pub struct Request<'r> {
     pub state_dir: &'r Path,
     /// Our own bare repository.
     pub own: &'r Path,
+    /// What opens the snapshot, if it is encrypted.
+    pub keys: &'r Given,
     /// How much is restored.
     pub sample: Sample,
     /// Decides which files a sample has.
@@ -70,6 +73,7 @@ pub fn drill(request: &Request<'_>, say: Say<'_>, progress: &Progress) -> Result
         branch: request.branch,
         at: None,
         state_dir: request.state_dir,
+        keys: request.keys,
         sample: request.sample,
         seed: request.seed,
         whole_takes: Some(repository_bytes(request.own)),
@@ -128,6 +132,8 @@ fn rehearse(
     restore::reread(&restoring, &mut report, progress)?;
     add(&mut report, looked);
     let Some((own, same)) = own(request.own, far) else { return Ok((report, false)) };
+    // Without them the comparison says that it cannot be made.
+    let _keys = request.keys.unlock(&own, &[same.tree]);
     let mut second = Report::default();
     let comparing = restore::Request { repository: &own, snapshot: &same, ..restoring };
     match restore::reread(&comparing, &mut second, progress) {

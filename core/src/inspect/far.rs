@@ -13,6 +13,8 @@ use jiff::tz::TimeZone;
 use super::drills::Way;
 use crate::clock;
 use crate::config::{Remote, RemoteUrl};
+use crate::crypt::given::Given;
+use crate::crypt::places::Lent;
 use crate::disk::{RESERVE_BYTES, Room};
 use crate::error::{Error, Kind, Result};
 use crate::git::contents::LargeContents;
@@ -43,6 +45,8 @@ pub struct Wanted<'w> {
     pub at: Option<&'w str>,
     /// Where known hosts of SSH are looked for.
     pub state_dir: &'w Path,
+    /// What opens it, if it is encrypted.
+    pub keys: &'w Given,
     /// How much of its contents.
     pub sample: Sample,
     /// Decides which files a sample has.
@@ -70,12 +74,28 @@ pub struct Far {
     pub large: Arc<dyn LargeContents>,
     /// How it came.
     pub way: Way,
+    /// What opens it, for as long as it is looked into.
+    _keys: Option<Lent>,
+}
+
+impl Far {
+    /// Gives it its keys.
+    fn unlocked(mut self, wanted: &Wanted<'_>) -> Result<Self> {
+        let Ok(snapshot) = &self.snapshot else { return Ok(self) };
+        match wanted.keys.unlock(&self.repository, &[snapshot.tree]) {
+            Ok(keys) => self._keys = keys,
+            Err(error) if is_damage(&error) => self.snapshot = Err(error.to_string()),
+            Err(error) => return Err(error),
+        }
+        Ok(self)
+    }
 }
 
 /// Opens it, or fetches it to `place`.
 ///
 /// # Errors
-/// When it cannot be reached, does not let us in, has no such branch or state, or there is no room here. What it has and
+/// When it cannot be reached, does not let us in, has no such branch or state, or there is no room here;
+/// [`Kind::EncryptionKey`] if it is encrypted and its key is not among those that were given. What it has and
 /// cannot give because it is damaged is no error.
 pub fn open(wanted: &Wanted<'_>, place: &Path, say: Say<'_>, progress: &Progress) -> Result<Far> {
     if let RemoteUrl::Local(path) = &wanted.remote.url {
@@ -99,7 +119,7 @@ pub fn open(wanted: &Wanted<'_>, place: &Path, say: Say<'_>, progress: &Progress
     };
     let stands_for = wanted.state_dir.join("repos").join("restored.git");
     let large = Arc::new(Fetched::new(place, place, vec![wanted.remote.clone()], &stands_for));
-    Ok(Far { repository, commit, snapshot, large, way })
+    Far { repository, commit, snapshot, large, way, _keys: None }.unlocked(wanted)
 }
 
 /// Whether anything is fetched from it at all.
@@ -121,7 +141,7 @@ fn in_place(wanted: &Wanted<'_>, path: &Path) -> Result<Far> {
         Some(_) => Arc::new(Fetched::new(path, wanted.state_dir, vec![wanted.remote.clone()], &stands_for)),
         None => Arc::new(Objects::of(path)),
     };
-    Ok(Far { repository, commit, snapshot, large, way: Way::InPlace })
+    Far { repository, commit, snapshot, large, way: Way::InPlace, _keys: None }.unlocked(wanted)
 }
 
 fn snapshot(repository: &Repository, tip: Oid, at: Option<&str>) -> Result<Snapshot> {
@@ -215,6 +235,8 @@ impl Fetch<'_> {
         self.way = Way::Parts;
         self.retrieval.names(self.commit, self.tip.commit, self.progress)?;
         let snapshot = Snapshot::read(self.retrieval.repository(), self.commit)?;
+        self.retrieval.encryption(&snapshot, self.progress)?;
+        let _keys = self.wanted.keys.unlock(self.retrieval.repository(), &[snapshot.tree])?;
         self.retrieval.records(&snapshot, self.progress)?;
         let contents = {
             let request = self.wanted.request(self.retrieval.repository(), &snapshot);

@@ -120,13 +120,16 @@ impl Fetched {
 /// # Errors
 /// When something cannot be removed.
 pub fn sweep(own: &Path) -> Result<()> {
-    let place = own.join("lfs").join(DIRECTORY);
-    let entries = match fs::read_dir(&place) {
+    sweep_at(&own.join("lfs").join(DIRECTORY))
+}
+
+fn sweep_at(place: &Path) -> Result<()> {
+    let entries = match fs::read_dir(place) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries.map_err(|error| Error::io("list", &place, error))?,
+        entries => entries.map_err(|error| Error::io("list", place, error))?,
     };
     for entry in entries {
-        let path = entry.map_err(|error| Error::io("list", &place, error))?.path();
+        let path = entry.map_err(|error| Error::io("list", place, error))?.path();
         if lock(&path).is_some_and(|lock| !matches!(LockedFile::attempt(lock), Ok(Attempt::Locked(_)))) {
             continue;
         }
@@ -163,19 +166,28 @@ impl Passing {
         Objects::of(&self.directory)
     }
 
+    /// Another process may sweep just before the lock is taken: then it is made once more.
     fn make(place: &Path) -> Result<Self> {
+        // What stays is in nobody's way, and the next one comes by.
+        let _ = sweep_at(place);
         let mut random = [0; 8];
-        getrandom::fill(&mut random)
-            .map_err(|error| Error::new(Kind::Io, format!("cannot get random bytes: {error}")))?;
-        let directory = place.join(format!("{:016x}", u64::from_ne_bytes(random)));
-        let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o700);
-        builder.create(&directory).map_err(|error| Error::io("make", &directory, error))?;
-        let path = directory.join(LOCK);
-        let lock = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        let lock = lock.map_err(|error| Error::io("make", &path, error))?;
-        let lock = LockedFile::wait(lock).map_err(|error| Error::io("lock", &path, error))?;
-        Ok(Self { directory, _lock: lock })
+        loop {
+            getrandom::fill(&mut random)
+                .map_err(|error| Error::new(Kind::Io, format!("cannot get random bytes: {error}")))?;
+            let directory = place.join(format!("{:016x}", u64::from_ne_bytes(random)));
+            let mut builder = DirBuilder::new();
+            builder.recursive(true).mode(0o700);
+            builder.create(&directory).map_err(|error| Error::io("make", &directory, error))?;
+            let path = directory.join(LOCK);
+            let lock = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                lock => lock.map_err(|error| Error::io("make", &path, error))?,
+            };
+            let lock = LockedFile::wait(lock).map_err(|error| Error::io("lock", &path, error))?;
+            if path.exists() {
+                return Ok(Self { directory, _lock: lock });
+            }
+        }
     }
 }
 

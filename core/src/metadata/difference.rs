@@ -3,11 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use git2::Odb;
-
 use super::shard::{Prefix, read_differing};
 use super::tolerant::Readable;
 use super::{MAX_LEVELS, RECORDS_NAME, Record, child_of, damaged};
+use crate::git::objects::ObjectDatabase;
 use crate::tree::{Entry, diff_names};
 
 /// A name whose record differs; never both `None`, never equal.
@@ -23,7 +22,7 @@ pub struct RecordChange {
 
 /// The records that differ, by name, and what could not be read.
 pub fn differing_records(
-    objects: &Odb<'_>,
+    objects: &ObjectDatabase<'_>,
     old: Option<Entry>,
     new: Option<Entry>,
 ) -> (Vec<RecordChange>, Vec<String>) {
@@ -61,7 +60,7 @@ impl Sides {
     /// [`MAX_PAIRS`].
     fn join(
         &mut self,
-        objects: &Odb<'_>,
+        objects: &ObjectDatabase<'_>,
         old: Option<Entry>,
         new: Option<Entry>,
         path: Vec<u8>,
@@ -115,7 +114,7 @@ impl Sides {
         }
     }
     /// Where one of them cannot be read, the other is as a whole.
-    fn shards(&mut self, objects: &Odb<'_>, old: Entry, new: Entry, path: &[u8], prefix: &Prefix) {
+    fn shards(&mut self, objects: &ObjectDatabase<'_>, old: Entry, new: Entry, path: &[u8], prefix: &Prefix) {
         if !self.old.has_room_for(objects, old.oid, path) || !self.new.has_room_for(objects, new.oid, path) {
             return;
         }

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use git2::{ObjectType, Odb, Oid};
+use git2::{ObjectType, Oid};
 
 use super::changes::{Changes, DirectoryChanges};
 use super::shard::{Prefix, Shard};
@@ -17,7 +17,10 @@ use super::{
     FORMAT_PATH, FORMAT_VERSION, MAX_LEVELS, RECORDS_NAME, check_format, child_at, child_name, child_of,
     damaged, directory_path, hash_of, records_path,
 };
+use crate::crypt::gitcrypt::cipher::encrypt_whole;
+use crate::crypt::keyring::Key;
 use crate::error::{Error, Kind, Result};
+use crate::git::objects::ObjectDatabase;
 use crate::names::RootName;
 use crate::path::{RelPath, escape_component, lossy};
 use crate::tree::{Edits, Entry, Listing, MODE_FILE, Trail, TreeSink};
@@ -35,16 +38,17 @@ pub struct MetadataStats {
 
 /// Writes what `changes` say of `root` as new shards to `sink` and adds the edits that put them into the
 /// tree. `base_tree` is the tree that the edits will be applied to. The format file is added where it is
-/// missing.
+/// missing. With a `key` what is written is encrypted.
 ///
 /// Errors: damaged metadata on the way, or of another format version (`Kind::Git`); a record that cannot be
 /// written down, which its maker should have known (`Kind::Internal`); what the sink says.
 pub fn apply(
-    objects: &Odb<'_>,
+    objects: &ObjectDatabase<'_>,
     sink: &dyn TreeSink,
     base_tree: Option<Oid>,
     root: &RootName,
     changes: &Changes,
+    key: Option<&Key>,
     edits: &mut Edits,
 ) -> Result<MetadataStats> {
     if changes.is_empty() {
@@ -58,7 +62,7 @@ pub fn apply(
     let mut trail = Trail::new(objects, base_tree, top, |path| {
         Err(damaged(path, "a file stands where a directory should"))
     })?;
-    let mut writer = Writer { objects, sink, edits, stats: MetadataStats::default() };
+    let mut writer = Writer { objects, sink, key, edits, stats: MetadataStats::default() };
     // By bytes, so a directory comes before those below it, and what it wipes goes before they are set.
     for (directory, change) in &changes.directories {
         let is_in_wiped = directory.parent().is_some_and(|parent| is_wiped(changes, &parent));
@@ -168,8 +172,9 @@ enum Outcome {
 }
 
 struct Writer<'a, 'o> {
-    objects: &'a Odb<'o>,
+    objects: &'a ObjectDatabase<'o>,
     sink: &'a dyn TreeSink,
+    key: Option<&'a Key>,
     edits: &'a mut Edits,
     stats: MetadataStats,
 }
@@ -272,7 +277,10 @@ impl Writer<'_, '_> {
             return Ok(());
         }
         if !shard.is_too_big() || place.level() >= MAX_LEVELS {
-            let data = shard.to_bytes();
+            let mut data = shard.to_bytes();
+            if let Some(key) = self.key {
+                data = encrypt_whole(key.version()?, &data)?;
+            }
             let oid = self.sink.write(ObjectType::Blob, &data)?;
             self.stats.shards_written += 1;
             self.stats.bytes_written += data.len();
@@ -321,7 +329,7 @@ fn runs(pending: &[Pending<'_>], level: usize) -> Vec<Range<usize>> {
         .collect()
 }
 
-fn children_of(objects: &Odb<'_>, oid: Oid, place: &Place) -> Result<BTreeMap<u8, Entry>> {
+fn children_of(objects: &ObjectDatabase<'_>, oid: Oid, place: &Place) -> Result<BTreeMap<u8, Entry>> {
     if place.level() >= MAX_LEVELS {
         return Err(damaged(&place.path, "more levels of shards than a hash has bits for"));
     }

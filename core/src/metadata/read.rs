@@ -1,6 +1,6 @@
 //! Reading records back: one, a directory's, or all of a root in the order in which a restore needs them.
 
-use git2::{Odb, Oid};
+use git2::Oid;
 
 use super::shard::{Prefix, find_in_shard, foreign_version, read_records};
 use super::{
@@ -8,6 +8,7 @@ use super::{
     child_name, child_of, damaged, directory_path, hash_of, read_blob, records_path,
 };
 use crate::error::{Error, Kind, Result};
+use crate::git::objects::ObjectDatabase;
 use crate::names::RootName;
 use crate::path::{RelPath, lossy, unescape_component};
 use crate::tree::{Entry, Listing, MAX_DEPTH, entry_in, lookup};
@@ -24,7 +25,7 @@ pub struct DirectoryRecords {
 }
 
 /// Whether `tree` has the format file; an error if it is of a version that this program does not know.
-pub fn check_format(objects: &Odb<'_>, tree: Option<Oid>) -> Result<bool> {
+pub fn check_format(objects: &ObjectDatabase<'_>, tree: Option<Oid>) -> Result<bool> {
     let Some(tree) = tree else { return Ok(false) };
     let path = FORMAT_PATH.as_bytes();
     let Some(entry) = lookup(objects, tree, path)? else { return Ok(false) };
@@ -39,7 +40,7 @@ pub fn check_format(objects: &Odb<'_>, tree: Option<Oid>) -> Result<bool> {
 
 /// The records of `directory` in `root`; `None` if the tree knows no such directory.
 pub fn read_directory(
-    objects: &Odb<'_>,
+    objects: &ObjectDatabase<'_>,
     tree: Oid,
     root: &RootName,
     directory: &RelPath,
@@ -67,7 +68,12 @@ pub fn read_directory(
 
 /// The record of what is at `path` in `root`, be it a directory or anything else. A directory's record has
 /// the name `.`.
-pub fn read_record(objects: &Odb<'_>, tree: Oid, root: &RootName, path: &RelPath) -> Result<Option<Record>> {
+pub fn read_record(
+    objects: &ObjectDatabase<'_>,
+    tree: Oid,
+    root: &RootName,
+    path: &RelPath,
+) -> Result<Option<Record>> {
     if let (Some(parent), Some(name)) = (path.parent(), path.file_name())
         && let Some(record) = find(objects, tree, root, &parent, name)?
     {
@@ -77,7 +83,7 @@ pub fn read_record(objects: &Odb<'_>, tree: Oid, root: &RootName, path: &RelPath
 }
 
 fn find(
-    objects: &Odb<'_>,
+    objects: &ObjectDatabase<'_>,
     tree: Oid,
     root: &RootName,
     directory: &RelPath,
@@ -91,7 +97,7 @@ fn find(
 }
 
 pub(super) fn find_in(
-    objects: &Odb<'_>,
+    objects: &ObjectDatabase<'_>,
     node: Entry,
     mut path: Vec<u8>,
     name: &[u8],
@@ -104,7 +110,7 @@ pub(super) fn find_in(
 
 /// The shard in which the record of `name` is, if there is one; `path` becomes its own.
 pub(super) fn descend(
-    objects: &Odb<'_>,
+    objects: &ObjectDatabase<'_>,
     node: Entry,
     path: &mut Vec<u8>,
     name: &[u8],
@@ -129,7 +135,7 @@ pub(super) fn descend(
 /// Calls `visit` with the directory and the record for every record of `root`: a directory's own record
 /// first, then what is in it, shard by shard, then the directories in it. One shard is held at a time.
 pub fn walk(
-    objects: &Odb<'_>,
+    objects: &ObjectDatabase<'_>,
     tree: Oid,
     root: &RootName,
     visit: &mut dyn FnMut(&RelPath, Record) -> Result<()>,
@@ -159,7 +165,7 @@ pub fn walk(
 }
 
 fn walk_records(
-    objects: &Odb<'_>,
+    objects: &ObjectDatabase<'_>,
     node: Entry,
     path: Vec<u8>,
     visit: &mut dyn FnMut(Record) -> Result<()>,
@@ -174,7 +180,7 @@ fn walk_records(
 
 /// Calls `visit` with the records of each shard. The native recursion ends at [`MAX_LEVELS`].
 fn visit_shards(
-    objects: &Odb<'_>,
+    objects: &ObjectDatabase<'_>,
     node: Entry,
     place: &mut (Vec<u8>, Prefix),
     visit: &mut dyn FnMut(Vec<Record>) -> Result<()>,

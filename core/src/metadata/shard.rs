@@ -5,12 +5,13 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
 
-use git2::{Odb, Oid};
+use git2::Oid;
 use serde::Deserialize;
 
 use super::record::{Record, name_in_line};
 use super::{FORMAT_VERSION, MAX_SHARD_BYTES, child_at, damaged, hash_of, read_blob};
 use crate::error::{Error, Kind, Result};
+use crate::git::objects::ObjectDatabase;
 use crate::path::lossy;
 
 /// A shard with more records is split.
@@ -37,7 +38,7 @@ pub(super) struct Shard {
 pub(super) type Prefix = Vec<u8>;
 
 impl Shard {
-    pub(super) fn read(objects: &Odb<'_>, oid: Oid, path: &[u8], prefix: &[u8]) -> Result<Self> {
+    pub(super) fn read(objects: &ObjectDatabase<'_>, oid: Oid, path: &[u8], prefix: &[u8]) -> Result<Self> {
         let data = read_blob(objects, oid, path, MAX_SHARD_BYTES)?;
         let mut shard = Self::default();
         for line in lines_of(&data, path)? {
@@ -66,6 +67,11 @@ impl Shard {
 
     pub(super) fn get(&self, name: &[u8]) -> Option<&[u8]> {
         self.lines.get(name).map(Vec::as_slice)
+    }
+
+    /// Name and line of each record, in the order of the names.
+    pub(super) fn lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.lines.iter().map(|(name, line)| (name.as_slice(), line.as_slice()))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -108,7 +114,12 @@ impl Shard {
 }
 
 /// Reads a shard's records, in the order of their names.
-pub(super) fn read_records(objects: &Odb<'_>, oid: Oid, path: &[u8], prefix: &[u8]) -> Result<Vec<Record>> {
+pub(super) fn read_records(
+    objects: &ObjectDatabase<'_>,
+    oid: Oid,
+    path: &[u8],
+    prefix: &[u8],
+) -> Result<Vec<Record>> {
     let data = read_blob(objects, oid, path, MAX_SHARD_BYTES)?;
     parse_records(lines_of(&data, path)?, path, prefix)
 }
@@ -133,7 +144,7 @@ fn parse_records<'a>(
 /// The records of two shards at one place that are not in both, each in the order of the names. Lines that are the same
 /// byte for byte are not looked at, which is most of the work saved.
 pub(super) fn read_differing(
-    objects: &Odb<'_>,
+    objects: &ObjectDatabase<'_>,
     oids: (Oid, Oid),
     path: &[u8],
     prefix: &[u8],
@@ -170,7 +181,12 @@ fn unlike_parts<'a>(mut a: &'a [u8], mut b: &'a [u8]) -> (&'a [u8], &'a [u8]) {
 }
 
 /// The record of one name, found by halving: of the other lines only some names are read.
-pub(super) fn find_in_shard(objects: &Odb<'_>, oid: Oid, path: &[u8], name: &[u8]) -> Result<Option<Record>> {
+pub(super) fn find_in_shard(
+    objects: &ObjectDatabase<'_>,
+    oid: Oid,
+    path: &[u8],
+    name: &[u8],
+) -> Result<Option<Record>> {
     let data = read_blob(objects, oid, path, MAX_SHARD_BYTES)?;
     let lines: Vec<&[u8]> = lines_of(&data, path)?.collect();
     let (mut from, mut to) = (0, lines.len());

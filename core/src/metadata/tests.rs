@@ -51,11 +51,11 @@ fn own(size: u64) -> Record {
 
 /// The state of one repository, and what the last batch read and wrote.
 struct World {
-    objects: Odb<'static>,
+    objects: ObjectDatabase<'static>,
     tree: Option<Oid>,
 }
 
-struct Recording<'a>(&'a Odb<'static>, RefCell<Vec<usize>>);
+struct Recording<'a>(&'a ObjectDatabase<'static>, RefCell<Vec<usize>>);
 
 impl TreeSink for Recording<'_> {
     fn write(&self, kind: ObjectType, data: &[u8]) -> Result<Oid> {
@@ -73,7 +73,7 @@ impl World {
     fn apply(&mut self, changes: &Changes) -> (MetadataStats, Vec<usize>) {
         let sink = Recording(&self.objects, RefCell::default());
         let mut edits = Edits::new();
-        let stats = apply(&self.objects, &sink, self.tree, &root(), changes, &mut edits).unwrap();
+        let stats = apply(&self.objects, &sink, self.tree, &root(), changes, None, &mut edits).unwrap();
         self.tree = tree::apply(&self.objects, &sink, self.tree, &edits).unwrap();
         (stats, sink.1.into_inner())
     }
@@ -368,7 +368,7 @@ fn git_finds_the_trees_sound_and_a_clone_shows_them() {
         changes.put(&path("many"), file(&format!("{number}"), number));
     }
     let mut edits = Edits::new();
-    apply(&objects, &objects, None, &root(), &changes, &mut edits).unwrap();
+    apply(&objects, &objects, None, &root(), &changes, None, &mut edits).unwrap();
     let tree = tree::apply(&objects, &objects, None, &edits).unwrap().unwrap();
     judge.commit(tree);
     assert_eq!(judge.fsck(), "");
@@ -386,7 +386,7 @@ fn a_dropped_root_leaves_nothing_and_the_others_alone() {
     world.apply(&changes);
     let other = RootName::new("folder2").unwrap();
     let mut edits = Edits::new();
-    apply(&world.objects, &world.objects, world.tree, &other, &changes, &mut edits).unwrap();
+    apply(&world.objects, &world.objects, world.tree, &other, &changes, None, &mut edits).unwrap();
     world.tree = tree::apply(&world.objects, &world.objects, world.tree, &edits).unwrap();
     let mut drop_it = Changes::new();
     drop_it.remove(&RelPath::root());

@@ -2,12 +2,13 @@
 //! not hide what all others say. In: the metadata directory of one directory, from anywhere. Out: its records, its
 //! subdirectories, and in words what could not be read. Nothing here fails.
 
-use git2::{Odb, Oid};
+use git2::Oid;
 
 use super::read::{descend, find_in, subdirectory};
 use super::shard::{Prefix, find_in_shard, read_records};
 use super::{MAX_LEVELS, NOTHING_IN_IT, OWN_NAME, RECORDS_NAME, Record, child_of, damaged};
 use crate::error::{Error, Result};
+use crate::git::objects::ObjectDatabase;
 use crate::tree::{Entry, Listing};
 
 /// Records of one directory beyond so many bytes are not read: ten times what a directory of 100,000 names takes.
@@ -35,7 +36,7 @@ impl Readable {
     /// Takes in the records below a shard or a tree of shards, in no particular order.
     pub(super) fn read_shards(
         &mut self,
-        objects: &Odb<'_>,
+        objects: &ObjectDatabase<'_>,
         node: Entry,
         mut path: Vec<u8>,
         mut prefix: Prefix,
@@ -50,7 +51,7 @@ impl Readable {
     }
 
     /// Whether the shard can be held beside what was read; if not, nothing more is.
-    pub(super) fn has_room_for(&mut self, objects: &Odb<'_>, shard: Oid, path: &[u8]) -> bool {
+    pub(super) fn has_room_for(&mut self, objects: &ObjectDatabase<'_>, shard: Oid, path: &[u8]) -> bool {
         let size = objects.read_header(shard).map_or(0, |(size, _)| size);
         self.bytes = self.bytes.saturating_add(size);
         if self.bytes > MAX_DIRECTORY_BYTES {
@@ -74,7 +75,7 @@ impl Readable {
 }
 
 /// Reads the metadata directory `tree`, which stands at `path`, as far as that is possible.
-pub fn read_what_is_there(objects: &Odb<'_>, tree: Oid, path: &[u8]) -> Readable {
+pub fn read_what_is_there(objects: &ObjectDatabase<'_>, tree: Oid, path: &[u8]) -> Readable {
     let mut found = Readable::default();
     let listing = match Listing::read(objects, tree, path) {
         Ok(listing) => listing,
@@ -101,7 +102,12 @@ pub fn read_what_is_there(objects: &Odb<'_>, tree: Oid, path: &[u8]) -> Readable
 
 /// The record of `name` in the metadata directory `tree`, which stands at `path`; of the directory itself under
 /// [`OWN_NAME`]. Only the way to it is read, so what is wrong beside it is not noticed.
-pub fn find_record(objects: &Odb<'_>, tree: Oid, path: &[u8], name: &[u8]) -> Result<Option<Record>> {
+pub fn find_record(
+    objects: &ObjectDatabase<'_>,
+    tree: Oid,
+    path: &[u8],
+    name: &[u8],
+) -> Result<Option<Record>> {
     match Listing::read(objects, tree, path)?.get(RECORDS_NAME) {
         Some(node) => find_in(objects, node, records_path(path), name),
         None => Ok(None),
@@ -109,12 +115,12 @@ pub fn find_record(objects: &Odb<'_>, tree: Oid, path: &[u8], name: &[u8]) -> Re
 }
 
 /// The shard below a directory's records `node` in which the record of `name` stands, if there is one.
-pub fn shard_under(objects: &Odb<'_>, node: Entry, name: &[u8]) -> Result<Option<Oid>> {
+pub fn shard_under(objects: &ObjectDatabase<'_>, node: Entry, name: &[u8]) -> Result<Option<Oid>> {
     descend(objects, node, &mut RECORDS_NAME.to_vec(), name)
 }
 
 /// The record of `name` in a shard that [`shard_under`] found.
-pub fn record_under(objects: &Odb<'_>, shard: Oid, name: &[u8]) -> Result<Option<Record>> {
+pub fn record_under(objects: &ObjectDatabase<'_>, shard: Oid, name: &[u8]) -> Result<Option<Record>> {
     find_in_shard(objects, shard, RECORDS_NAME, name)
 }
 
@@ -123,7 +129,7 @@ fn records_path(path: &[u8]) -> Vec<u8> {
 }
 
 struct Reader<'r, 'o> {
-    objects: &'r Odb<'o>,
+    objects: &'r ObjectDatabase<'o>,
     found: &'r mut Readable,
 }
 

@@ -48,6 +48,8 @@ pub struct Wanted<'w> {
     pub eager: bool,
     /// An operator resumes a halted remote: its present state is taken for right.
     pub resume: bool,
+    /// Commits in clear text may not be sent.
+    pub refuses_clear_history: bool,
     /// What the last push learnt of the remote.
     pub memory: &'w Memory,
     /// Unix milliseconds.
@@ -228,6 +230,7 @@ fn attempt(
         confirmed: record.confirmed.as_ref().map(oid).transpose()?,
         rescue_branch: rescue_branch.filter(|name| !name.is_empty()),
         new_rescue_branch: &new_rescue_branch,
+        refuses_clear_history: wanted.refuses_clear_history,
     };
     let mut outcome = push(repository, transport.as_mut(), reborrowed(&mut large), &request, progress);
     if transport.went_by_memory() && is_to_be_looked_into(&outcome) {

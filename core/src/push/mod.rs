@@ -5,11 +5,14 @@
 //! else wrote there or took something away: nothing on that branch is touched, the work goes to a rescue
 //! branch of its own, and the outcome says so.
 //!
+//! What a commit says is encrypted is looked at before anything is sent (`clear_text`).
+//!
 //! Large contents ([`large`]) are at the remote, and confirmed there, before the branch moves to a commit that needs them.
 //!
 //! The push set is what is reachable from our commit and not from the advertised tips that we hold
 //! ([`crate::git::reachable`]), and what the remote should have of these and has lost.
 
+mod clear_text;
 pub mod courier;
 pub mod delivery;
 pub mod large;
@@ -47,6 +50,8 @@ pub struct Request<'r> {
     pub rescue_branch: Option<&'r str>,
     /// The name of the rescue branch, should this push find a reason to halt.
     pub new_rescue_branch: &'r str,
+    /// Commits in clear text may not be sent.
+    pub refuses_clear_history: bool,
 }
 
 /// Why a remote's branch must not be written.
@@ -134,6 +139,7 @@ pub fn push(
     let there = advertised.references.values().chain(&advertised.haves).copied();
     let tips: BTreeSet<Oid> = there.filter(|tip| source.has_commit(*tip)).collect();
     let tips: Vec<Oid> = tips.into_iter().collect();
+    clear_text::check(source, request.commit, &tips, request.refuses_clear_history, progress)?;
     let lost = transport.lost(source, &tips, progress)?;
     let mut luggage =
         Luggage { large: large.filter(|_| large::has_any(source)), brought: Brought::default() };

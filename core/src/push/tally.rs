@@ -22,7 +22,7 @@ pub struct Tally {
 }
 
 /// Every word that [`Tally::failure`] can be.
-pub const FAILURES: [&str; 17] = [
+pub const FAILURES: [&str; 18] = [
     "remote_unreachable",
     "busy",
     "ref_moved",
@@ -32,6 +32,7 @@ pub const FAILURES: [&str; 17] = [
     "refused",
     "credentials",
     "host_key",
+    "clear_text",
     "quota",
     "too_large",
     "redirected",
@@ -89,6 +90,7 @@ mod tests {
             (Kind::RemoteRefused, "rejected", None),
             (Kind::Config, "refused", None),
             (Kind::Redirected, "redirected", Some(false)),
+            (Kind::ClearText, "clear_text", None),
             (Kind::Quota, "quota", Some(true)),
             (Kind::DiskFull, "disk_full", None),
             (Kind::Internal, "other", None),

@@ -1,5 +1,6 @@
 //! Pushes into real bare repositories, judged by the real git.
 
+mod clear_text;
 mod large;
 
 use std::fs;
@@ -54,6 +55,10 @@ fn run_with(
         retry: &retry,
         eager,
         resume,
+        refuses_clear_history: bench
+            .encryption
+            .as_ref()
+            .is_some_and(crate::config::Encryption::refuses_clear_history),
         memory: &Memory::default(),
         now_ms,
     };

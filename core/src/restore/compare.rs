@@ -12,7 +12,7 @@ use super::hands::read_link_target;
 use super::target::{Owners, Place};
 use crate::beneath::{self, EntryKind, Look};
 use crate::error::{Error, Result};
-use crate::git::contents::{ContentReader, Found};
+use crate::git::contents::{ContentReader, Found, Trouble};
 use crate::git::pack::{ObjectHasher, ObjectKind};
 use crate::metadata::Record;
 use crate::progress::Progress;
@@ -83,7 +83,7 @@ impl Eye<'_> {
         }
         let is_dressed = self.is_dressed(look, wanted);
         let has_content = match wanted.kind {
-            EntryKind::File => match self.bytes(place, name, look, wanted, is_dressed)? {
+            EntryKind::File => match self.bytes(reader, place, name, look, wanted, is_dressed)? {
                 Bytes::AsRecorded => true,
                 // The record is of other bytes: nothing that it says counts.
                 Bytes::AsInGit => return Ok(Likeness::Same),
@@ -116,6 +116,7 @@ impl Eye<'_> {
 
     fn bytes(
         &self,
+        reader: &mut ContentReader<'_>,
         place: &Place,
         name: &[u8],
         look: &Look,
@@ -135,7 +136,7 @@ impl Eye<'_> {
         let is_of_this_size =
             wanted.record.and_then(|record| record.size).is_none_or(|size| size == found.size);
         if let Some(recorded) = recorded.filter(|_| is_of_this_size) {
-            let mut hasher = blake3::Hasher::new();
+            let mut hasher = reader.contents().hasher();
             let is_whole = self.read_through(place, name, found.size, &mut |piece| {
                 hasher.update(piece);
                 Ok(())
@@ -144,7 +145,7 @@ impl Eye<'_> {
                 return Ok(Bytes::AsRecorded);
             }
         }
-        let is_in_git = self.has_stored_bytes(place, name, found)?;
+        let is_in_git = self.has_stored_bytes(reader, place, name, found)?;
         Ok(match (is_in_git, recorded) {
             (false, _) => Bytes::Other,
             (true, Some(_)) => Bytes::AsInGit,
@@ -153,7 +154,16 @@ impl Eye<'_> {
     }
 
     /// Whether a file has the bytes that are stored, whatever is recorded of them.
-    fn has_stored_bytes(&self, place: &Place, name: &[u8], found: &Found) -> Result<bool> {
+    fn has_stored_bytes(
+        &self,
+        reader: &mut ContentReader<'_>,
+        place: &Place,
+        name: &[u8],
+        found: &Found,
+    ) -> Result<bool> {
+        if found.is_sealed() {
+            return self.has_plaintext(reader, place, name, found);
+        }
         if let Some(pointer) = found.pointer() {
             let mut hasher = Sha256::new();
             let is_whole = self.read_through(place, name, pointer.size, &mut |piece| {
@@ -166,6 +176,28 @@ impl Eye<'_> {
         let is_whole = self.read_through(place, name, found.size, &mut |piece| hasher.update(piece))?;
         // Bytes made to collide are no error here: they are not what they should be.
         Ok(is_whole && hasher.finish().is_ok_and(|id| id == found.id))
+    }
+
+    /// The same where what is stored is a ciphertext: names of it say nothing of the file, so both are read.
+    fn has_plaintext(
+        &self,
+        reader: &mut ContentReader<'_>,
+        place: &Place,
+        name: &[u8],
+        found: &Found,
+    ) -> Result<bool> {
+        let mut here = reader.contents().hasher();
+        let is_whole = self.read_through(place, name, found.size, &mut |piece| {
+            here.update(piece);
+            Ok(())
+        })?;
+        if !is_whole {
+            return Ok(false);
+        }
+        match reader.stream(found, self.progress, &mut |_| Ok(())) {
+            Ok(proof) => Ok(proof.blake3 == *here.finalize().as_bytes()),
+            Err(Trouble::Object(error) | Trouble::Elsewhere(error)) => Err(error),
+        }
     }
 
     /// Reads a file of exactly `size` bytes. `false` if it is no file, or of another size.

@@ -2,7 +2,7 @@
 //! with another program, or what merely stands in for it.
 //!
 //! In: the proof of bytes that were read, and the record of the file. Out: an answer, and words for it. [`stands_in`] tells
-//! a file's own bytes from a pointer of git-lfs, or ciphertext. Whoever learns to fetch or decrypt those begins there.
+//! a file's own bytes from a pointer of git-lfs that leads nowhere, or a ciphertext that the snapshot does not speak of.
 
 use crate::git::contents::Proof;
 use crate::history::form::{self, Form};
@@ -20,7 +20,8 @@ pub fn stands_in(proof: &Proof, record: Option<&Record>, is_as_recorded: bool) -
     // A record may claim anything of bytes that do not have its checksum.
     let form = match proof.beginning.starts_with(CIPHER_HEADER) {
         true => Form::GitCrypt,
-        false => form::of(&proof.beginning, proof.size, record),
+        // What has the recorded checksum got no further than the first line.
+        false => form::of(&proof.beginning, proof.size, record, |_| proof.blake3),
     };
     match form {
         Form::Content => None,
@@ -29,8 +30,8 @@ pub fn stands_in(proof: &Proof, record: Option<&Record>, is_as_recorded: bool) -
              remote that could be asked; --raw restores the pointer",
         ),
         Form::GitCrypt => Some(
-            "the repository holds it encrypted by git-crypt, and this version cannot decrypt it; --raw restores the \
-             ciphertext",
+            "the repository holds it encrypted by git-crypt, and the snapshot does not say with which key; --raw restores \
+             the ciphertext",
         ),
         Form::OpenPgp => Some(
             "the repository holds it encrypted by OpenPGP, and this version cannot decrypt it; --raw restores the \

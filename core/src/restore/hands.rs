@@ -318,7 +318,7 @@ impl Hands<'_> {
         let is_as_recorded =
             job.record.as_ref().is_some_and(|record| record.blake3.is_some() && fits(&proof, record));
         if !self.policies().raw
-            && found.pointer().is_none()
+            && !found.is_led_to()
             && let Some(why) = stands_in(&proof, job.record.as_ref(), is_as_recorded)
         {
             return Err(Error::new(Kind::Git, why));

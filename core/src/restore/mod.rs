@@ -33,6 +33,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::crypt::unsealer::Unsealer;
 use crate::error::{Error, Kind, Result};
 use crate::git::contents::{Contents, LargeContents};
 use crate::git::repository::Repository;
@@ -148,13 +149,19 @@ pub struct Plan {
 }
 
 fn contents_of(request: &Request<'_>) -> Result<Contents> {
-    Contents::open_with(request.repository.path(), request.policies.large.clone())
+    let unsealer = match Unsealer::of(request.repository, request.snapshot.tree) {
+        // Who wants what is stored, ciphertexts and all, needs no key.
+        Err(_) if request.policies.raw => None,
+        unsealer => unsealer?,
+    };
+    let contents = Contents::open_with(request.repository.path(), request.policies.large.clone())?;
+    Ok(contents.opened_by(unsealer))
 }
 
 /// Says what [`apply()`] would do, and does nothing.
 ///
 /// # Errors
-/// As [`apply()`], but for writing.
+/// As [`apply()`], but for writing; [`Kind::EncryptionKey`] if the snapshot is encrypted and its key is not known.
 pub fn plan(request: &Request<'_>, tell: Tell<'_>, progress: &Progress) -> Result<Plan> {
     let contents = contents_of(request)?;
     let (mut report, grows) = walk::walk(request, &contents, None, tell, progress)?;

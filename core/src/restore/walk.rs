@@ -15,8 +15,6 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use git2::Odb;
-
 use super::bounds::repository_bytes;
 use super::finish::{Finish, Open, release};
 use super::hands::{Hands, concerns_everybody, mode_without_record};
@@ -28,6 +26,7 @@ use super::{Destination, Existing, Policies, Request, Tell};
 use crate::beneath::EntryKind;
 use crate::error::Result;
 use crate::git::contents::{ContentReader, Contents};
+use crate::git::objects::ObjectDatabase;
 use crate::history::directory::{Directory, Place as Trees, Problem};
 use crate::names::RootName;
 use crate::path::RelPath;
@@ -93,7 +92,7 @@ struct Waiting {
 pub(super) struct Walker<'w, 'o> {
     request: Request<'w>,
     reader: ContentReader<'w>,
-    objects: &'w Odb<'o>,
+    objects: &'w ObjectDatabase<'o>,
     owners: Owners,
     as_root: bool,
     hands: Option<&'w Hands<'w>>,

@@ -8,6 +8,8 @@ use std::collections::{BTreeSet, HashSet};
 use git2::{ObjectType, Odb, Oid};
 
 use crate::beneath::EntryKind;
+use crate::crypt::gitcrypt::wrapped;
+use crate::crypt::policy;
 use crate::error::{Error, Kind, Result};
 use crate::git::repository::Repository;
 use crate::history::directory::Directory;
@@ -69,6 +71,19 @@ pub(super) fn records(
             }
         }
     }
+    Ok(found.missing)
+}
+
+/// The blobs of what says how the snapshot is encrypted, and of its key.
+pub(super) fn encryption(repository: &Repository, snapshot: &Snapshot) -> Result<Vec<Oid>> {
+    let objects = repository.objects()?;
+    let Some(policy) = lookup(&objects, snapshot.tree, policy::PATH.as_bytes())? else {
+        return Ok(Vec::new());
+    };
+    let mut found = Found::new(&objects);
+    found.take(policy)?;
+    let keys = wrapped::recipients(&objects, snapshot.tree)?;
+    found.missing.extend(keys.into_iter().map(|key| key.oid));
     Ok(found.missing)
 }
 

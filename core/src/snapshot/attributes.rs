@@ -6,9 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use git2::{ObjectType, Odb, Oid};
+use git2::{ObjectType, Oid};
 
 use crate::error::Result;
+use crate::git::objects::ObjectDatabase;
 use crate::lfs::Attributes;
 use crate::lfs::attributes::FILE_NAME;
 use crate::names::RootName;
@@ -31,7 +32,7 @@ pub(super) struct PointerNames {
 /// What a batch builds on.
 #[derive(Clone, Copy)]
 pub(super) struct Base<'b> {
-    pub objects: &'b Odb<'b>,
+    pub objects: &'b ObjectDatabase<'b>,
     pub tree: Option<Oid>,
     pub files: &'b FilesView,
 }
@@ -43,6 +44,13 @@ impl PointerNames {
         if !is_pointer && !was_pointer {
             return;
         }
+        if let (Some(directory), Some(name)) = (path.parent(), path.file_name()) {
+            self.noted.entry(directory).or_default().insert(name.to_vec(), is_pointer);
+        }
+    }
+
+    /// What stands for a file that nobody looked at is another thing now.
+    pub fn turn(&mut self, path: &RelPath, is_pointer: bool) {
         if let (Some(directory), Some(name)) = (path.parent(), path.file_name()) {
             self.noted.entry(directory).or_default().insert(name.to_vec(), is_pointer);
         }
@@ -129,7 +137,7 @@ impl Base<'_> {
 }
 
 /// The names in a file of ours; `None` for anything else.
-pub(super) fn read(objects: &Odb<'_>, entry: Entry) -> Option<Attributes> {
+pub(super) fn read(objects: &ObjectDatabase<'_>, entry: Entry) -> Option<Attributes> {
     let (size, kind) = objects.read_header(entry.oid).ok()?;
     if entry.mode != tree::MODE_FILE || kind != ObjectType::Blob || size > LARGEST_FILE {
         return None;

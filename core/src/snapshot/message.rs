@@ -16,6 +16,8 @@ pub const BATCH_TRAILER: &str = "BackupBot-Batch";
 pub const ROOTS_TRAILER: &str = "BackupBot-Roots";
 /// The trailer with the bytes of the files that the subject counts as added or changed.
 pub const BYTES_TRAILER: &str = "BackupBot-Bytes";
+/// The trailer of a commit that brings everything into another form: what it was, and what it is.
+pub const SWITCH_TRAILER: &str = "BackupBot-Switch";
 /// The trailer with the layout's version.
 pub const FORMAT_TRAILER: &str = "BackupBot-Format";
 
@@ -47,10 +49,21 @@ pub(super) fn commit_object(
     let seconds = at.as_second();
     let parent = parent.map(|parent| format!("parent {parent}\n")).unwrap_or_default();
     let roots: Vec<String> = batch.roots.iter().map(|root| listed(root.name.as_str())).collect();
+    let (told, switched) = match &summary.switched {
+        None => (String::new(), String::new()),
+        Some(switched) => {
+            let (from, to) = (&switched.from, &switched.to);
+            let told = format!(
+                "Everything is stored in another form: from {from} to {to}. No file changed, came or went.\n\n"
+            );
+            (told, format!("{SWITCH_TRAILER}: {from} -> {to}\n"))
+        }
+    };
     Ok(format!(
         "tree {tree}\n{parent}author {name} <{email}> {seconds} +0000\ncommitter {name} <{email}> {seconds} +0000\n\n\
          backup {}: {} added, {} changed, {} deleted\n\n\
-         {INSTANCE_TRAILER}: {}\n{BATCH_TRAILER}: {}\n{ROOTS_TRAILER}: {}\n{BYTES_TRAILER}: {}\n{FORMAT_TRAILER}: {FORMAT}\n",
+         {told}{INSTANCE_TRAILER}: {}\n{BATCH_TRAILER}: {}\n{ROOTS_TRAILER}: {}\n{BYTES_TRAILER}: {}\n{switched}\
+         {FORMAT_TRAILER}: {FORMAT}\n",
         at.strftime("%Y-%m-%dT%H:%M:%SZ"),
         summary.added,
         summary.changed,

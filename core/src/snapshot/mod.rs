@@ -6,6 +6,7 @@
 //! the queue's. docs/architecture.md has the table of crash points; [`recover`] is what the next start does.
 
 mod attributes;
+mod description;
 mod gather;
 pub mod message;
 mod publish;
@@ -13,6 +14,7 @@ mod rebuild;
 mod record;
 mod rollback;
 mod store;
+mod switch;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -24,15 +26,16 @@ use self::attributes::PointerNames;
 use self::record::{Collector, Owners};
 use crate::beneath::EntryKind;
 use crate::clock;
-use crate::config::Tags;
+use crate::config::{Encryption, Tags};
 use crate::content::Destination;
+use crate::crypt::sealer::Sealer;
 use crate::disk::Room;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
-use crate::git::pack::{self, ObjectKind, PackSet, PackWriter, hash_object};
+use crate::git::pack::{self, ObjectKind, PackSet, PackWriter};
 use crate::git::repository::Repository;
 use crate::guard::{self, Guard, Loss};
-use crate::lfs::{self, Classifier, Objects, Pointer};
+use crate::lfs::{Classifier, Objects, Pointer};
 use crate::metadata;
 use crate::names::RootName;
 use crate::path::RelPath;
@@ -41,19 +44,16 @@ use crate::scan::{Counts, Limit, WatchedRoot};
 use crate::store::changes::{RowVerdict, TakenRow};
 use crate::store::checkpoints::{Checkpoint, RowOutcome, Settlement, StagedCommit};
 use crate::store::files::FilesView;
-use crate::tree::{self, Edits, Entry, TreeSink};
+use crate::tree::{self, Edits, TreeSink};
 
 pub use gather::UnavailableRoot;
 pub use publish::{Recovered, publish, recover};
 pub use rebuild::{batch_of, rebuild_files};
 pub use rollback::take_back;
+pub use switch::{Switched, clear_commits, may_begin_at};
 
 /// The version of the repository layout that docs/format.md describes.
 pub const FORMAT: u32 = 1;
-/// At the top, where there are no files, only roots.
-const ATTRIBUTES_PATH: &[u8] = lfs::attributes::FILE_NAME;
-/// Keeps a plain clone byte for byte, whatever line-ending settings its user has.
-const ATTRIBUTES: &[u8] = b"* -text -ident -filter !working-tree-encoding\n";
 
 /// Everything that a batch needs, decided by the caller.
 pub struct Batch<'b> {
@@ -76,6 +76,10 @@ pub struct Batch<'b> {
     pub rows: Vec<TakenRow>,
     /// Which files go to large storage.
     pub classifier: &'b Classifier,
+    /// What the configuration says of encryption, if anything.
+    pub encryption: Option<&'b Encryption>,
+    /// What encrypts, if anything is to be encrypted.
+    pub sealer: Option<&'b Sealer>,
     /// Whether every remote is known to have a large content.
     pub is_everywhere: &'b (dyn Fn(&Pointer) -> Result<bool> + Sync),
     /// The stat cache as it was when the rows were taken or later.
@@ -113,6 +117,8 @@ pub struct Summary {
     pub unavailable: Vec<UnavailableRoot>,
     /// The mass change that this batch belongs to, if it does.
     pub mass_change: Option<(RootName, Loss)>,
+    /// Nothing was looked at: what is there was brought into another form.
+    pub switched: Option<Switched>,
 }
 
 /// What became of a batch.
@@ -134,6 +140,9 @@ pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
     let parent = parent_of(batch, present_tip)?;
     let parent_tree = parent.map(|commit| repository.tree_of(commit)).transpose()?;
     let objects = repository.objects()?;
+    if let Some(switch) = switch::find(batch, &objects, present_tip, parent.zip(parent_tree))? {
+        return switch::build(batch, &switch, &objects, present_tip, progress);
+    }
     // A disk without room for anything is told before the directories are walked.
     let room = Room::of(repository.path())?;
     room.must_hold(0, repository.path())?;
@@ -159,6 +168,7 @@ pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
         present: &known,
         objects: &large,
         classifier: batch.classifier,
+        sealer: batch.sealer,
         is_everywhere: batch.is_everywhere,
     };
     let mut judge = batch
@@ -192,7 +202,15 @@ pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
         {
             summary.mass_change = Some((name.clone(), loss));
         }
-        metadata::apply(&objects, &sink, parent_tree, name, &changes, &mut edits)?;
+        metadata::apply(
+            &objects,
+            &sink,
+            parent_tree,
+            name,
+            &changes,
+            batch.sealer.map(Sealer::key),
+            &mut edits,
+        )?;
         let base = attributes::Base { objects: &objects, tree: parent_tree, files: batch.files };
         pointers.apply(base, name, &sink, &mut edits)?;
         override_outcomes(&mut settlement, outcomes);
@@ -200,11 +218,7 @@ pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
             settlement.files.push((name.clone(), deltas));
         }
     }
-    let has_attributes = parent_tree.map(|tree| has_attributes(&objects, tree)).transpose()?;
-    if has_attributes != Some(true) {
-        let oid = sink.write(ObjectType::Blob, ATTRIBUTES)?;
-        edits.set(ATTRIBUTES_PATH, Entry { mode: tree::MODE_FILE, oid });
-    }
+    description::apply(&objects, parent_tree, batch.sealer, &sink, &mut edits)?;
     progress.check()?;
     let tree = match tree::apply(&objects, &sink, parent_tree, &edits)? {
         Some(tree) => tree,
@@ -285,11 +299,6 @@ impl TreeSink for PackSink<'_> {
         };
         self.0.add(kind, data)
     }
-}
-
-fn has_attributes(objects: &git2::Odb<'_>, tree: Oid) -> Result<bool> {
-    let expected = hash_object(ObjectKind::Blob, ATTRIBUTES)?;
-    Ok(tree::lookup(objects, tree, ATTRIBUTES_PATH)?.is_some_and(|entry| entry.oid == expected))
 }
 
 /// A path that has to wait does so in its own row, not in the walk or look that came upon it. If it is the row that

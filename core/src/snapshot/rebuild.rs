@@ -4,12 +4,14 @@
 //! as gone, and a file whose checksum is still the recorded one keeps its object without being stored anew. Where that
 //! object is a pointer, what it points at may be lost: it is stored again if it is not here.
 
-use git2::{Odb, Oid};
+use git2::Oid;
 
 use super::message::{BATCH_TRAILER, trailer};
 use super::{attributes, raw};
 use crate::beneath::{EntryKind, Look};
+use crate::crypt::unsealer::Unsealer;
 use crate::error::Result;
+use crate::git::objects::ObjectDatabase;
 use crate::git::repository::Repository;
 use crate::lfs::{self, Attributes, Pointer, pointer};
 use crate::metadata::{self, Record};
@@ -38,6 +40,11 @@ pub fn rebuild_files(
 ) -> Result<()> {
     let tree = repository.tree_of(commit)?;
     let objects = repository.objects()?;
+    let unsealer = Unsealer::of(repository, tree)?;
+    let checksum = |bytes: &[u8]| match &unsealer {
+        Some(unsealer) => unsealer.checksums().checksum(bytes),
+        None => *blake3::hash(bytes).as_bytes(),
+    };
     let mut part = Vec::new();
     let mut here: Option<(RelPath, Option<Here<'_>>)> = None;
     metadata::walk(&objects, tree, root, &mut |directory, record| {
@@ -53,7 +60,7 @@ pub fn rebuild_files(
             here = Some((directory.clone(), files));
         }
         let files = here.as_ref().and_then(|(_, files)| files.as_ref()).filter(|_| !is_own);
-        let stored = files.and_then(|files| files.stored(&objects, &record));
+        let stored = files.and_then(|files| files.stored(&objects, &record, &checksum));
         part.push(FileDelta::Put(path, Box::new(file_record(&record, stored))));
         if part.len() >= PART {
             take(std::mem::take(&mut part))?;
@@ -63,6 +70,9 @@ pub fn rebuild_files(
     take(part)
 }
 
+/// The checksum that the snapshot's records have.
+type Checksum<'c> = &'c dyn Fn(&[u8]) -> [u8; 32];
+
 /// One directory in the tree of files.
 struct Here<'o> {
     listing: Listing<'o>,
@@ -71,7 +81,7 @@ struct Here<'o> {
 }
 
 impl<'o> Here<'o> {
-    fn read(objects: &'o Odb<'_>, tree: Oid, path: &[u8]) -> Result<Self> {
+    fn read(objects: &'o ObjectDatabase<'_>, tree: Oid, path: &[u8]) -> Result<Self> {
         let listing = Listing::read(objects, tree, path)?;
         let pointers = match listing.get(lfs::attributes::FILE_NAME) {
             Some(entry) => attributes::read(objects, entry),
@@ -81,7 +91,12 @@ impl<'o> Here<'o> {
     }
 
     /// What is stored of a file, and whether it is a pointer.
-    fn stored(&self, objects: &Odb<'_>, record: &Record) -> Option<(Oid, bool)> {
+    fn stored(
+        &self,
+        objects: &ObjectDatabase<'_>,
+        record: &Record,
+        checksum: Checksum<'_>,
+    ) -> Option<(Oid, bool)> {
         let name = crate::path::escape_component(&record.name);
         let entry = self.listing.get(&name).filter(|entry| !entry.is_tree())?;
         let is_pointer = match &self.pointers {
@@ -90,17 +105,17 @@ impl<'o> Here<'o> {
             None => {
                 record.size.is_some_and(|size| size > 0)
                     && entry.mode != tree::MODE_SYMLINK
-                    && is_pointer(objects, entry.oid, record)
+                    && is_pointer(objects, entry.oid, record, checksum)
             }
         };
         Some((entry.oid, is_pointer && record.kind == EntryKind::File))
     }
 }
 
-fn is_pointer(objects: &Odb<'_>, blob: Oid, record: &Record) -> bool {
+fn is_pointer(objects: &ObjectDatabase<'_>, blob: Oid, record: &Record, checksum: Checksum<'_>) -> bool {
     let is_small = objects.read_header(blob).is_ok_and(|(size, _)| size < pointer::LARGEST);
     let Some(blob) = objects.read(blob).ok().filter(|_| is_small) else { return false };
-    let is_itself = record.blake3 == Some(*blake3::hash(blob.data()).as_bytes());
+    let is_itself = record.blake3 == Some(checksum(blob.data()));
     !is_itself && Pointer::parse(blob.data()).is_some()
 }
 

@@ -44,7 +44,7 @@ fn work(
     next: &AtomicUsize,
     progress: &Progress,
 ) -> Result<Vec<(usize, Capture)>> {
-    let mut cleaner = Cleaner::new(&root.directory, to);
+    let mut cleaner = Cleaner::new(&root.watched.name, &root.directory, to);
     let mut captures = Vec::new();
     loop {
         let from = next.fetch_add(STRIDE, Ordering::Relaxed);

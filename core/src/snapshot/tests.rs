@@ -4,6 +4,8 @@ mod large;
 mod mounts;
 mod orphans;
 mod recovery;
+pub(crate) mod sealed;
+mod switch;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,11 +18,13 @@ use std::sync::Arc;
 use super::*;
 use crate::config::Tags;
 use crate::ignore::IgnoreRules;
+use crate::lfs;
 use crate::names::RepositoryName;
 use crate::path::RelPath;
 use crate::scan::Bounds;
 use crate::store::changes::{Reach, WATERMARK};
 use crate::store::{QueueStore, Store};
+use crate::tree::Entry;
 
 pub(crate) struct Bench {
     pub scratch: tempfile::TempDir,
@@ -32,8 +36,10 @@ pub(crate) struct Bench {
     pub limit: Limit,
     pub tags: Tags,
     pub classifier: Classifier,
+    pub encryption: Option<Encryption>,
     /// Whether the remotes are known to have all large contents.
     pub is_everywhere: bool,
+    pub branch: String,
 }
 
 const BRANCH: &str = "refs/heads/main";
@@ -68,7 +74,9 @@ fn bench_with(patterns: &[&str], roots: &[&str]) -> Bench {
         limit: Limit { findings: 10_000, bytes: 256 << 20 },
         tags: Tags::default(),
         classifier: Classifier::default(),
+        encryption: None,
         is_everywhere: false,
+        branch: BRANCH.to_owned(),
         scratch,
     }
 }
@@ -91,12 +99,17 @@ impl Bench {
     }
 
     fn build(&mut self) -> Built {
+        self.try_build(None).unwrap()
+    }
+
+    pub fn try_build(&mut self, guard: Option<Guard<'_>>) -> Result<Built> {
         let rows = self.queue.take(&self.name, i64::MAX, 10_000, true).unwrap();
         let files = self.store.reader().files(&self.name).unwrap();
+        let sealer = Sealer::read(self.encryption.as_ref())?;
         let batch = Batch {
             repository: &self.repository,
-            branch: BRANCH,
-            base: None,
+            branch: &self.branch,
+            base: self.base(),
             identity: ("Test", "test@example.org"),
             instance: "laptop",
             tags: &self.tags,
@@ -109,9 +122,17 @@ impl Bench {
             large_file: self.limit.bytes,
             number: self.store.reader().checkpoint(&self.name).unwrap().map_or(0, |c| c.batch) + 1,
             threads: 2,
-            guard: None,
+            encryption: self.encryption.as_ref(),
+            sealer: sealer.as_ref(),
+            guard,
         };
-        build(&batch, &Progress::new()).unwrap()
+        build(&batch, &Progress::new())
+    }
+
+    /// What the stat cache speaks of, where the branch has another name by now.
+    fn base(&self) -> Option<Oid> {
+        let checkpoint = self.store.reader().checkpoint(&self.name).unwrap()?;
+        (self.branch != BRANCH).then(|| oid(&checkpoint.commit).unwrap())
     }
 
     /// One batch, through all its steps; the commit if there was one.

@@ -8,6 +8,8 @@ use std::process::{Command, Output, Stdio};
 
 use git2::{Odb, Oid};
 
+use crate::git::objects::ObjectDatabase;
+
 pub(crate) struct Judge {
     directory: tempfile::TempDir,
     repository: git2::Repository,
@@ -30,16 +32,16 @@ impl Judge {
         self.directory.path()
     }
 
-    pub(crate) fn objects(&self) -> Odb<'_> {
-        self.repository.odb().unwrap()
+    pub(crate) fn objects(&self) -> ObjectDatabase<'_> {
+        ObjectDatabase::new(self.repository.odb().unwrap(), self.path())
     }
 
     /// A database that reads the repository and keeps what is written in memory: fast, unseen by git.
-    pub(crate) fn objects_in_memory(&self) -> Odb<'static> {
+    pub(crate) fn objects_in_memory(&self) -> ObjectDatabase<'static> {
         let objects = Odb::new().unwrap();
         objects.add_disk_alternate(self.path().join("objects").to_str().unwrap()).unwrap();
         objects.add_new_mempack_backend(1000).unwrap();
-        objects
+        ObjectDatabase::new(objects, self.path())
     }
 
     pub(crate) fn write_blob(&self, content: &[u8]) -> Oid {

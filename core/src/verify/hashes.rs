@@ -15,6 +15,7 @@ use git2::Oid;
 use super::Request;
 use super::survey::Content;
 use crate::beneath::EntryKind;
+use crate::crypt::unsealer::Unsealer;
 use crate::error::{Error, Kind, Result};
 use crate::git::contents::{ContentReader, Contents, Found, Proof, Trouble};
 use crate::history::form::{self, Form};
@@ -37,16 +38,19 @@ pub(super) struct Check {
     oid: Oid,
     is_link: bool,
     is_own: bool,
+    is_encrypted: bool,
     size: Option<u64>,
     blake3: Option<[u8; 32]>,
 }
 
 impl Check {
-    pub(super) fn of(content: &Content<'_>) -> Self {
+    fn of(content: &Content<'_>, contents: &Contents) -> Self {
+        let is_encrypted = content.kind == EntryKind::File && contents.covers(&content.git_path());
         Self {
             oid: content.entry.oid,
             is_link: content.kind == EntryKind::Symlink,
             is_own: content.is_own,
+            is_encrypted,
             size: content.record.and_then(|record| record.size),
             blake3: content.record.and_then(|record| record.blake3),
         }
@@ -74,15 +78,22 @@ pub(super) struct Hashes<'h> {
 impl<'h> Hashes<'h> {
     pub(super) fn open(request: &Request<'_>, progress: &'h Progress) -> Result<Self> {
         let key = blake3::derive_key("BackupBot 2026-11-22 verification checks", &request.seed.to_le_bytes());
+        let unsealer = Unsealer::of(request.repository, request.snapshot.tree)?;
         let contents = Contents::open_with(request.repository.path(), request.large.cloned())?;
+        let contents = contents.opened_by(unsealer);
         Ok(Self { contents, key, progress })
+    }
+
+    /// What is asked of a content.
+    pub(super) fn asked_of(&self, content: &Content<'_>) -> Check {
+        Check::of(content, &self.contents)
     }
 
     /// What the answer to a check is found by.
     pub(super) fn key(&self, check: &Check) -> u128 {
         let mut hasher = blake3::Hasher::new_keyed(&self.key);
         hasher.update(check.oid.as_bytes());
-        hasher.update(&[u8::from(check.is_link), u8::from(check.is_own)]);
+        hasher.update(&[check.is_link, check.is_own, check.is_encrypted].map(u8::from));
         hasher.update(&[u8::from(check.size.is_some()), u8::from(check.blake3.is_some())]);
         hasher.update(&check.size.unwrap_or_default().to_le_bytes());
         hasher.update(&check.blake3.unwrap_or_default());
@@ -165,6 +176,9 @@ impl<'h> Hashes<'h> {
             Kind::Limit | Kind::Cancelled => Trouble::Elsewhere(error),
             _ => Trouble::Object(error),
         })?;
+        if check.is_encrypted {
+            return self.encrypted(reader, found, check);
+        }
         let wrong = |text: String| Trouble::Object(Error::new(Kind::Git, text));
         if check.is_link && found.size > LONGEST_LINK {
             return Err(wrong(format!("a symbolic link of {} bytes cannot be made", found.size)));
@@ -192,7 +206,7 @@ impl<'h> Hashes<'h> {
                     return Ok(Read { bytes: large.size, is_elsewhere: false });
                 }
             }
-            let form = form::of(&proof.beginning, proof.size, None);
+            let form = form::of(&proof.beginning, proof.size, None, |_| proof.blake3);
             if form != Form::Content {
                 let form = form.as_str();
                 return Err(wrong(format!(
@@ -204,6 +218,26 @@ impl<'h> Hashes<'h> {
         Ok(Read { bytes: proof.size, is_elsewhere: false })
     }
 
+    /// Reads a file that is encrypted.
+    fn encrypted(
+        &self,
+        reader: &mut ContentReader<'_>,
+        stored: Found,
+        check: &Check,
+    ) -> std::result::Result<Read, Trouble> {
+        let bytes = stored.size;
+        let content = reader.behind(stored, true, check.blake3, self.progress).map_err(Trouble::Object)?;
+        if reader.is_elsewhere(&content).map_err(Trouble::Elsewhere)? {
+            return Ok(Read { bytes, is_elsewhere: true });
+        }
+        let proof = reader.stream(&content, self.progress, &mut |piece| {
+            self.progress.bytes_done(piece.len() as u64);
+            Ok(())
+        })?;
+        self.compared(check, &proof)?;
+        Ok(Read { bytes: proof.size, is_elsewhere: false })
+    }
+
     /// Reads the large content behind a pointer, if it is one.
     fn large(
         &self,
@@ -211,7 +245,8 @@ impl<'h> Hashes<'h> {
         pointer: &Found,
         check: &Check,
     ) -> std::result::Result<Large, Trouble> {
-        let large = reader.behind(pointer.clone(), check.blake3, self.progress).map_err(Trouble::Object)?;
+        let large =
+            reader.behind(pointer.clone(), false, check.blake3, self.progress).map_err(Trouble::Object)?;
         if large.pointer().is_none() {
             return Ok(Large::No);
         }

@@ -8,7 +8,7 @@ use super::Request;
 use crate::beneath::EntryKind;
 use crate::error::{Error, Result};
 use crate::history::directory::{Directory, Problem, Walk};
-use crate::history::{Odb, Oid, Root};
+use crate::history::{ObjectDatabase, Oid, Root};
 use crate::metadata::Record;
 use crate::names::RootName;
 use crate::path::{OWN_DIRECTORY, RelPath};
@@ -71,6 +71,14 @@ impl Content<'_> {
         }
     }
 
+    /// Its path in the repository.
+    pub(super) fn git_path(&self) -> Vec<u8> {
+        match &self.place {
+            Where::Root(root, directory, name) => directory.join(name).to_git_path(root),
+            Where::Tree(path) => path.clone(),
+        }
+    }
+
     /// Its root and its path there; none for what belongs to no root.
     pub(super) fn place_in_root(&self) -> Option<(RootName, RelPath)> {
         match &self.place {
@@ -93,7 +101,7 @@ type Tell<'t> = &'t mut dyn FnMut(Found<'_>) -> Result<()>;
 /// One pass.
 pub(super) struct Survey<'s> {
     request: &'s Request<'s>,
-    objects: Odb<'s>,
+    objects: ObjectDatabase<'s>,
     progress: &'s Progress,
     repository_bytes: u64,
     entries: u64,

@@ -9,8 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use backupbot_actors::root::repository_path;
 use backupbot_core::clock;
-use backupbot_core::config::RemoteUrl;
+use backupbot_core::config::{Remote, RemoteUrl};
 use backupbot_core::git::contents::LargeContents;
 use backupbot_core::git::repository::Repository;
 use backupbot_core::history::{Oid, Snapshot, moment};
@@ -31,7 +32,7 @@ use crate::exit::Failure;
 use crate::files;
 use crate::looking::Looking;
 use crate::output;
-use crate::settings::{self, World};
+use crate::settings::{self, Settings, World};
 
 /// A remote that is fetched from as far as it is needed.
 pub struct Fetched {
@@ -79,7 +80,9 @@ pub fn open<'w>(
     let has_ours_below = holds_ours(&target, &state_dir, settings.as_ref());
     let wants_all = arguments.paths.is_empty() && !arguments.dry_run && !has_ours_below;
     let now = clock::now().to_zoned(TimeZone::system());
-    let looking = |repository, tip| Looking {
+    let keys_of = own_of(&remote, settings.as_ref(), &state_dir);
+    let looking = |repository: Repository, tip| Looking {
+        keys_of: keys_of.unwrap_or_else(|| repository.path().to_path_buf()),
         world,
         settings,
         state_dir: state_dir.clone(),
@@ -139,7 +142,19 @@ pub fn open<'w>(
     Ok(Opened { looking: looking(repository, tip.commit), fetched: Some(fetched), large })
 }
 
+/// The repository here of which a remote should be a copy.
+fn own_of(remote: &Remote, settings: Option<&Settings>, state_dir: &Path) -> Option<PathBuf> {
+    let mut repositories = settings.iter().flat_map(|settings| &settings.config.repositories);
+    let own = repositories.find(|it| it.remotes.iter().any(|known| known.url == remote.url))?;
+    Some(repository_path(state_dir, own.name.as_str()))
+}
+
 impl Fetched {
+    /// Fetches what says how the snapshot is encrypted.
+    pub fn bring_encryption(&self, snapshot: &Snapshot, progress: &Progress) -> Result<(), Failure> {
+        Ok(self.retrieval.borrow_mut().encryption(snapshot, progress)?)
+    }
+
     /// Fetches what a restore of `selection` needs, and says before what that is.
     pub fn bring(
         &self,

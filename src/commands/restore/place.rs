@@ -64,6 +64,14 @@ impl<'w> Source<'w> {
         self.large.clone()
     }
 
+    /// Makes sure that it can be told whether the snapshot is encrypted, and with which key.
+    pub fn bring_encryption(&self, snapshot: &Snapshot, progress: &Progress) -> Result<(), Failure> {
+        match &self.fetched {
+            Some(fetched) => fetched.bring_encryption(snapshot, progress),
+            None => Ok(()),
+        }
+    }
+
     /// Makes sure that what is to be restored is here.
     pub fn bring(
         &self,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use backupbot_actors::root::repository_path;
 use backupbot_core::config::Remote;
 use backupbot_core::names::RepositoryName;
 
@@ -28,6 +29,11 @@ impl Meant<'_> {
     /// The repository's name.
     pub fn repository(&self) -> &RepositoryName {
         &self.repository
+    }
+
+    /// The repository in the state directory of which it should be a copy.
+    pub fn own(&self) -> Option<PathBuf> {
+        self.configured.map(|_| repository_path(&self.state_dir, self.repository.as_str()))
     }
 
     /// The remote's name in the configuration.

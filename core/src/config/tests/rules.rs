@@ -161,16 +161,18 @@ fn a_mistake_in_defaults_is_reported_once() {
 }
 
 #[test]
-fn every_key_without_code_behind_it_is_refused_and_named() {
-    let own = [
-        ("encryption: {method: git-crypt, key_file: /k}", "6 repositories[0].encryption"),
-        ("encryption: {method: gpg, recipients: [/k]}", "6 repositories[0].encryption"),
-    ];
-    let own = own.map(|(text, site)| (format!("{MINIMAL}    {text}\n"), site));
+fn what_is_encrypted_and_where_its_keys_are_is_said_for_one_repository_or_for_all() {
+    let encryption = |text: &str| config(text).repositories.remove(0).encryption;
+    assert_eq!(encryption(MINIMAL), None);
     let shared = MINIMAL.replacen('\n', "\ndefaults: {encryption: {method: git-crypt, key_file: /k}}\n", 1);
-    for (text, site) in own.into_iter().chain([(shared, "2 defaults.encryption")]) {
-        refused(&text, &[(site, "`encryption` is not built yet in this version")]);
-    }
+    let found = encryption(&shared).unwrap();
+    let (key_file, old_keys) = ("/k".into(), "/k.old".into());
+    assert_eq!(found.method, EncryptionMethod::GitCrypt { key_file, old_keys, recipients: Vec::new() });
+    assert!(found.paths.is_empty() && !found.accepts_clear_history);
+    let off =
+        encryption(&format!("{shared}    encryption: {{method: none, clear_history: accept}}\n")).unwrap();
+    assert!(off.method == EncryptionMethod::None { old_keys: None } && off.accepts_clear_history);
+    assert_eq!(encryption(&format!("{shared}    encryption: null\n")), None);
 }
 
 #[test]
@@ -295,7 +297,7 @@ fn large_contents_are_scrubbed_unless_somebody_says_otherwise() {
 }
 
 #[test]
-fn keys_that_are_not_built_are_checked_all_the_same() {
+fn mistakes_within_sections_are_named() {
     for (text, field, word) in [
         ("lfs: {threshold: 0}", "lfs.threshold", "zero"),
         ("lfs: {threshold: 6GiB}", "lfs.threshold", "larger than max_object"),
@@ -304,8 +306,14 @@ fn keys_that_are_not_built_are_checked_all_the_same() {
         ("lfs: {scrub: {often: 1d}}", "lfs.scrub.often", "unknown key"),
         ("encryption: {method: rot13}", "encryption.method", "git-crypt, gpg"),
         ("encryption: {method: git-crypt}", "encryption.key_file", "required"),
-        ("encryption: {method: gpg, recipients: []}", "encryption.recipients", "nobody"),
-        ("encryption: {method: gpg, recipients: [/k], key_file: /k}", "encryption.key_file", "belongs to"),
+        ("encryption: {method: gpg, recipients: [/k]}", "encryption.method", "not built yet"),
+        ("encryption: {method: none, key_file: /k}", "encryption.key_file", "no meaning"),
+        ("encryption: {method: git-crypt, key_file: /k, paths: ['!a']}", "encryption.paths[0]", "`!`"),
+        (
+            "encryption: {method: git-crypt, key_file: /k, clear_history: yes}",
+            "encryption.clear_history",
+            "accept",
+        ),
         ("mass_change: {share: 2}", "mass_change.share", "up to 1"),
     ] {
         let problems = yaml(&format!("{MINIMAL}    {text}\n")).unwrap_err();

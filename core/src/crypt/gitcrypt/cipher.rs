@@ -25,13 +25,13 @@ use crate::progress::Progress;
 
 /// How a ciphertext begins.
 pub const HEADER: &[u8; 10] = b"\0GITCRYPT\0";
-const NONCE_BYTES: usize = 12;
+pub(super) const NONCE_BYTES: usize = 12;
 /// What a ciphertext is longer than its plaintext.
 pub const OVERHEAD: u64 = (HEADER.len() + NONCE_BYTES) as u64;
 /// The largest plaintext: git-crypt counts bytes in 32 bits, and gives up when the count comes round to zero.
 pub const LARGEST: u64 = u32::MAX as u64;
 /// Bytes read at a time.
-const PIECE_BYTES: usize = 64 * 1024;
+pub(super) const PIECE_BYTES: usize = 64 * 1024;
 
 /// Whether bytes, which may be only the beginning of a file, have git-crypt's header and a whole nonce.
 pub fn has_header(beginning: &[u8]) -> bool {
@@ -51,27 +51,27 @@ pub fn check_size(plaintext: u64) -> Result<()> {
     Err(Error::new(Kind::TooLarge, text))
 }
 
-type Keystream = Ctr32BE<Aes256>;
-type Authenticator = Hmac<Sha1>;
+pub(super) type Keystream = Ctr32BE<Aes256>;
+pub(super) type Authenticator = Hmac<Sha1>;
 
-fn keystream(key: &KeyVersion, nonce: &[u8; NONCE_BYTES]) -> Keystream {
+pub(super) fn keystream(key: &KeyVersion, nonce: &[u8; NONCE_BYTES]) -> Keystream {
     let mut counter = [0; 16];
     counter[..NONCE_BYTES].copy_from_slice(nonce);
     Keystream::new(key.aes().into(), &counter.into())
 }
 
-fn authenticator(key: &KeyVersion) -> Authenticator {
+pub(super) fn authenticator(key: &KeyVersion) -> Authenticator {
     <Authenticator as KeyInit>::new(key.hmac().into())
 }
 
-fn nonce_of(authenticator: Authenticator) -> [u8; NONCE_BYTES] {
+pub(super) fn nonce_of(authenticator: Authenticator) -> [u8; NONCE_BYTES] {
     let mut nonce = [0; NONCE_BYTES];
     nonce.copy_from_slice(&authenticator.finalize().into_bytes()[..NONCE_BYTES]);
     nonce
 }
 
 /// No more than the largest plaintext passes here, which is far less than the counter allows.
-fn apply(keystream: &mut Keystream, bytes: &mut [u8]) -> io::Result<()> {
+pub(super) fn apply(keystream: &mut Keystream, bytes: &mut [u8]) -> io::Result<()> {
     keystream.try_apply_keystream(bytes).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))
 }
 
@@ -378,11 +378,11 @@ fn unreadable(error: io::Error) -> Error {
     crate::crypt::error_of(error, "read what is to be decrypted")
 }
 
-fn damaged(why: &str) -> Error {
+pub(super) fn damaged(why: &str) -> Error {
     Error::new(Kind::Git, format!("a file encrypted with git-crypt {why}"))
 }
 
-fn wrong_or_damaged() -> Error {
+pub(super) fn wrong_or_damaged() -> Error {
     damaged("is damaged, or was made with another key")
 }
 

@@ -129,6 +129,15 @@ impl KeyFile {
         Ok(Self { name, versions: vec![KeyVersion::generate(0)?] })
     }
 
+    /// A key of version 0 from both its secrets, one behind the other.
+    pub(crate) fn of_secrets(bytes: &[u8; LEGACY_BYTES]) -> Self {
+        let mut secrets = Box::new(Secrets { aes: [0; AES_BYTES], hmac: [0; HMAC_BYTES] });
+        let (aes, hmac) = bytes.split_at(AES_BYTES);
+        secrets.aes.copy_from_slice(aes);
+        secrets.hmac.copy_from_slice(hmac);
+        Self { name: None, versions: vec![KeyVersion { version: 0, secrets }] }
+    }
+
     /// Reads a key file. `place` says in messages where it is from.
     ///
     /// # Errors

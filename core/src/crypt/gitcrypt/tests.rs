@@ -1,6 +1,6 @@
 //! The real git-crypt as the judge of our key files and ciphertexts, both ways.
 
-mod program;
+pub(in crate::crypt) mod program;
 mod streams;
 mod wrapping;
 
@@ -38,7 +38,7 @@ pub(in crate::crypt) fn peak_memory() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
-fn encrypt(key: &KeyFile, plaintext: &[u8]) -> Vec<u8> {
+pub(in crate::crypt) fn encrypt(key: &KeyFile, plaintext: &[u8]) -> Vec<u8> {
     let key = key.current().unwrap();
     let nonce = Nonce::of(key, plaintext, &Progress::new()).unwrap();
     let mut out = Vec::new();

@@ -7,9 +7,12 @@
 //! The fingerprint is that of the recipient's certificate, not of the subkey that is encrypted to. The paths are those
 //! within the repository's tree; nothing below `.git-crypt` is ever encrypted by the filter.
 
+use git2::{ObjectType, Odb, Oid};
+
 use super::key::KeyFile;
 use crate::crypt::openpgp::{self, PrivateKey, Recipient};
 use crate::error::{Error, Kind, Result};
+use crate::tree::{Listing, MODE_FILE, lookup};
 
 /// The directory of everything that git-crypt keeps in a tree.
 pub const DIRECTORY: &str = ".git-crypt";
@@ -46,6 +49,58 @@ pub fn wrap(key: &KeyFile, recipients: &[Recipient]) -> Result<Vec<Wrapped>> {
 pub fn path_of(key: &KeyFile, version: u32, fingerprint: &str) -> String {
     let name = key.name().map_or("default", |name| name.as_str());
     format!("{DIRECTORY}/keys/{name}/{version}/{fingerprint}.gpg")
+}
+
+/// Where the default key wrapped for somebody stands, in the version that git-crypt uses.
+pub fn path_of_default(fingerprint: &str) -> String {
+    format!("{DIRECTORY}/keys/default/0/{fingerprint}.gpg")
+}
+
+/// The keys of more recipients are not looked at.
+const MOST_RECIPIENTS: usize = 1000;
+
+/// Where a snapshot has the key for one recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InTree {
+    /// Of the recipient's certificate.
+    pub fingerprint: String,
+    /// The message's object.
+    pub oid: Oid,
+}
+
+/// For whom a snapshot has its key. Only what git-crypt would use, the version 0 of the default key, is looked at.
+///
+/// # Errors
+/// [`Kind::Git`] if the trees on the way cannot be read.
+pub fn recipients(objects: &Odb<'_>, tree: Oid) -> Result<Vec<InTree>> {
+    let path = format!("{DIRECTORY}/keys/default/0");
+    let Some(directory) = lookup(objects, tree, path.as_bytes())?.filter(|entry| entry.is_tree()) else {
+        return Ok(Vec::new());
+    };
+    let listing = Listing::read(objects, directory.oid, path.as_bytes())?;
+    let files = listing.iter().filter(|(_, entry)| entry.mode == MODE_FILE).filter_map(|(name, entry)| {
+        let fingerprint = std::str::from_utf8(name).ok()?.strip_suffix(".gpg")?;
+        let is_sound = fingerprint.len() <= 64 && fingerprint.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_sound.then(|| InTree { fingerprint: fingerprint.to_owned(), oid: entry.oid })
+    });
+    Ok(files.take(MOST_RECIPIENTS).collect())
+}
+
+/// The message of a wrapped key.
+///
+/// # Errors
+/// [`Kind::Git`] if it cannot be read, or is no small blob.
+pub fn read(objects: &Odb<'_>, wrapped: &InTree) -> Result<Vec<u8>> {
+    let fail = |error| {
+        let text = format!("cannot read the key that is wrapped for {}", wrapped.fingerprint);
+        Error::with_source(Kind::Git, text, error)
+    };
+    let (size, kind) = objects.read_header(wrapped.oid).map_err(fail)?;
+    if kind != ObjectType::Blob || size as u64 > LARGEST {
+        let text = format!("the key that is wrapped for {} is no small file", wrapped.fingerprint);
+        return Err(Error::new(Kind::Git, text));
+    }
+    Ok(objects.read(wrapped.oid).map_err(fail)?.data().to_vec())
 }
 
 /// Opens a wrapped key; `place` says in messages where it is from.

@@ -133,6 +133,17 @@ impl std::fmt::Debug for Recipient {
     }
 }
 
+/// Whose certificate is in a file, good or not: fingerprint and name. Nothing if there is not exactly one.
+pub fn identity(bytes: &[u8]) -> Option<(String, String)> {
+    let mut found = read_keys(bytes, LARGEST).ok()?;
+    let (Some(PublicOrSecret::Public(certificate)), true) = (found.pop(), found.is_empty()) else {
+        return None;
+    };
+    let users = &certificate.details.users;
+    let name = users.first().map(|user| crate::path::lossy(user.id.id()));
+    Some((format!("{:X}", certificate.primary_key.fingerprint()), name.unwrap_or_default()))
+}
+
 /// All keys in a file, or what is wrong with it.
 pub(super) fn read_keys(bytes: &[u8], limit: u64) -> std::result::Result<Vec<PublicOrSecret>, String> {
     const ARMOR: &[u8] = b"-----BEGIN PGP ";

@@ -9,7 +9,7 @@ use std::io::Read;
 
 use sha2::{Digest, Sha256};
 
-use super::checked::{BEGINNING_BYTES, Proof, Trouble};
+use super::delivery::{Delivery, Proof, Trouble};
 use crate::error::{Error, Kind, Result};
 use crate::lfs::{Objects, Pointer};
 use crate::progress::Progress;
@@ -68,12 +68,12 @@ pub fn may_point(size: u64) -> bool {
     (SHORTEST_POINTER..crate::lfs::pointer::LARGEST as u64).contains(&size)
 }
 
-/// Gives the content's bytes to `sink`.
+/// Has the content's bytes delivered.
 pub(super) fn stream(
     large: &dyn LargeContents,
     pointer: &Pointer,
     progress: &Progress,
-    sink: &mut dyn FnMut(&[u8]) -> Result<()>,
+    mut delivery: Delivery<'_>,
 ) -> std::result::Result<Proof, Trouble> {
     let damaged = |what: String| {
         let text = format!("the large object {} of {} bytes {what}", pointer.id, pointer.size);
@@ -83,8 +83,7 @@ pub(super) fn stream(
         Kind::Cancelled | Kind::DiskFull | Kind::Limit => Trouble::Elsewhere(error),
         _ => Trouble::Object(error),
     })?;
-    let (mut sha256, mut blake3) = (Sha256::new(), blake3::Hasher::new());
-    let (mut size, mut beginning) = (0u64, Vec::new());
+    let (mut sha256, mut size) = (Sha256::new(), 0u64);
     let mut piece = vec![0; PIECE_BYTES];
     loop {
         progress.check().map_err(Trouble::Elsewhere)?;
@@ -100,10 +99,7 @@ pub(super) fn stream(
         }
         let bytes = &piece[..length];
         sha256.update(bytes);
-        blake3.update(bytes);
-        let wanted = BEGINNING_BYTES.saturating_sub(beginning.len()).min(length);
-        beginning.extend_from_slice(&bytes[..wanted]);
-        sink(bytes).map_err(Trouble::Elsewhere)?;
+        delivery.take(bytes)?;
     }
     if size != pointer.size {
         return Err(damaged(format!("has only {size} here")));
@@ -111,5 +107,5 @@ pub(super) fn stream(
     if sha256.finalize().as_slice() != pointer.id.0.as_slice() {
         return Err(damaged("is damaged here: its bytes have another SHA-256".to_owned()));
     }
-    Ok(Proof { blake3: *blake3.finalize().as_bytes(), size, beginning })
+    delivery.finish()
 }

@@ -10,7 +10,8 @@ use std::path::Path;
 use flate2::bufread::ZlibDecoder;
 use git2::Oid;
 
-use super::checked::{Checked, Trouble};
+use super::checked::Checked;
+use super::delivery::Trouble;
 use crate::error::{Error, Kind, Result};
 use crate::git::pack::ObjectKind;
 use crate::path::lossy;

@@ -1,5 +1,7 @@
 //! Bytes out of packs of our own and of git's making, and out of damaged ones.
 
+mod encrypted;
+
 use std::path::PathBuf;
 use std::process::Command;
 

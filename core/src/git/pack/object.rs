@@ -175,6 +175,12 @@ impl Compressor {
         Self { deflate: libdeflater::Compressor::new(level), scratch: Vec::new() }
     }
 
+    /// One that only wraps, for what is known not to get smaller.
+    pub fn uncompressing() -> Self {
+        let level = CompressionLvl::new(0).unwrap_or_default();
+        Self { deflate: libdeflater::Compressor::new(level), scratch: Vec::new() }
+    }
+
     /// The entry header followed by the deflated `data`.
     pub(super) fn entry(&mut self, kind: &HeaderKind, data: &[u8]) -> Result<Vec<u8>> {
         let mut entry = Vec::with_capacity(MAX_HEADER_BYTES);
@@ -252,11 +258,10 @@ pub(super) struct StreamDeflater {
 }
 
 impl StreamDeflater {
-    pub(super) fn new() -> Self {
-        Self {
-            deflate: Compress::new(Compression::new(u32::from(DEFLATE_LEVEL)), true),
-            scratch: vec![0; 64 * 1024],
-        }
+    /// `is_dense` says that the bytes are known not to get smaller.
+    pub(super) fn new(is_dense: bool) -> Self {
+        let level = if is_dense { Compression::none() } else { Compression::new(u32::from(DEFLATE_LEVEL)) };
+        Self { deflate: Compress::new(level, true), scratch: vec![0; 64 * 1024] }
     }
 
     /// Takes the next piece; `sink` is given what came out, in order.

@@ -139,9 +139,28 @@ impl PackWriter {
         progress: &Progress,
         observe: &mut dyn FnMut(&[u8]),
     ) -> Result<Streamed> {
+        self.add_blob(StreamDeflater::new(false), size, reader, progress, observe)
+    }
+
+    /// As [`PackWriter::add_stream`] for a ciphertext, which no compression makes smaller.
+    ///
+    /// # Errors
+    /// As [`PackWriter::add_stream`].
+    pub fn add_ciphertext(&self, size: u64, reader: &mut dyn Read, progress: &Progress) -> Result<Streamed> {
+        self.add_blob(StreamDeflater::new(true), size, reader, progress, &mut |_| {})
+    }
+
+    fn add_blob(
+        &self,
+        deflater: StreamDeflater,
+        size: u64,
+        reader: &mut dyn Read,
+        progress: &Progress,
+        observe: &mut dyn FnMut(&[u8]),
+    ) -> Result<Streamed> {
         let mut state = self.lock();
         let start = state.begin();
-        match write_blob(&mut state.output, size, reader, progress, observe) {
+        match write_blob(&mut state.output, deflater, size, reader, progress, observe) {
             Ok(Attempt::Written { oid, crc }) => {
                 if state.known.contains(&oid) {
                     state.output.roll_back(start);
@@ -306,6 +325,7 @@ enum Attempt {
 
 fn write_blob(
     output: &mut Output,
+    mut deflater: StreamDeflater,
     size: u64,
     reader: &mut dyn Read,
     progress: &Progress,
@@ -320,7 +340,6 @@ fn write_blob(
     encode_entry_header(&HeaderKind::Whole(ObjectKind::Blob), size, &mut header);
     write(&header)?;
     let mut hasher = ObjectHasher::new(ObjectKind::Blob, size);
-    let mut deflater = StreamDeflater::new();
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut missing = size;
     loop {

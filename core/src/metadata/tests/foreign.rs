@@ -16,7 +16,7 @@ fn a_line_that_a_later_version_wrote_survives_a_change_beside_it() {
     let mut changes = Changes::new();
     changes.put(&RelPath::root(), file("a", 1));
     let mut edits = Edits::new();
-    apply(&objects, &objects, base, &root(), &changes, &mut edits).unwrap();
+    apply(&objects, &objects, base, &root(), &changes, None, &mut edits).unwrap();
     let result = tree::apply(&objects, &objects, base, &edits).unwrap().unwrap();
     let entry = lookup(&objects, result, b".backupbot/meta/folder/_bb_meta").unwrap().unwrap();
     let data = read_blob(&objects, entry.oid, b"", 1 << 20).unwrap();
@@ -80,7 +80,7 @@ fn a_repository_of_a_later_format_is_left_alone() {
         let base = tree::apply(&objects, &objects, None, &edits).unwrap();
         let mut changes = Changes::new();
         changes.put(&RelPath::root(), file("a", 1));
-        let done = apply(&objects, &objects, base, &root(), &changes, &mut Edits::new());
+        let done = apply(&objects, &objects, base, &root(), &changes, None, &mut Edits::new());
         assert_eq!(done.is_ok(), is_known, "{text:?}");
     }
 }
@@ -102,7 +102,7 @@ fn damage_is_replaced_by_removing_what_it_is_in_and_recording_it_anew() {
         changes.put_directory(&path("d/e"), own(2));
         changes.put(&path("d/e"), file("f", 3));
         let mut edits = Edits::new();
-        apply(&objects, &objects, base, &root(), &changes, &mut edits).unwrap();
+        apply(&objects, &objects, base, &root(), &changes, None, &mut edits).unwrap();
         let tree = tree::apply(&objects, &objects, base, &edits).unwrap().unwrap();
         let mut found = 0;
         walk(&objects, tree, &root(), &mut |_, _| {

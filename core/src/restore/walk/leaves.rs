@@ -52,7 +52,7 @@ impl Walker<'_, '_> {
             Some(entry) => {
                 let size = node.record.as_ref().filter(|_| self.policies().contents_elsewhere);
                 let found = self.reader.find_or_believe(entry.oid, size.and_then(|record| record.size))?;
-                Some(self.behind(node, found)?)
+                Some(self.behind(&root, path, node, found)?)
             }
             None => None,
         };
@@ -108,16 +108,17 @@ impl Walker<'_, '_> {
         self.take(open, node, step, found, over, mode)
     }
 
-    /// The large content, where a file's blob only points at it.
-    fn behind(&mut self, node: &Node, found: Found) -> Result<Found> {
-        if node.kind != EntryKind::File || self.policies().raw || self.policies().contents_elsewhere {
+    /// What a file holds, where its blob only points at it or is a ciphertext.
+    fn behind(&mut self, root: &RootName, path: &RelPath, node: &Node, found: Found) -> Result<Found> {
+        if node.kind != EntryKind::File || self.policies().raw || found.is_believed() {
             return Ok(found);
         }
         let same = found.clone();
+        let is_encrypted = self.reader.contents().covers(&path.to_git_path(root));
         let recorded = node.record.as_ref().and_then(|record| record.blake3);
-        let large = self.reader.behind(found, recorded, self.progress)?;
+        let behind = self.reader.behind(found, is_encrypted, recorded, self.progress)?;
         // What nobody has is told as what the repository holds instead.
-        if self.reader.can_be_had(&large)? { Ok(large) } else { Ok(same) }
+        if self.reader.can_be_had(&behind)? { Ok(behind) } else { Ok(same) }
     }
 
     /// Gives a decided step to the hands.
@@ -186,7 +187,7 @@ impl Walker<'_, '_> {
             Some(record) => record.size != Some(found.size),
             None => true,
         };
-        if self.policies().raw || !is_suspicious || found.pointer().is_some() {
+        if self.policies().raw || !is_suspicious || found.is_led_to() {
             return Ok(None);
         }
         let beginning = self.reader.beginning(found, self.progress)?;

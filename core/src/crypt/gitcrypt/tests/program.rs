@@ -140,13 +140,29 @@ impl GitCrypt {
         if output.status.success() { Ok(()) } else { Err(said) }
     }
 
-    /// Adds a recipient as the program does; gives the path and bytes of the wrapped key.
+    /// Adds a recipient as the program does; gives the bytes of the wrapped key.
     pub(in crate::crypt) fn wrapped_by_program(
         &self,
         key: &KeyFile,
         gpg_home: &Path,
         fingerprint: &str,
     ) -> Vec<u8> {
+        let repository = self.with_recipient(key, gpg_home, fingerprint);
+        fs::read(repository.join(format!(".git-crypt/keys/default/0/{fingerprint}.gpg"))).unwrap()
+    }
+
+    /// What the program puts beside the wrapped keys.
+    pub(in crate::crypt) fn attributes_by_program(
+        &self,
+        key: &KeyFile,
+        gpg_home: &Path,
+        fingerprint: &str,
+    ) -> Vec<u8> {
+        let repository = self.with_recipient(key, gpg_home, fingerprint);
+        fs::read(repository.join(".git-crypt/.gitattributes")).unwrap()
+    }
+
+    fn with_recipient(&self, key: &KeyFile, gpg_home: &Path, fingerprint: &str) -> PathBuf {
         let repository = self.path("wrapping");
         fs::create_dir(&repository).unwrap();
         self.git(&repository, &["init", "-q"]);
@@ -159,6 +175,6 @@ impl GitCrypt {
             .output()
             .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        fs::read(repository.join(format!(".git-crypt/keys/default/0/{fingerprint}.gpg"))).unwrap()
+        repository
     }
 }

@@ -1,0 +1,374 @@
+//! The switch: one commit that brings the whole tree into the form that the configuration wants, before any batch goes on.
+//!
+//! A tree is never mixed: all that its policy covers is encrypted with one key, and all checksums are keyed with it. So when
+//! the configuration's policy is not the tip's (encryption switched on or off, another key, other paths), [`build`] makes a
+//! commit of the tip's own files in the other form and of nothing else; the rows stay queued, and the stat cache gets what is
+//! stored now. It is staged, published and settled like any other commit, so that whatever happens on the way leaves the one
+//! form or the other.
+//!
+//! [`find`] says whether that is to be done, and refuses where it must not be: without the key of what is there,
+//! where nothing says that clear text is meant, and where older commits would stay readable and nobody has accepted that.
+//!
+//! `plan` walks the tree, `convert` brings contents into the other form, `source` gives them twice with flat memory.
+
+mod convert;
+mod plan;
+mod source;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use git2::{Oid, Sort};
+
+use self::convert::{Converted, Converter};
+use self::plan::{Item, Plan};
+use super::attributes::{Base, PointerNames};
+use super::{Batch, Built, PackSink, Summary, description, message, raw};
+use crate::clock;
+use crate::config::{Encryption, EncryptionMethod};
+use crate::crypt::keyring::Key;
+use crate::crypt::places;
+use crate::crypt::policy::Policy;
+use crate::disk::Room;
+use crate::error::{Error, Kind, Result};
+use crate::fault;
+use crate::git::contents::Contents;
+use crate::git::objects::ObjectDatabase;
+use crate::git::pack::{self, ObjectKind, PackSet, PackWriter};
+use crate::git::repository::{Repository, git_error};
+use crate::lfs::Objects;
+use crate::metadata::{self, Reform};
+use crate::names::RootName;
+use crate::path::{RelPath, lossy};
+use crate::progress::Progress;
+use crate::store::checkpoints::{Checkpoint, Settlement, StagedCommit};
+use crate::store::files::{FileDelta, FileRecord};
+use crate::tree::{self, Edits, Entry};
+
+/// Bytes that records, trees and index take for each file.
+const BYTES_A_FILE: u64 = 1024;
+
+/// What a switch came to, for who tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Switched {
+    /// What was there: `clear text`, or the key's name.
+    pub from: String,
+    /// What is there now.
+    pub to: String,
+    /// Files that are stored in another form now.
+    pub files: u64,
+    /// Files that cannot be: they are left out from now on.
+    pub left_out: Vec<String>,
+    /// Older commits in this history that anybody can read.
+    pub clear_commits: u64,
+}
+
+/// A switch that has to be made before anything else is committed.
+pub(super) struct Switch {
+    tree: Oid,
+    /// The commit that it builds on; absent where it begins a history of its own.
+    parent: Option<Oid>,
+    old: Option<(Policy, Arc<Key>)>,
+}
+
+/// The switch that the configuration asks for; `None` if the tip is as it wants it, or there is none.
+///
+/// # Errors
+/// [`Kind::EncryptionKey`] where it must not be made, with the remedy.
+pub(super) fn find(
+    batch: &Batch<'_>,
+    objects: &ObjectDatabase<'_>,
+    present_tip: Option<Oid>,
+    parent: Option<(Oid, Oid)>,
+) -> Result<Option<Switch>> {
+    let method = batch.encryption.map(|encryption| &encryption.method);
+    if matches!(method, Some(EncryptionMethod::GitCrypt { .. })) != batch.sealer.is_some() {
+        let text = "what encrypts is not what the configuration wants: nothing is stored";
+        return Err(Error::new(Kind::Internal, text));
+    }
+    let Some((commit, tree)) = parent else { return Ok(None) };
+    let is = Policy::of_tree(objects, tree)?;
+    if is.as_ref() == batch.sealer.map(|sealer| sealer.policy()) {
+        return Ok(None);
+    }
+    let old = match is {
+        Some(is) => {
+            if batch.encryption.is_none() {
+                return Err(refusal(format!(
+                    "the latest snapshot is encrypted with the key {}, and the configuration says nothing of encryption: \
+                     nothing is stored. Say `encryption: {{method: none}}` to store in clear text from now on, or put \
+                     `encryption` back",
+                    is.key
+                )));
+            }
+            let key = key_of(batch, &is)?;
+            Some((is, key))
+        }
+        None => None,
+    };
+    let accepts = batch.encryption.is_some_and(|encryption| encryption.accepts_clear_history);
+    let parent = match (&old, accepts) {
+        // A branch without commits begins a history that has nothing in clear text.
+        (None, false) if present_tip.is_none() => None,
+        (None, false) => {
+            return Err(refusal(format!(
+                "encryption is configured, and {} has commits in clear text, which anybody who reads it goes on \
+                 reading: nothing is stored or pushed. Say `clear_history: accept` under `encryption` to encrypt from \
+                 now on and leave the older commits readable, or name another `branch`, whose history begins encrypted",
+                batch.branch
+            )));
+        }
+        _ => Some(commit),
+    };
+    Ok(Some(Switch { tree, parent, old }))
+}
+
+/// Whether a branch that has no commits yet may begin at `commit`: not where that would bring clear text into a history
+/// that is to have none. Then the next batch begins it, with what is there in the other form.
+///
+/// # Errors
+/// When the commit cannot be read.
+pub fn may_begin_at(repository: &Repository, commit: Oid, encryption: Option<&Encryption>) -> Result<bool> {
+    if !encryption.is_some_and(Encryption::refuses_clear_history) {
+        return Ok(true);
+    }
+    let objects = repository.objects()?;
+    Ok(Policy::of_tree(&objects, repository.tree_of(commit)?)?.is_some())
+}
+
+/// The key of what is there.
+fn key_of(batch: &Batch<'_>, is: &Policy) -> Result<Arc<Key>> {
+    let keys = places::keys_of(batch.repository.path())?;
+    keys.find(&is.key).cloned().ok_or_else(|| {
+        let wanted = batch.sealer.map_or_else(String::new, |sealer| {
+            format!(" (the configured one is {})", sealer.policy().key)
+        });
+        refusal(format!(
+            "the latest snapshot is encrypted with the key {}, which is not here{wanted}: nothing is stored. Put its file \
+             back, or, if it was replaced on purpose, put the old one into the directory `old_keys` as {}.key",
+            is.key, is.key
+        ))
+    })
+}
+
+fn refusal(text: String) -> Error {
+    Error::new(Kind::EncryptionKey, text)
+}
+
+/// Makes the commit.
+///
+/// # Errors
+/// [`Kind::EncryptionKey`] if a large content is not here any more; for the repository, the disk and cancellation.
+pub(super) fn build(
+    batch: &Batch<'_>,
+    switch: &Switch,
+    objects: &ObjectDatabase<'_>,
+    present_tip: Option<Oid>,
+    progress: &Progress,
+) -> Result<Built> {
+    let repository = batch.repository;
+    let large = Objects::of(repository.path());
+    let old = switch.old.as_ref().map(|(policy, key)| (policy, key.as_ref()));
+    let plan = Plan::of_tree(batch, objects, switch.tree, old, &large, progress)?;
+    let room = Room::of(repository.path())?;
+    room.must_hold(plan.bytes.saturating_add(plan.items.len() as u64 * BYTES_A_FILE), repository.path())?;
+    let known = PackSet::open(&repository.pack_directory())?;
+    let pack = PackWriter::create(&repository.pack_directory())?;
+    fault::point("snapshot:pack-begun");
+    let converter = Converter {
+        contents: &Contents::open(repository.path())?,
+        large: &large,
+        pack: &pack,
+        known: &known,
+        classifier: batch.classifier,
+        old,
+        new: batch.sealer,
+    };
+    let converted = convert::all(&converter, &plan.items, batch.threads, progress)?;
+    fault::point("switch:contents-stored");
+
+    let sink = PackSink(&pack);
+    let mut edits = Edits::new();
+    let mut settlement = Settlement::default();
+    let mut files = 0;
+    for (item, result) in plan.items.iter().zip(&converted) {
+        if result.stored != item.entry.oid {
+            files += 1;
+            edits.set(item.path.clone(), Entry { mode: item.entry.mode, oid: result.stored });
+        }
+    }
+    for (path, _) in &plan.too_large {
+        edits.remove(path.clone());
+    }
+    let by_root = by_root(&plan.items, &converted);
+    let base = Base { objects, tree: Some(switch.tree), files: batch.files };
+    // Also those that are no longer configured: their last version stays in the tree.
+    let too_large = plan.too_large.iter().filter_map(|(_, place)| place.as_ref()).map(|(root, _)| root);
+    let roots: BTreeSet<&RootName> = by_root.keys().chain(too_large).collect();
+    for root in roots {
+        let of_root = by_root.get(root).map_or(&[][..], Vec::as_slice);
+        let mut pointers = PointerNames::default();
+        let mut deltas = Vec::new();
+        for (item, result) in of_root {
+            let Some((_, path)) = &item.place else { continue };
+            let recorded = batch.files.get(root, path)?;
+            if item.is_pointer != result.is_pointer {
+                pointers.turn(path, result.is_pointer);
+            }
+            deltas.extend(recorded.map(|recorded| item.delta(path, &recorded, result)));
+        }
+        for (_, place) in &plan.too_large {
+            if let Some((name, path)) = place
+                && name == root
+            {
+                pointers.turn(path, false);
+                deltas.push(FileDelta::Remove(path.clone()));
+            }
+        }
+        pointers.apply(base, root, &sink, &mut edits)?;
+        if !deltas.is_empty() {
+            settlement.files.push((root.clone(), deltas));
+        }
+    }
+    write_records(batch, switch, objects, &sink, &plan, &converted, &mut edits, progress)?;
+    let tree = tree::apply(objects, &sink, Some(switch.tree), &edits)?;
+    let tree = tree.ok_or_else(|| Error::new(Kind::Internal, "a switch came to an empty tree"))?;
+    progress.check()?;
+
+    let commit_time = clock::now();
+    let clear_commits = match (batch.sealer, switch.parent) {
+        (Some(_), Some(parent)) => clear_commits(repository, parent, progress)?,
+        _ => 0,
+    };
+    let switched = Switched {
+        from: named(switch.old.as_ref().map(|(policy, _)| policy)),
+        to: named(batch.sealer.map(|sealer| sealer.policy())),
+        files,
+        left_out: plan.too_large.iter().map(|(path, _)| lossy(path)).collect(),
+        clear_commits,
+    };
+    let mut summary = Summary { switched: Some(switched), ..Summary::default() };
+    let text = message::commit_object(batch, tree, switch.parent, commit_time, &summary)?;
+    let commit = pack.add(ObjectKind::Commit, text.as_bytes())?;
+    let tags = message::tags(batch, commit_time)?;
+    let Some(finished) = pack.finish(pack::Sync::Durable, progress)? else {
+        return Err(Error::new(Kind::Internal, "a switch was written to an empty pack"));
+    };
+    fault::point("snapshot:pack-synced");
+    summary.pack_bytes = finished.bytes();
+    let at_ms = clock::now_ms();
+    settlement.checkpoint = Some(Checkpoint { commit: raw(commit), at_ms, batch: batch.number });
+    if let (Some(guard), Some(parent)) = (batch.guard, switch.parent) {
+        let turned = by_root.iter().map(|(root, of_root)| {
+            let pairs = of_root.iter().map(|(item, result)| (raw(item.entry.oid), raw(result.stored)));
+            (root, pairs.collect())
+        });
+        guard.memory.turn(parent, commit, turned);
+    }
+    let staged = StagedCommit {
+        branch: batch.branch.to_owned(),
+        expected: present_tip.map(raw),
+        commit: raw(commit),
+        pack: finished.into_name(),
+        tags,
+        settlement,
+    };
+    Ok(Built::Commit(Box::new(staged), summary))
+}
+
+type OfRoot<'i> = Vec<(&'i Item, &'i Converted)>;
+
+fn by_root<'i>(items: &'i [Item], converted: &'i [Converted]) -> BTreeMap<RootName, OfRoot<'i>> {
+    let mut by_root: BTreeMap<RootName, OfRoot<'i>> = BTreeMap::new();
+    for (item, result) in items.iter().zip(converted) {
+        if let Some((root, _)) = &item.place {
+            by_root.entry(root.clone()).or_default().push((item, result));
+        }
+    }
+    by_root
+}
+
+/// The metadata, and what says in the tree how it is encrypted.
+#[expect(clippy::too_many_arguments, reason = "all of it is the one commit")]
+fn write_records(
+    batch: &Batch<'_>,
+    switch: &Switch,
+    objects: &ObjectDatabase<'_>,
+    sink: &PackSink<'_>,
+    plan: &Plan,
+    converted: &[Converted],
+    edits: &mut Edits,
+    progress: &Progress,
+) -> Result<()> {
+    let is_other_key =
+        switch.old.as_ref().map(|(policy, _)| &policy.key) != batch.sealer.map(|sealer| &sealer.policy().key);
+    if is_other_key || !plan.too_large.is_empty() {
+        // Both are in the order of their paths.
+        let reform_of = |path: &[u8]| {
+            let place = plan.items.binary_search_by(|item| item.path.as_slice().cmp(path));
+            if let Some(checksum) = place.ok().and_then(|at| converted[at].checksum) {
+                return Reform::Checksum(checksum);
+            }
+            let is_too_large =
+                plan.too_large.binary_search_by(|(too_large, _)| too_large.as_slice().cmp(path));
+            match is_too_large {
+                Ok(_) => Reform::Gone,
+                Err(_) if is_other_key => Reform::Unknown,
+                Err(_) => Reform::Same,
+            }
+        };
+        let key = batch.sealer.map(|sealer| sealer.key());
+        metadata::rewrite(objects, sink, switch.tree, key, &reform_of, edits, progress)?;
+    }
+    description::apply(objects, Some(switch.tree), batch.sealer, sink, edits)
+}
+
+fn named(policy: Option<&Policy>) -> String {
+    policy.map_or_else(
+        || "clear text".to_owned(),
+        |policy| match policy.paths.texts().as_slice() {
+            [] => format!("git-crypt with key {}", policy.key),
+            paths => format!("git-crypt with key {}, paths {}", policy.key, paths.join(" ")),
+        },
+    )
+}
+
+/// How many commits up to `tip` are clear text.
+///
+/// # Errors
+/// When the history cannot be read; cancellation.
+pub fn clear_commits(repository: &Repository, tip: Oid, progress: &Progress) -> Result<u64> {
+    let fail = |error| git_error("walk the history of", repository.path(), error);
+    let objects = repository.objects()?;
+    let mut commits = repository.git().revwalk().map_err(fail)?;
+    commits.set_sorting(Sort::TOPOLOGICAL).map_err(fail)?;
+    commits.push(tip).map_err(fail)?;
+    let mut clear = 0;
+    for commit in commits {
+        progress.check()?;
+        let tree = repository.tree_of(commit.map_err(fail)?)?;
+        clear += u64::from(tree::lookup(&objects, tree, crate::crypt::policy::PATH.as_bytes())?.is_none());
+    }
+    Ok(clear)
+}
+
+impl Item {
+    /// What the stat cache says of it from now on.
+    fn delta(&self, path: &RelPath, recorded: &FileRecord, result: &Converted) -> FileDelta {
+        if recorded.stored != raw(self.entry.oid) {
+            // It does not speak of what the tree has: the next look finds out.
+            return FileDelta::Remove(path.clone());
+        }
+        let record = FileRecord {
+            stored: raw(result.stored),
+            checksum: result.checksum.unwrap_or(recorded.checksum),
+            is_pointer: result.is_pointer,
+            ..recorded.clone()
+        };
+        FileDelta::Put(path.clone(), Box::new(record))
+    }
+
+    fn shown(&self) -> String {
+        lossy(&self.path)
+    }
+}

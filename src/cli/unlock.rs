@@ -1,0 +1,18 @@
+//! The flags that name keys of an encrypted backup.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// What opens an encrypted backup besides the configured keys.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Unlock {
+    /// A key that an encrypted backup is opened with: git-crypt's key file, or an OpenPGP private key for which the key is
+    /// in the repository. Repeat it for more, such as keys from before a rotation. What the configuration names need not be
+    /// named
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Vec<PathBuf>,
+    /// With --key-file: a file with the passphrase of the OpenPGP private key
+    #[arg(long, value_name = "FILE")]
+    pub key_passphrase_file: Option<PathBuf>,
+}
