@@ -64,6 +64,8 @@ impl Sshd {
             "PasswordAuthentication no".to_owned(),
             "KbdInteractiveAuthentication no".to_owned(),
             "AcceptEnv GIT_PROTOCOL".to_owned(),
+            // Debian's bash reads its user's start file for sshd unless it is told that it runs within another shell.
+            "SetEnv SHLVL=2".to_owned(),
             "LogLevel VERBOSE".to_owned(),
             "MaxStartups 100:30:200".to_owned(),
         ];
