@@ -69,10 +69,10 @@ fn check_accepts_what_runs_and_refuses_what_is_not_built() {
     setup.repository()["lfs"] = json!({"threshold": "1MiB"});
     let output = setup.run(&["check"]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
-    setup.repository()["encryption"] = json!({"method": "gpg", "recipients": ["/a.asc"]});
+    setup.repository()["encryption"] = json!({"method": "git-crypt", "key_file": "/etc/backupbot/key"});
     let output = setup.run(&["check"]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
-    setup.repository()["encryption"] = json!({"method": "gpg"});
+    setup.repository()["encryption"] = json!({"method": "gpg", "recipients": ["/a.asc"]});
     let output = setup.run(&["check"]);
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
     assert!(said(&output).contains("encryption"), "{}", said(&output));
