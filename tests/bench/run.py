@@ -19,6 +19,7 @@ import sys
 import time
 
 import api
+import encrypted
 import large
 import servers
 
@@ -527,6 +528,9 @@ class Bench:
     def large(self):
         large.large(self, measure, medians, os.path.join(PROJECT, "target", "tools"))
 
+    def encrypted(self):
+        encrypted.encrypted(self, measure)
+
     def table(self):
         print("\n| work; peer | ours: wall, CPU, peak | peer: wall, CPU, peak | wall ratio | CPU ratio |\n|---|---|---|---|---|")
         for title, a, b in self.rows:
@@ -538,7 +542,8 @@ def main():
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--at", default=os.path.join(PROJECT, "target", "bench"))
-    works = ["first", "rescan", "changed", "push", "ssh", "http", "fetch", "idle", "burst", "look", "restore", "api", "large"]
+    works = ["first", "rescan", "changed", "push", "ssh", "http", "fetch", "idle", "burst", "look", "restore", "api", "large",
+             "encrypted"]
     parser.add_argument("--only", choices=works, action="append", help="one of the measurements; may be repeated")
     parser.add_argument("--minutes", type=float, default=10, help="of churn in `api`")
     parser.add_argument("--binary")
