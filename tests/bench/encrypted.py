@@ -15,8 +15,8 @@ GIB = 3
 def large_file(path, gib):
     """Bytes that cannot be compressed."""
     with open(path, "wb") as out:
-        for _ in range(gib * 16):
-            out.write(os.urandom(64 << 20))
+        for _ in range(gib * 1024):
+            out.write(os.urandom(1 << 20))
 
 
 def encrypted(bench, measure):
@@ -56,7 +56,7 @@ def encrypted(bench, measure):
     compare(corpus)
     tree = bench.path("large-tree")
     os.makedirs(tree, exist_ok=True)
-    if shutil.disk_usage(bench.base).free < 8 * GIB << 30:
+    if shutil.disk_usage(bench.base).free < (5 * GIB) << 30:
         print("no room for a file of %d GiB" % GIB, file=sys.stderr)
         return
     large_file(os.path.join(tree, "large"), GIB)
