@@ -31,7 +31,11 @@ pub fn write(path: &Path, contents: &[u8]) -> Result<()> {
         fs::rename(&temporary, path)?;
         path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
     };
-    write().map_err(|error| Error::io("write", path, error))
+    write().map_err(|error| {
+        // A full disk is the likeliest reason: half a file would be in the way of everybody.
+        let _ = fs::remove_file(&temporary);
+        Error::io("write", path, error)
+    })
 }
 
 /// Removes what [`write()`] left half done in `directory` when the process died. Only for who holds the state
@@ -89,6 +93,15 @@ mod tests {
         write(&path, b"new").unwrap();
         assert_eq!(read_small(&path, 3).unwrap().unwrap(), b"new");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_put_in_place_leaves_nothing_beside_it() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("alerts.json");
+        fs::create_dir(&path).unwrap();
+        assert!(write(&path, b"new").is_err());
         assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1);
     }
 
