@@ -192,5 +192,7 @@ fn a_root_that_is_encrypted_since_yesterday_is_not_mixed() {
     bench.encryption = Some(encryption);
     bench.touch("a", Reach::Exact);
     let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bench.step()));
-    assert!(refused.is_err());
+    let said = refused.unwrap_err().downcast::<String>().unwrap();
+    assert!(said.contains("clear_history"), "{said}");
+    assert_eq!(blob_at(&bench, "folder/a"), b"clear", "nothing was committed");
 }
