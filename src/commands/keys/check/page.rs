@@ -1,6 +1,7 @@
 //! What `keys check` found, for people.
 
 use backupbot_core::path::lossy;
+use backupbot_core::wording::counted;
 
 use super::{Answer, KeyRow, RecipientRow};
 use crate::files::shown;
@@ -20,7 +21,11 @@ pub(super) fn page(answer: &Answer) -> String {
     }
     for row in &answer.needed {
         let standing = if row.in_hand { "which is here" } else { "which is NOT here" };
-        lines.push(format!("  {} snapshots need {}, {standing}", row.snapshots, row.key));
+        lines.push(format!(
+            "  {} {}, {standing}",
+            counted(row.snapshots, "snapshot needs", "snapshots need"),
+            row.key
+        ));
     }
     lines.extend(answer.remarks.iter().map(|remark| format!("  note: {remark}")));
     lines.extend(answer.findings.iter().map(|finding| format!("  TO DO: {finding}")));
