@@ -20,6 +20,7 @@ pub mod keyed;
 pub mod keyring;
 pub mod kit;
 pub mod needed;
+pub mod opener;
 pub mod openpgp;
 pub mod patterns;
 pub mod places;

@@ -74,8 +74,8 @@ struct Place {
 fn place(config: &Config, wanted: Option<&str>) -> Result<Place, Failure> {
     let mut files: Vec<(&Path, &str)> = Vec::new();
     for repository in meant(config, wanted)? {
-        if let Some(EncryptionMethod::GitCrypt { key_file, .. }) = method(repository)
-            && !files.iter().any(|(other, _)| other == key_file)
+        if let Some(key_file) = method(repository).and_then(EncryptionMethod::key_file)
+            && !files.iter().any(|(other, _)| *other == key_file)
         {
             files.push((key_file, repository.name.as_str()));
         }
@@ -99,13 +99,15 @@ fn place(config: &Config, wanted: Option<&str>) -> Result<Place, Failure> {
     };
     let mut place = Place { key_file, old_keys: Vec::new(), repositories: Vec::new() };
     for repository in &config.repositories {
-        if let Some(EncryptionMethod::GitCrypt { key_file, old_keys, .. }) = method(repository)
-            && *key_file == place.key_file
+        let Some(method) = method(repository) else { continue };
+        if method.key_file() != Some(&place.key_file) {
+            continue;
+        }
+        place.repositories.push(repository.name.to_string());
+        if let Some(old_keys) = method.old_keys()
+            && !place.old_keys.iter().any(|known| known == old_keys)
         {
-            place.repositories.push(repository.name.to_string());
-            if !place.old_keys.contains(old_keys) {
-                place.old_keys.push(old_keys.clone());
-            }
+            place.old_keys.push(old_keys.to_path_buf());
         }
     }
     Ok(place)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use backupbot_actors::root::repository_path;
 use backupbot_core::clock;
-use backupbot_core::config::{Config, EncryptionMethod, Repository as RepositorySettings};
+use backupbot_core::config::{Config, Repository as RepositorySettings};
 use backupbot_core::git::repository::Repository;
 use backupbot_core::lfs::Objects;
 use serde_json::json;
@@ -78,10 +78,7 @@ pub fn sources(config: &Config, arguments: &Recipe) -> Result<Vec<Source>, Failu
 
 /// Where the key of an encrypted repository is.
 fn key(repository: &RepositorySettings) -> Option<PathBuf> {
-    match &repository.encryption.as_ref()?.method {
-        EncryptionMethod::GitCrypt { key_file, .. } => Some(key_file.clone()),
-        EncryptionMethod::None { .. } => None,
-    }
+    repository.encryption.as_ref()?.method.key_file().map(Path::to_path_buf)
 }
 
 fn places(config: &Config, repository: &RepositorySettings, wanted: Option<&str>) -> Vec<Place> {

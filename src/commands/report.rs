@@ -5,7 +5,7 @@
 
 mod markdown;
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use backupbot_actors::board::Moment;
 use backupbot_core::config::{
@@ -182,16 +182,23 @@ fn encrypted(encryption: Option<&Encryption>) -> Encrypted {
     let Some(encryption) = encryption else {
         return Encrypted { method: "none", paths: Vec::new(), keys: Vec::new() };
     };
-    let shown = |path: &PathBuf| path.to_string_lossy().into_owned();
-    let keys = match &encryption.method {
-        EncryptionMethod::None { .. } => Vec::new(),
-        EncryptionMethod::GitCrypt { key_file, old_keys, recipients } => {
-            let mut keys =
-                vec![format!("file {}", shown(key_file)), format!("older ones in {}", shown(old_keys))];
-            keys.extend(recipients.iter().map(|place| format!("for the recipients of {}", shown(place))));
-            keys
-        }
-    };
+    let shown = |path: &Path| path.to_string_lossy().into_owned();
+    let mut keys = Vec::new();
+    if encryption.encrypts() {
+        let of_metadata =
+            if matches!(encryption.method, EncryptionMethod::Gpg(_)) { " (of metadata)" } else { "" };
+        keys.extend(encryption.method.key_file().map(|key| format!("file {}{of_metadata}", shown(key))));
+        keys.extend(encryption.method.old_keys().map(|old| format!("older ones in {}", shown(old))));
+        let recipients = encryption.method.recipients().iter();
+        keys.extend(recipients.map(|place| format!("for the recipients of {}", shown(place))));
+    }
+    if let EncryptionMethod::Gpg(gpg) = &encryption.method {
+        keys.push(match (&gpg.private_key, gpg.agent) {
+            (Some(path), _) => format!("private key here, {}: this host can read", shown(path)),
+            (None, true) => "gpg's agent here: this host can read".to_owned(),
+            (None, false) => "no private key here: this host can write and not read".to_owned(),
+        });
+    }
     let method = encryption.method.as_str();
     Encrypted { method, paths: encryption.paths.clone(), keys }
 }

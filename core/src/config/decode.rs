@@ -125,6 +125,13 @@ fn file(top: &mut Section<'_>, context: &Context, decoded: &mut Decoded) {
             Section::read(item, top.problems, |s| repository(s, defaults.clone(), &config.instance, sites));
         config.repositories.extend(read.flatten());
     }
+    for repository in &mut config.repositories {
+        if let Some(EncryptionMethod::Gpg(gpg)) =
+            repository.encryption.as_mut().map(|encryption| &mut encryption.method)
+        {
+            gpg.settle(&config.state_dir, repository.name.as_str());
+        }
+    }
 }
 
 fn version(top: &mut Section<'_>) {

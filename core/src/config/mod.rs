@@ -31,7 +31,7 @@ pub use branch::BranchTemplate;
 pub use model::encryption::default_old_keys;
 pub use model::{
     Admin, Alerts, BackendChoice, Batch, Config, Credentials, Debounce, Drill, Encryption, EncryptionMethod,
-    Identity, Lfs, Limits, LogConfig, LogFormat, LogLevel, MassChange, MassChangePolicy, Metrics,
+    Gpg, Identity, Lfs, Limits, LogConfig, LogFormat, LogLevel, MassChange, MassChangePolicy, Metrics,
     Notification, Provider, Receiver, ReceiverUrl, Remote, Repository, Retry, Root, Scrub, SecretSource,
     Smtp, TagPeriod, Tags, Timeouts, Verify,
 };

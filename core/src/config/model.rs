@@ -15,7 +15,7 @@ use super::url::RemoteUrl;
 pub(crate) mod encryption;
 mod operating;
 
-pub use encryption::{Encryption, EncryptionMethod};
+pub use encryption::{Encryption, EncryptionMethod, Gpg};
 pub use operating::{
     Admin, Alerts, LogConfig, LogFormat, LogLevel, Metrics, Notification, Receiver, ReceiverUrl, Smtp,
 };

@@ -22,6 +22,7 @@ use rustix::fs::{Gid, Uid};
 use super::gitcrypt::KeyFile;
 use super::keyring::{KEY_SUFFIX, Key};
 use super::policy::KeyId;
+use crate::config::Gpg;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::file_lock::LockedFile;
@@ -114,6 +115,18 @@ pub fn create(key_file: &Path, owner: Owner) -> Result<Key> {
     let draft = draft(key_file, &key, owner)?;
     place_new(&draft, key_file)?;
     Ok(key)
+}
+
+/// Makes the key of metadata and checksums where it is for us to make, and there is none yet.
+///
+/// # Errors
+/// As [`create`].
+pub fn make_if_ours(gpg: &Gpg) -> Result<()> {
+    let is_there = || gpg.key_file.try_exists().map_err(|error| Error::io("look at", &gpg.key_file, error));
+    if gpg.makes_key && !is_there()? {
+        create(&gpg.key_file, Owner::this_process())?;
+    }
+    Ok(())
 }
 
 /// Puts a key that somebody has at `path`, and makes the directory if there is none.

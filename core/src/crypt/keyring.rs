@@ -10,8 +10,10 @@ use std::sync::Arc;
 
 use super::gitcrypt::{KeyFile, KeyVersion, cipher};
 use super::keyed::ChecksumKey;
+use super::opener::Opener;
+use super::openpgp::PrivateKey;
 use super::policy::KeyId;
-use crate::config::{EncryptionMethod, SecretSource};
+use crate::config::{EncryptionMethod, Gpg, SecretSource};
 use crate::error::{Error, Kind, Result};
 use crate::path::lossy;
 use crate::secret;
@@ -101,6 +103,8 @@ impl Key {
 pub struct Keyring {
     current: Option<Arc<Key>>,
     old: Vec<Arc<Key>>,
+    /// What opens contents that are OpenPGP messages.
+    opener: Opener,
 }
 
 impl Keyring {
@@ -113,24 +117,50 @@ impl Keyring {
             EncryptionMethod::None { old_keys } => Ok(Self {
                 current: None,
                 old: old_keys.as_deref().map(read_directory).transpose()?.unwrap_or_default(),
+                opener: Opener::default(),
             }),
             EncryptionMethod::GitCrypt { key_file, old_keys, .. } => {
                 let current = Arc::new(Key::read(key_file)?);
-                Ok(Self { current: Some(current), old: read_directory(old_keys)? })
+                Ok(Self { current: Some(current), old: read_directory(old_keys)?, opener: Opener::default() })
             }
+            EncryptionMethod::Gpg(gpg) => Self::read_gpg(gpg),
         }
+    }
+
+    fn read_gpg(gpg: &Gpg) -> Result<Self> {
+        // One that we make is not there before the first snapshot, nor after a lost state.
+        let is_absent = gpg.makes_key && !gpg.key_file.try_exists().unwrap_or(true);
+        let current = if is_absent { None } else { Some(Arc::new(Key::read(&gpg.key_file)?)) };
+        let private = match &gpg.private_key {
+            Some(path) => vec![Arc::new(PrivateKey::read(path, gpg.passphrase_file.as_deref())?)],
+            None => Vec::new(),
+        };
+        let opener = Opener::new(private, gpg.agent);
+        Ok(Self { current, old: read_directory(&gpg.old_keys)?, opener })
     }
 
     /// Keys that somebody has in hand: the first encrypts, if anything is.
     pub fn of(keys: Vec<Key>) -> Self {
         let mut keys = keys.into_iter().map(Arc::new);
-        Self { current: keys.next(), old: keys.collect() }
+        Self { current: keys.next(), old: keys.collect(), opener: Opener::default() }
     }
 
     /// Keys that somebody has in hand, and then those of another ring.
     pub fn joined(keys: Vec<Arc<Key>>, others: Option<&Self>) -> Self {
         let mut all = keys.into_iter().chain(others.into_iter().flat_map(|ring| ring.keys().cloned()));
-        Self { current: all.next(), old: all.collect() }
+        let opener = others.map(|ring| ring.opener.clone()).unwrap_or_default();
+        Self { current: all.next(), old: all.collect(), opener }
+    }
+
+    /// The same, and something that opens OpenPGP messages besides what it has.
+    #[must_use]
+    pub fn with_opener(self, opener: &Opener) -> Self {
+        Self { opener: opener.joined(&self.opener), ..self }
+    }
+
+    /// What opens contents that are OpenPGP messages.
+    pub fn opener(&self) -> &Opener {
+        &self.opener
     }
 
     /// The key that encrypts.

@@ -103,6 +103,7 @@ mod tests {
     use super::*;
     use crate::crypt::gitcrypt::KeyFile;
     use crate::crypt::patterns::Patterns;
+    use crate::crypt::policy::Cipher;
     use crate::tree::judge::Judge;
     use crate::tree::{Edits, Entry, MODE_FILE};
 
@@ -128,7 +129,11 @@ mod tests {
         let policies: Vec<Policy> = (0..2)
             .map(|_| {
                 let key = KeyFile::generate(None).unwrap();
-                Policy { key: KeyId::of(&key.versions()[0]), paths: Patterns::parse(&[] as &[&str]).unwrap() }
+                Policy {
+                    key: KeyId::of(&key.versions()[0]),
+                    cipher: Cipher::GitCrypt,
+                    paths: Patterns::parse(&[] as &[&str]).unwrap(),
+                }
             })
             .collect();
         let (one, two) = (policies[0].encode().unwrap(), policies[1].encode().unwrap());

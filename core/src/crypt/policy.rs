@@ -2,7 +2,11 @@
 //!
 //! ```text
 //! {"version":1,"method":"git-crypt","key":"5f0c…","paths":["secret/"]}
+//! {"version":1,"method":"gpg","key":"5f0c…","recipients":["8DA1…"],"paths":["secret/"]}
 //! ```
+//!
+//! The key is always one of git-crypt. With the method `gpg` it has the metadata and the checksums only, and each content is an
+//! OpenPGP message to the recipients.
 //!
 //! In: a snapshot's tree, or what the configuration wants. Out: whether a path is encrypted, and the `.gitattributes` that
 //! tell Git and git-crypt the same.
@@ -59,11 +63,40 @@ impl fmt::Display for KeyId {
     }
 }
 
+/// How contents are encrypted. The metadata always is as git-crypt does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cipher {
+    /// As git-crypt does, with the policy's key.
+    GitCrypt,
+    /// As an OpenPGP message.
+    OpenPgp {
+        /// The fingerprints of those who can read it, in their order.
+        recipients: Vec<String>,
+    },
+}
+
+impl Cipher {
+    /// As the configuration and the repository name it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::GitCrypt => "git-crypt",
+            Self::OpenPgp { .. } => "gpg",
+        }
+    }
+
+    /// Whether it is that of OpenPGP.
+    pub fn is_open_pgp(&self) -> bool {
+        matches!(self, Self::OpenPgp { .. })
+    }
+}
+
 /// What of a snapshot is encrypted, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// The key.
     pub key: KeyId,
+    /// How the contents are encrypted.
+    pub cipher: Cipher,
     /// Which contents; the metadata always is.
     pub paths: Patterns,
 }
@@ -74,6 +107,8 @@ struct Written {
     method: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     key: Option<KeyId>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    recipients: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     paths: Vec<String>,
 }
@@ -101,21 +136,35 @@ impl Policy {
         if written.version != VERSION {
             return Err(fail("is of a later version: update backupbot to read it"));
         }
-        if written.method != "git-crypt" {
-            return Err(fail("names a method that this version does not know: update backupbot to read it"));
-        }
+        let cipher = match written.method.as_str() {
+            "git-crypt" => Cipher::GitCrypt,
+            "gpg" if written.recipients.iter().all(|it| is_fingerprint(it)) => {
+                Cipher::OpenPgp { recipients: written.recipients }
+            }
+            "gpg" => return Err(fail("is damaged: it names recipients that are none")),
+            _ => {
+                return Err(fail(
+                    "names a method that this version does not know: update backupbot to read it",
+                ));
+            }
+        };
         let key = written.key.filter(KeyId::is_sound).ok_or_else(|| fail("is damaged: it names no key"))?;
         let paths =
             Patterns::parse(&written.paths).map_err(|problem| fail(&format!("is damaged: {problem}")))?;
-        Ok(Some(Self { key, paths }))
+        Ok(Some(Self { key, cipher, paths }))
     }
 
     /// The file's text.
     pub fn encode(&self) -> Result<Vec<u8>> {
+        let recipients = match &self.cipher {
+            Cipher::GitCrypt => Vec::new(),
+            Cipher::OpenPgp { recipients } => recipients.clone(),
+        };
         let written = Written {
             version: VERSION,
-            method: "git-crypt".to_owned(),
+            method: self.cipher.as_str().to_owned(),
             key: Some(self.key.clone()),
+            recipients,
             paths: self.paths.texts(),
         };
         let mut text = serde_json::to_vec(&written).map_err(|error| {
@@ -131,16 +180,23 @@ impl Policy {
             return false;
         }
         match path.split(|byte| *byte == b'/').next() {
-            Some(first) if first == OWN_DIRECTORY.as_bytes() => path.starts_with(b".backupbot/meta/"),
+            Some(first) if first == OWN_DIRECTORY.as_bytes() => is_metadata(path),
             Some(first) if first == wrapped::DIRECTORY.as_bytes() => false,
             _ => self.paths.matches(path),
         }
     }
 
+    /// How the file at a path is encrypted; `None` if it is not.
+    pub fn cipher_of(&self, path: &[u8]) -> Option<&Cipher> {
+        self.covers(path).then(|| if is_metadata(path) { &Cipher::GitCrypt } else { &self.cipher })
+    }
+
     /// The lines of the topmost `.gitattributes` that say what [`Policy::covers`] says.
     pub fn attributes(&self) -> Vec<u8> {
         let mut text = String::new();
-        for line in self.paths.lines().iter().map(String::as_str).chain(["/.backupbot/meta/**"]) {
+        // Git has no filter for what is decrypted with gpg.
+        let contents = if self.cipher.is_open_pgp() { Vec::new() } else { self.paths.lines() };
+        for line in contents.iter().map(String::as_str).chain(["/.backupbot/meta/**"]) {
             text.push_str(line);
             text.push_str(" filter=git-crypt diff=git-crypt\n");
         }
@@ -152,6 +208,14 @@ impl Policy {
     }
 }
 
+fn is_metadata(path: &[u8]) -> bool {
+    path.starts_with(b".backupbot/meta/")
+}
+
+fn is_fingerprint(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,7 +223,11 @@ mod tests {
 
     fn policy(paths: &[&str]) -> Policy {
         let key = KeyFile::generate(None).unwrap();
-        Policy { key: KeyId::of(&key.versions()[0]), paths: Patterns::parse(paths).unwrap() }
+        Policy {
+            key: KeyId::of(&key.versions()[0]),
+            cipher: Cipher::GitCrypt,
+            paths: Patterns::parse(paths).unwrap(),
+        }
     }
 
     #[test]

@@ -6,10 +6,11 @@
 use std::sync::Arc;
 
 use super::gitcrypt::cipher;
+use super::key_files;
 use super::keyring::{Key, Keyring};
-use super::openpgp::Recipient;
+use super::openpgp::{self, Recipient};
 use super::patterns::Patterns;
-use super::policy::Policy;
+use super::policy::{Cipher, Policy};
 use super::recipients;
 use crate::clock;
 use crate::config::{Encryption, EncryptionMethod};
@@ -20,7 +21,7 @@ use crate::error::{Error, Kind, Result};
 pub struct Sealer {
     key: Arc<Key>,
     policy: Policy,
-    /// For whom the key is put into the tree.
+    /// For whom the key is put into the tree, and with OpenPGP the contents are.
     recipients: Vec<Recipient>,
 }
 
@@ -30,17 +31,30 @@ impl Sealer {
     /// # Errors
     /// [`Kind::EncryptionKey`] if the key or a recipient's certificate cannot be read, or is not in force any more.
     pub fn read(encryption: Option<&Encryption>) -> Result<Option<Self>> {
-        let Some(encryption) = encryption else { return Ok(None) };
-        let EncryptionMethod::GitCrypt { recipients, .. } = &encryption.method else { return Ok(None) };
+        let Some(encryption) = encryption.filter(|encryption| encryption.encrypts()) else { return Ok(None) };
+        let now = clock::now_ms().div_euclid(1000).unsigned_abs();
+        let recipients = recipients::read(encryption.method.recipients(), now)?;
+        let cipher = match &encryption.method {
+            EncryptionMethod::Gpg(gpg) => {
+                key_files::make_if_ours(gpg)?;
+                let mut names: Vec<_> = recipients.iter().map(|it| it.fingerprint().to_owned()).collect();
+                names.sort_unstable();
+                if names.is_empty() {
+                    let text =
+                        "no certificate is in what encryption.recipients names: nobody could read a backup";
+                    return Err(Error::new(Kind::EncryptionKey, text));
+                }
+                Cipher::OpenPgp { recipients: names }
+            }
+            _ => Cipher::GitCrypt,
+        };
         let keys = Keyring::read(&encryption.method)?;
         let Some(key) = keys.current() else {
             return Err(Error::new(Kind::EncryptionKey, "there is no key to encrypt with"));
         };
         let paths =
             Patterns::parse(&encryption.paths).map_err(|problem| Error::new(Kind::Config, problem))?;
-        let policy = Policy { key: key.id().clone(), paths };
-        let now = clock::now_ms().div_euclid(1000).unsigned_abs();
-        let recipients = recipients::read(recipients, now)?;
+        let policy = Policy { key: key.id().clone(), cipher, paths };
         Ok(Some(Self { key: key.clone(), policy, recipients }))
     }
 
@@ -64,11 +78,19 @@ impl Sealer {
         self.policy.covers(path)
     }
 
+    /// Whether the same content gives other bytes each time.
+    pub fn is_open_pgp(&self) -> bool {
+        self.policy.cipher.is_open_pgp()
+    }
+
     /// Encrypts a small content.
     ///
     /// # Errors
     /// [`Kind::TooLarge`] for one that git-crypt cannot hold.
     pub fn seal(&self, plaintext: &[u8]) -> Result<Vec<u8>> {
-        cipher::encrypt_whole(self.key.version()?, plaintext)
+        match self.policy.cipher {
+            Cipher::GitCrypt => cipher::encrypt_whole(self.key.version()?, plaintext),
+            Cipher::OpenPgp { .. } => openpgp::encrypt_whole(plaintext, &self.recipients),
+        }
     }
 }

@@ -202,15 +202,10 @@ fn old_places(
 ) -> Result<(Vec<std::path::PathBuf>, Vec<String>), Failure> {
     let (mut places, mut names) = (Vec::new(), Vec::new());
     for repository in meant(config, wanted)? {
-        let directory = match method(repository) {
-            Some(EncryptionMethod::GitCrypt { old_keys, .. }) => Some(old_keys),
-            Some(EncryptionMethod::None { old_keys }) => old_keys.as_ref(),
-            None => None,
-        };
-        if let Some(directory) = directory {
+        if let Some(directory) = method(repository).and_then(EncryptionMethod::old_keys) {
             names.push(repository.name.to_string());
-            if !places.contains(directory) {
-                places.push(directory.clone());
+            if !places.iter().any(|place| place == directory) {
+                places.push(directory.to_path_buf());
             }
         }
     }

@@ -131,15 +131,31 @@ fn look(config: &Config, repository: &RepositorySettings) -> Answer {
     let mut current: Option<Key> = None;
     let mut good: Option<Vec<Recipient>> = None;
     match encryption.map(|encryption| &encryption.method) {
-        Some(EncryptionMethod::GitCrypt { key_file, old_keys, recipients }) => {
-            let (row, key) = answer.key_file(config, key_file);
-            answer.key = Some(row);
-            current = key;
-            answer.old_keys_in(config, old_keys);
-            good = answer.people(recipients);
+        Some(EncryptionMethod::None { old_keys }) => {
+            if let Some(old_keys) = old_keys {
+                answer.old_keys_in(config, old_keys);
+            }
         }
-        Some(EncryptionMethod::None { old_keys: Some(old_keys) }) => answer.old_keys_in(config, old_keys),
-        _ => {}
+        Some(EncryptionMethod::Gpg(gpg)) if gpg.makes_key && !gpg.key_file.try_exists().unwrap_or(true) => {
+            answer.remarks.push(format!(
+                "{} is made with the next snapshot: the key of the metadata. If there was one, everything is read and \
+                 encrypted anew then",
+                shown(&gpg.key_file)
+            ));
+            good = answer.people(&gpg.recipients);
+        }
+        Some(method) => {
+            if let Some(key_file) = method.key_file() {
+                let (row, key) = answer.key_file(config, key_file);
+                answer.key = Some(row);
+                current = key;
+            }
+            if let Some(old_keys) = method.old_keys() {
+                answer.old_keys_in(config, old_keys);
+            }
+            good = answer.people(method.recipients());
+        }
+        None => {}
     }
     if let Err(error) = answer.history(config, repository, current.as_ref(), good.as_deref()) {
         answer.findings.push(format!("the snapshots cannot be looked at: {error}"));
@@ -322,21 +338,26 @@ impl Answer {
                 );
                 false
             }
-            (Some((EncryptionMethod::GitCrypt { .. }, _)), None) => {
+            (Some(_), None) => {
                 self.remarks
                     .push("the latest snapshot is clear text: the next one encrypts everything".to_owned());
                 false
             }
-            (Some((EncryptionMethod::GitCrypt { .. }, paths)), Some(policy)) => {
+            (Some((method, paths)), Some(policy)) => {
                 let is_key = current.is_some_and(|key| *key.id() == policy.key);
+                let is_method = policy.cipher.as_str() == method.as_str();
                 let are_paths = policy.paths.texts() == *paths;
-                if current.is_some() && !(is_key && are_paths) {
-                    let what = if is_key { "for other paths" } else { "with another key" };
+                if current.is_some() && !(is_key && is_method && are_paths) {
+                    let what = match (is_method, is_key) {
+                        (false, _) => "with another method",
+                        (true, false) => "with another key",
+                        (true, true) => "for other paths",
+                    };
                     self.remarks.push(format!(
                         "the latest snapshot is encrypted {what}: the next one encrypts everything anew"
                     ));
                 }
-                is_key && are_paths
+                is_key && is_method && are_paths
             }
         }
     }

@@ -25,8 +25,8 @@ pub fn now() -> u64 {
 /// What a configuration names as recipients, and the repositories that go by it.
 fn places(config: &Config, wanted: Option<&str>) -> Result<(Vec<PathBuf>, Vec<String>), Failure> {
     let configured = |repository: &Repository| match method(repository) {
-        Some(EncryptionMethod::GitCrypt { recipients, .. }) => Some(recipients.clone()),
-        _ => None,
+        None | Some(EncryptionMethod::None { .. }) => None,
+        Some(method) => Some(method.recipients().to_vec()),
     };
     let mut chosen: Option<Vec<PathBuf>> = None;
     for repository in meant(config, wanted)? {

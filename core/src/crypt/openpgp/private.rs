@@ -4,13 +4,16 @@
 //! gpg makes an unlocking cost is not spent on each file. rPGP wipes it when it goes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
 use pgp::composed::{PublicOrSecret, SignedSecretKey};
 use pgp::types::{KeyDetails, Password};
 
 use super::certificate::{LARGEST, read_keys};
+use crate::config::SecretSource;
 use crate::error::{Error, Kind, Result};
-use crate::secret::Secret;
+use crate::path::lossy;
+use crate::secret::{self, Secret};
 
 /// A key that decrypts. It has no readable `Debug`.
 pub struct PrivateKey {
@@ -54,6 +57,25 @@ impl PrivateKey {
             Ok(None) => Err(wrong("has no part that decrypts: export it again with its encryption subkey")),
             Err(_) => Err(wrong("makes its reader fail: export it again")),
         }
+    }
+
+    /// Reads it from a file that nobody else may read, as its passphrase.
+    ///
+    /// # Errors
+    /// As [`PrivateKey::parse`]; [`Kind::EncryptionKey`] if a file cannot be read.
+    pub fn read(path: &Path, passphrase: Option<&Path>) -> Result<Self> {
+        let read = |path: &Path, what: &str, is_whole: bool| -> Result<Secret> {
+            let found = secret::read(&SecretSource::File(path.to_path_buf()), what, is_whole);
+            let found = found.map_err(|error| {
+                let text = "the OpenPGP private key of the configuration cannot be used";
+                Error::with_source(Kind::EncryptionKey, text, error.to_string())
+            })?;
+            Ok(found.secret)
+        };
+        let passphrase =
+            passphrase.map(|path| read(path, "passphrase of the OpenPGP key", false)).transpose()?;
+        let key = read(path, "OpenPGP private key", true)?;
+        Self::parse(key.bytes(), &lossy(path.as_os_str().as_encoded_bytes()), passphrase.as_ref())
     }
 
     /// Takes the passphrase off; says whether that worked for a part that decrypts, `None` if there is no such part.

@@ -14,7 +14,7 @@ use crate::crypt::openpgp::Recipient;
 use crate::crypt::openpgp::tests::gpg::Gpg;
 use crate::crypt::openpgp::tests::now;
 use crate::crypt::patterns::Patterns;
-use crate::crypt::policy::{self, Policy};
+use crate::crypt::policy::{self, Cipher, Policy};
 use crate::error::Kind;
 use crate::tree::judge::Judge;
 use crate::tree::{self, Edits, Entry, TreeSink};
@@ -31,7 +31,11 @@ fn next(judge: &Judge, base: Option<Oid>, key: &Key, recipients: &[Recipient]) -
     if changes.is_empty() {
         return None;
     }
-    let policy = Policy { key: key.id().clone(), paths: Patterns::parse(&[] as &[&str]).unwrap() };
+    let policy = Policy {
+        key: key.id().clone(),
+        cipher: Cipher::GitCrypt,
+        paths: Patterns::parse(&[] as &[&str]).unwrap(),
+    };
     let oid = judge.write_blob(&policy.encode().unwrap());
     changes.set(policy::PATH, Entry { mode: tree::MODE_FILE, oid });
     tree::apply(&objects, &objects, base, &changes).unwrap()

@@ -8,7 +8,7 @@ use super::World;
 use crate::crypt::gitcrypt::{KeyFile, cipher};
 use crate::crypt::keyring::Key;
 use crate::crypt::patterns::Patterns;
-use crate::crypt::policy::Policy;
+use crate::crypt::policy::{Cipher, Policy};
 use crate::crypt::unsealer::Unsealer;
 use crate::git::contents::{Contents, Found, Proof, Trouble};
 use crate::lfs::{Objects, Pointer};
@@ -29,7 +29,11 @@ impl Sealed {
     fn new(key: Arc<Key>, blobs: &[&[u8]]) -> (Self, Vec<Oid>) {
         let world = World::new();
         let (ids, _) = world.packed(blobs);
-        let policy = Policy { key: key.id().clone(), paths: Patterns::parse(&["secret/"]).unwrap() };
+        let policy = Policy {
+            key: key.id().clone(),
+            cipher: Cipher::GitCrypt,
+            paths: Patterns::parse(&["secret/"]).unwrap(),
+        };
         let unsealer = Some(Arc::new(Unsealer::new(policy, key.clone())));
         let contents = Contents::open(world.scratch.path()).unwrap().opened_by(unsealer);
         (Self { world, key, contents }, ids)
