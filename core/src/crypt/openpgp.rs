@@ -15,7 +15,7 @@ pub mod private;
 mod trouble;
 
 #[cfg(test)]
-pub(in crate::crypt) mod tests;
+pub(crate) mod tests;
 
 use std::io::{self, BufRead, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
