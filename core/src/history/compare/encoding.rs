@@ -17,7 +17,7 @@ use crate::metadata::Record;
 pub(super) enum Encoding {
     /// They do not.
     Same,
-    /// Other files are encrypted, with the same key.
+    /// Other files are encrypted, with the same key; or the same content gives another OpenPGP message each time.
     OtherFiles,
     /// The key is another, or only one is encrypted.
     OtherKey,
@@ -27,7 +27,8 @@ impl Encoding {
     pub(super) fn between(objects: &ObjectDatabase<'_>, old: Oid, new: Oid) -> Result<Self> {
         let (old, new) = (Policy::of_tree(objects, old)?, Policy::of_tree(objects, new)?);
         let key = |policy: &Option<Policy>| policy.as_ref().map(|policy| policy.key.clone());
-        Ok(if old == new {
+        let is_other_each_time = new.as_ref().is_some_and(|new| new.cipher.is_open_pgp());
+        Ok(if old == new && !is_other_each_time {
             Self::Same
         } else if key(&old) == key(&new) {
             Self::OtherFiles

@@ -28,7 +28,7 @@ fn certificates(bench: &Bench) -> PathBuf {
     bench.scratch.path().join("people")
 }
 
-fn add(bench: &Bench, name: &str, person: &Gpg) {
+pub(crate) fn add(bench: &Bench, name: &str, person: &Gpg) {
     fs::create_dir_all(certificates(bench)).unwrap();
     fs::write(certificates(bench).join(format!("{name}.asc")), person.armored_certificate()).unwrap();
 }
