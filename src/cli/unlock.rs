@@ -12,6 +12,10 @@ pub struct Unlock {
     /// named
     #[arg(long, value_name = "FILE")]
     pub key_file: Vec<PathBuf>,
+    /// Decrypts with gpg and its agent, as the user who runs this: what is encrypted to a key that gpg has needs no --key-file,
+    /// and gpg asks for its passphrase if it has to
+    #[arg(long)]
+    pub gpg: bool,
     /// With --key-file: a file with the passphrase of the OpenPGP private key
     #[arg(long, value_name = "FILE")]
     pub key_passphrase_file: Option<PathBuf>,

@@ -1,7 +1,7 @@
 //! The real gpg as the judge of our messages, certificates and keys, both ways.
 
 mod certificates;
-pub(in crate::crypt) mod gpg;
+pub(crate) mod gpg;
 
 use std::io::{self, Read};
 
@@ -23,7 +23,7 @@ const SIZES: [usize; 9] =
     [0, 1, 511, 512, 64 * 1024 - 1, 64 * 1024, 64 * 1024 + 1, 1024 * 1024, 3 * 1024 * 1024];
 
 /// Seconds since 1970.
-pub(in crate::crypt) fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()
 }
 

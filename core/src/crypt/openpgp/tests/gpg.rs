@@ -7,14 +7,14 @@ use std::process::{Command, Output, Stdio};
 use super::super::{PrivateKey, Recipient};
 use super::now;
 
-pub(in crate::crypt) struct Gpg {
+pub(crate) struct Gpg {
     home: tempfile::TempDir,
     fingerprint: String,
 }
 
 impl Gpg {
     /// Somebody with a key of which both parts are of this algorithm, and no passphrase.
-    pub(in crate::crypt) fn with_key(name: &str, algorithm: &str) -> Self {
+    pub(crate) fn with_key(name: &str, algorithm: &str) -> Self {
         let gpg = Self::with_signing_key(name, algorithm);
         let subkey = if algorithm == "future-default" { "cv25519" } else { algorithm };
         gpg.make(&["--quick-add-key", gpg.fingerprint(), subkey, "encr"]);
@@ -22,17 +22,17 @@ impl Gpg {
     }
 
     /// Somebody whose key only signs.
-    pub(in crate::crypt) fn with_signing_key(name: &str, algorithm: &str) -> Self {
+    pub(crate) fn with_signing_key(name: &str, algorithm: &str) -> Self {
         let algorithm = if algorithm == "future-default" { "ed25519" } else { algorithm };
         Self::generate(name, &[algorithm, "sign", "never"], "")
     }
 
-    pub(in crate::crypt) fn with_locked_key(name: &str, passphrase: &str) -> Self {
+    pub(crate) fn with_locked_key(name: &str, passphrase: &str) -> Self {
         Self::generate(name, &["future-default", "default", "never"], passphrase)
     }
 
     /// Somebody whose key is made as the further arguments of `--quick-gen-key` say.
-    pub(in crate::crypt) fn generate(name: &str, how: &[&str], passphrase: &str) -> Self {
+    pub(crate) fn generate(name: &str, how: &[&str], passphrase: &str) -> Self {
         use std::os::unix::fs::PermissionsExt;
         let home = tempfile::tempdir().unwrap();
         std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
@@ -48,16 +48,16 @@ impl Gpg {
         gpg
     }
 
-    pub(in crate::crypt) fn home(&self) -> &Path {
+    pub(crate) fn home(&self) -> &Path {
         self.home.path()
     }
 
-    pub(in crate::crypt) fn fingerprint(&self) -> &str {
+    pub(crate) fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
     /// Runs gpg; the caller looks whether it went well.
-    pub(in crate::crypt) fn run(&self, arguments: &[&str], input: &[u8]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str], input: &[u8]) -> Output {
         let mut child = Command::new("gpg")
             .arg("--homedir")
             .arg(self.home.path())
@@ -83,48 +83,48 @@ impl Gpg {
     }
 
     /// Runs gpg with an empty passphrase.
-    pub(in crate::crypt) fn make(&self, arguments: &[&str]) {
+    pub(crate) fn make(&self, arguments: &[&str]) {
         let passphrase: &[&str] =
             if arguments.contains(&"--passphrase") { &[] } else { &["--passphrase", ""] };
         self.run_well(&[passphrase, arguments].concat(), b"");
     }
 
     /// Answers the questions of `--edit-key`.
-    pub(in crate::crypt) fn edit(&self, answers: &str) {
+    pub(crate) fn edit(&self, answers: &str) {
         let arguments =
             ["--no-batch", "--command-fd", "0", "--passphrase", "", "--edit-key", &self.fingerprint];
         self.run_well(&arguments, answers.as_bytes());
     }
 
-    pub(in crate::crypt) fn import(&self, key: &[u8]) {
+    pub(crate) fn import(&self, key: &[u8]) {
         self.run_well(&["--import"], key);
     }
 
-    pub(in crate::crypt) fn certificate(&self) -> Vec<u8> {
+    pub(crate) fn certificate(&self) -> Vec<u8> {
         self.run_well(&["--export", &self.fingerprint], b"")
     }
 
-    pub(in crate::crypt) fn armored_certificate(&self) -> Vec<u8> {
+    pub(crate) fn armored_certificate(&self) -> Vec<u8> {
         self.run_well(&["--armor", "--export", &self.fingerprint], b"")
     }
 
-    pub(in crate::crypt) fn recipient(&self) -> Recipient {
+    pub(crate) fn recipient(&self) -> Recipient {
         Recipient::parse(&self.certificate(), "/certificate", now()).unwrap()
     }
 
     /// Still under its passphrase, if it has one.
-    pub(in crate::crypt) fn private_export(&self) -> Vec<u8> {
+    pub(crate) fn private_export(&self) -> Vec<u8> {
         self.run_well(
             &["--passphrase", "open sesame", "--armor", "--export-secret-keys", &self.fingerprint],
             b"",
         )
     }
 
-    pub(in crate::crypt) fn private(&self) -> PrivateKey {
+    pub(crate) fn private(&self) -> PrivateKey {
         PrivateKey::parse(&self.private_export(), "/key", None).unwrap()
     }
 
-    pub(in crate::crypt) fn encrypt(&self, plaintext: &[u8], to: &[&str], compression: &str) -> Vec<u8> {
+    pub(crate) fn encrypt(&self, plaintext: &[u8], to: &[&str], compression: &str) -> Vec<u8> {
         let mut arguments = vec!["--trust-model", "always", "-z", compression, "--encrypt"];
         for recipient in to {
             arguments.extend(["--recipient", recipient]);
@@ -133,11 +133,11 @@ impl Gpg {
     }
 
     /// A message that is not encrypted.
-    pub(in crate::crypt) fn store(&self, plaintext: &[u8]) -> Vec<u8> {
+    pub(crate) fn store(&self, plaintext: &[u8]) -> Vec<u8> {
         self.run_well(&["--store"], plaintext)
     }
 
-    pub(in crate::crypt) fn decrypt(&self, message: &[u8]) -> Result<Vec<u8>, String> {
+    pub(crate) fn decrypt(&self, message: &[u8]) -> Result<Vec<u8>, String> {
         let output = self.run(&["--decrypt"], message);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         // A warning would be about the missing proof, above all.
@@ -145,7 +145,7 @@ impl Gpg {
     }
 
     /// How many bytes come out of a message in a file.
-    pub(in crate::crypt) fn decrypted_size(&self, path: &Path) -> u64 {
+    pub(crate) fn decrypted_size(&self, path: &Path) -> u64 {
         let mut child = Command::new("gpg")
             .arg("--homedir")
             .arg(self.home.path())
