@@ -46,6 +46,9 @@ pub const RECORDS_NAME: &[u8] = b"_bb_meta";
 /// The name of a directory's record of itself.
 pub const OWN_NAME: &[u8] = b".";
 
+/// Where all of it stands.
+pub const TOP: &str = ".backupbot/meta";
+
 /// A shard that is longer is not read.
 const MAX_SHARD_BYTES: usize = 16 << 20;
 /// Six bits a level: beyond this a name's hash is used up.

@@ -191,6 +191,10 @@ impl Cycle {
         });
         end.tip = tip.await?.or(end.tip);
         self.seat.nudge_pushers();
+        self.compare_everything().await
+    }
+
+    async fn compare_everything(&self) -> std::result::Result<(), Trouble> {
         for root in self.seat.roots.iter() {
             let (repository, root) = (self.seat.settings.name.clone(), root.name.clone());
             let paths = vec![(RelPath::root(), Reach::Deep)];
@@ -290,6 +294,11 @@ impl Cycle {
             end.clear_history = Some(switched.clear_commits);
             info!(log, "everything is stored in another form"; "from" => &switched.from, "to" => &switched.to,
                   "files" => switched.files);
+            if let Some(again) = switched.again {
+                warn!(log, "all files are read and encrypted anew, in as many commits as that takes";
+                      "because" => again.as_str());
+                self.compare_everything().await?;
+            }
             for path in &switched.left_out {
                 warn!(log, "git-crypt encrypts files of less than 4 GiB: this one is left out from now on"; "file" => path);
             }

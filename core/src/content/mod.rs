@@ -4,13 +4,15 @@
 //! and nothing of it is kept. Small files are read whole, so that an unchanged or already stored content costs
 //! neither compression nor space; larger ones are streamed with flat memory. What the settings call large goes to the
 //! repository's large contents (`large.rs`), and a pointer to it is the object. What is to be encrypted is encrypted first
-//! (`sealed.rs`): only its ciphertext is ever written, and its checksum is keyed.
+//! (`sealed.rs`, `message.rs`): only its ciphertext is ever written, and its checksum is keyed.
 
 mod large;
+mod message;
+mod moved;
 mod sealed;
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::os::fd::AsFd;
 
 use git2::Oid;
@@ -28,6 +30,8 @@ use crate::path::RelPath;
 use crate::progress::Progress;
 use crate::store::changes::{Failure, SkipReason};
 use crate::store::files::FileRecord;
+
+pub use moved::Moved;
 
 /// Files up to this are read whole; above it memory stays flat.
 pub(crate) const WHOLE_BYTES: u64 = 1024 * 1024;
@@ -75,6 +79,8 @@ pub struct Destination<'d> {
     pub classifier: &'d Classifier,
     /// What encrypts, if anything is to be encrypted.
     pub sealer: Option<&'d Sealer>,
+    /// What left its place in the batch, where the same content gives other bytes each time.
+    pub moved: &'d Moved,
     /// Whether every remote is known to have a large content, which may be away from here then.
     pub is_everywhere: &'d (dyn Fn(&Pointer) -> Result<bool> + Sync),
 }
@@ -153,6 +159,8 @@ impl<'c> Cleaner<'c> {
                 Ok(()) => self.store_whole(sealer, former, is_large)?,
                 Err(capture) => return Ok(capture),
             }
+        } else if let Some(sealer) = sealer.filter(|sealer| sealer.is_open_pgp()) {
+            self.message_streamed(sealer, &mut file, &before, former, is_large, progress)?
         } else if let Some(sealer) = sealer {
             self.store_sealed(sealer, &mut file, &before, former, is_large, progress)?
         } else if is_large {
@@ -199,6 +207,9 @@ impl<'c> Cleaner<'c> {
     ) -> Result<Reading> {
         let mut hasher = self.to.hasher();
         let checksum = *hasher.update(&self.buffer).finalize().as_bytes();
+        if let Some(sealer) = sealer.filter(|sealer| sealer.is_open_pgp()) {
+            return self.message_whole(sealer, former, checksum, is_large);
+        }
         let same = former.filter(|former| former.checksum == checksum);
         if let Some(former) = same.filter(|former| !former.is_pointer) {
             return Stored::again(former).map(Reading::Done);
@@ -302,8 +313,8 @@ impl<'c> Cleaner<'c> {
         if is_same && !is_lost {
             return Stored::again(former).map(Reading::Done).map(Some);
         }
-        if let Err(error) = std::io::Seek::rewind(file) {
-            return Ok(Some(Reading::Failed(unreadable(&error))));
+        if let Some(trouble) = rewind(file) {
+            return Ok(Some(trouble));
         }
         if !is_same {
             return Ok(None);
@@ -403,6 +414,18 @@ fn capture_of(unseen: Unseen) -> Capture {
 
 fn unreadable(error: &std::io::Error) -> Capture {
     Capture::Failed(Failure { reason: SkipReason::Unreadable, message: error.to_string() })
+}
+
+fn rewind(file: &mut File) -> Option<Reading> {
+    file.rewind().err().map(|error| Reading::Failed(unreadable(&error)))
+}
+
+/// An error of ours that comes out of a ciphertext says that the file is not what it was at the first reading.
+fn trouble_of(error: &std::io::Error) -> Capture {
+    match error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
+        true => changing(),
+        false => unreadable(error),
+    }
 }
 
 fn collision() -> Capture {

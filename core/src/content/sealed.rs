@@ -5,12 +5,12 @@
 //! ciphertext comes only if they were, and nothing of a failed one is kept.
 
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 
 use sha2::{Digest, Sha256};
 
-use super::{Capture, Cleaner, Reading, Stored, changing, collision, unreadable};
+use super::{Capture, Cleaner, Reading, Stored, changing, collision, rewind, trouble_of};
 use crate::beneath::{self, Look};
 use crate::crypt::gitcrypt::{Encrypting, Nonce};
 use crate::crypt::sealer::Sealer;
@@ -138,18 +138,6 @@ fn pour(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Ok(Some(Reading::Failed(trouble_of(&error)))),
         }
-    }
-}
-
-fn rewind(file: &mut File) -> Option<Reading> {
-    file.rewind().err().map(|error| Reading::Failed(unreadable(&error)))
-}
-
-/// An error of ours that comes out of a ciphertext says that the file is not what it was at the first reading.
-fn trouble_of(error: &io::Error) -> Capture {
-    match error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
-        true => changing(),
-        false => unreadable(error),
     }
 }
 

@@ -105,6 +105,8 @@ pub struct Keyring {
     old: Vec<Arc<Key>>,
     /// What opens contents that are OpenPGP messages.
     opener: Opener,
+    /// The key that is missing here was made by ourselves: it is lost, and nobody has it elsewhere.
+    makes_key: bool,
 }
 
 impl Keyring {
@@ -117,11 +119,11 @@ impl Keyring {
             EncryptionMethod::None { old_keys } => Ok(Self {
                 current: None,
                 old: old_keys.as_deref().map(read_directory).transpose()?.unwrap_or_default(),
-                opener: Opener::default(),
+                ..Self::default()
             }),
             EncryptionMethod::GitCrypt { key_file, old_keys, .. } => {
                 let current = Arc::new(Key::read(key_file)?);
-                Ok(Self { current: Some(current), old: read_directory(old_keys)?, opener: Opener::default() })
+                Ok(Self { current: Some(current), old: read_directory(old_keys)?, ..Self::default() })
             }
             EncryptionMethod::Gpg(gpg) => Self::read_gpg(gpg),
         }
@@ -136,26 +138,31 @@ impl Keyring {
             None => Vec::new(),
         };
         let opener = Opener::new(private, gpg.agent);
-        Ok(Self { current, old: read_directory(&gpg.old_keys)?, opener })
+        Ok(Self { current, old: read_directory(&gpg.old_keys)?, opener, makes_key: gpg.makes_key })
     }
 
     /// Keys that somebody has in hand: the first encrypts, if anything is.
     pub fn of(keys: Vec<Key>) -> Self {
         let mut keys = keys.into_iter().map(Arc::new);
-        Self { current: keys.next(), old: keys.collect(), opener: Opener::default() }
+        Self { current: keys.next(), old: keys.collect(), ..Self::default() }
     }
 
     /// Keys that somebody has in hand, and then those of another ring.
     pub fn joined(keys: Vec<Arc<Key>>, others: Option<&Self>) -> Self {
         let mut all = keys.into_iter().chain(others.into_iter().flat_map(|ring| ring.keys().cloned()));
         let opener = others.map(|ring| ring.opener.clone()).unwrap_or_default();
-        Self { current: all.next(), old: all.collect(), opener }
+        Self { current: all.next(), old: all.collect(), opener, makes_key: false }
     }
 
     /// The same, and something that opens OpenPGP messages besides what it has.
     #[must_use]
     pub fn with_opener(self, opener: &Opener) -> Self {
         Self { opener: opener.joined(&self.opener), ..self }
+    }
+
+    /// Whether a key that is not here is lost, because it was only ever here.
+    pub fn makes_key(&self) -> bool {
+        self.makes_key
     }
 
     /// What opens contents that are OpenPGP messages.

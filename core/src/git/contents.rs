@@ -367,11 +367,15 @@ impl<'c> ContentReader<'c> {
     /// # Errors
     /// What is wrong with the blob.
     pub fn beginning(&mut self, found: &Found, progress: &Progress) -> Result<Vec<u8>> {
+        self.start(found, BEGINNING_BYTES, progress)
+    }
+
+    fn start(&mut self, found: &Found, count: usize, progress: &Progress) -> Result<Vec<u8>> {
         let mut beginning = Vec::new();
         let outcome = self.stream(found, progress, &mut |piece| {
-            let wanted = BEGINNING_BYTES.saturating_sub(beginning.len()).min(piece.len());
+            let wanted = count.saturating_sub(beginning.len()).min(piece.len());
             beginning.extend_from_slice(&piece[..wanted]);
-            if beginning.len() < BEGINNING_BYTES { Ok(()) } else { Err(Error::cancelled()) }
+            if beginning.len() < count { Ok(()) } else { Err(Error::cancelled()) }
         });
         match outcome {
             Err(Trouble::Object(error)) => Err(error),

@@ -3,7 +3,7 @@
 //! In: bytes, or a file whose blocks are taken over. Out: the content under its name in [`Objects`], durable.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -96,6 +96,15 @@ impl Draft {
         }
     }
 
+    /// What was written so far, from its beginning. Nothing may be written after this.
+    ///
+    /// # Errors
+    /// When the file cannot be rewound.
+    pub fn read_back(&mut self) -> Result<&mut File> {
+        self.file.rewind().map_err(|error| Error::io("read", &self.path, error))?;
+        Ok(&mut self.file)
+    }
+
     /// Bytes so far.
     pub fn size(&self) -> u64 {
         self.size
@@ -147,6 +156,21 @@ impl Draft {
             return Err(Error::new(Kind::RemoteRefused, text));
         }
         self.finish().map(|_| ())
+    }
+}
+
+/// A draft as something to write to.
+#[derive(Debug)]
+pub struct Appending<'d>(pub &'d mut Draft);
+
+impl Write for Appending<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(io::Error::other)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-pub use super::draft::Draft;
+pub use super::draft::{Appending, Draft};
 use super::pointer::{ObjectId, Pointer};
 use crate::error::{Error, Kind, Result};
 use crate::file_lock::{Attempt, LockedFile};

@@ -1,7 +1,7 @@
 //! The last look before anything is sent: nothing that a commit says is encrypted may stand there in clear text.
 //!
 //! In: the commits that the remote lacks. For each, every file that is new in it and that its own policy covers has to have
-//! git-crypt's header, or be a pointer to a large content that has it, or be empty. Out: nothing, or an error that names what
+//! git-crypt's header, or be an OpenPGP message, or be a pointer to a large content that has it, or be empty. Out: nothing, or an error that names what
 //! stands there in clear text; then nothing at all is sent. What is looked at is what changed, and of each file only
 //! how it begins.
 
@@ -11,6 +11,7 @@ use std::io::Read;
 use git2::{Oid, Sort};
 
 use crate::crypt::gitcrypt::cipher::{self, OVERHEAD};
+use crate::crypt::openpgp::header;
 use crate::crypt::policy::{self, Policy};
 use crate::error::{Error, Kind, Result};
 use crate::git::contents::{ContentReader, Contents, may_point};
@@ -79,8 +80,11 @@ pub(super) fn check(
             None => None,
         };
         tree::diff_paths(&objects, before, Some(tree), &mut |change| match change.new {
-            Some(new) if !matches!(new.mode, MODE_SYMLINK | MODE_COMMIT) && policy.covers(change.path) => {
-                judge.look(change.path, new.oid)
+            Some(new) if !matches!(new.mode, MODE_SYMLINK | MODE_COMMIT) => {
+                match policy.cipher_of(change.path) {
+                    Some(cipher) => judge.look(change.path, new.oid, cipher.is_open_pgp()),
+                    None => Ok(()),
+                }
             }
             _ => Ok(()),
         })?;
@@ -97,24 +101,37 @@ pub(super) fn check(
     Ok(())
 }
 
+/// Bytes by which a ciphertext is known.
+fn beginning(is_message: bool) -> u64 {
+    if is_message { header::ENOUGH_BYTES as u64 } else { OVERHEAD }
+}
+
+/// Whether something that begins so is an OpenPGP message, or what git-crypt makes. Of nothing git-crypt makes nothing.
+fn is_ciphertext(first: &[u8], is_message: bool) -> bool {
+    match is_message {
+        true => header::look(first).is_some(),
+        false => first.is_empty() || cipher::has_header(first),
+    }
+}
+
 struct Judge<'j> {
     reader: ContentReader<'j>,
     large: Objects,
     /// A content that was found good at one path is good at another.
-    judged: HashSet<Oid>,
+    judged: HashSet<(Oid, bool)>,
     progress: &'j Progress,
     clear: u64,
     named: Vec<String>,
 }
 
 impl Judge<'_> {
-    fn look(&mut self, path: &[u8], blob: Oid) -> Result<()> {
+    fn look(&mut self, path: &[u8], blob: Oid, is_message: bool) -> Result<()> {
         self.progress.check()?;
-        if self.judged.contains(&blob) {
+        if self.judged.contains(&(blob, is_message)) {
             return Ok(());
         }
-        if self.is_encrypted(blob)? {
-            self.judged.insert(blob);
+        if self.is_encrypted(blob, is_message)? {
+            self.judged.insert((blob, is_message));
             return Ok(());
         }
         self.clear += 1;
@@ -124,11 +141,11 @@ impl Judge<'_> {
         Ok(())
     }
 
-    fn is_encrypted(&mut self, blob: Oid) -> Result<bool> {
+    fn is_encrypted(&mut self, blob: Oid, is_message: bool) -> Result<bool> {
         let found = self.reader.find(blob)?;
-        if found.size == 0
-            || cipher::has_header(&self.reader.first_bytes(&found, OVERHEAD as usize, self.progress)?)
-        {
+        let enough = beginning(is_message).min(found.size);
+        let first = self.reader.first_bytes(&found, enough as usize, self.progress)?;
+        if is_ciphertext(&first, is_message) {
             return Ok(true);
         }
         if !may_point(found.size) {
@@ -139,10 +156,10 @@ impl Judge<'_> {
         // What is not here any more was let go of after remotes had it, and was looked at before they did.
         let Some(mut file) = self.large.open(&pointer.id)? else { return Ok(true) };
         let mut first = Vec::new();
-        Read::take(&mut file, OVERHEAD)
+        Read::take(&mut file, beginning(is_message))
             .read_to_end(&mut first)
             .map_err(|error| Error::io("read", &self.large.path_of(&pointer.id), error))?;
-        Ok(cipher::has_header(&first))
+        Ok(is_ciphertext(&first, is_message))
     }
 
     fn verdict(self, source: &Repository, commit: Oid) -> Result<()> {

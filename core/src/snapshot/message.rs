@@ -4,6 +4,7 @@ use git2::Oid;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use super::switch::Again;
 use super::{Batch, FORMAT, Summary};
 use crate::config::TagPeriod;
 use crate::error::{Error, Kind, Result};
@@ -53,9 +54,20 @@ pub(super) fn commit_object(
         None => (String::new(), String::new()),
         Some(switched) => {
             let (from, to) = (&switched.from, &switched.to);
-            let told = format!(
-                "Everything is stored in another form: from {from} to {to}. No file changed, came or went.\n\n"
-            );
+            let told = match switched.again {
+                None => format!(
+                    "Everything is stored in another form: from {from} to {to}. No file changed, came or went.\n\n"
+                ),
+                Some(Again::Afresh) => format!(
+                    "A new beginning: from {from} to {to}. Nothing is here yet; the next commits bring what is in the \
+                     watched directories.\n\n"
+                ),
+                Some(again) => format!(
+                    "Everything is encrypted anew ({}): from {from} to {to}. No file changed, came or went; the next \
+                     commits bring each as it is read again.\n\n",
+                    again.as_str()
+                ),
+            };
             (told, format!("{SWITCH_TRAILER}: {from} -> {to}\n"))
         }
     };

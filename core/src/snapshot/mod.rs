@@ -23,11 +23,12 @@ use std::collections::{BTreeMap, HashMap};
 use git2::{ObjectType, Oid};
 
 use self::attributes::PointerNames;
+use self::gather::RootFindings;
 use self::record::{Collector, Owners};
 use crate::beneath::EntryKind;
 use crate::clock;
 use crate::config::{Encryption, Tags};
-use crate::content::Destination;
+use crate::content::{Destination, Moved};
 use crate::crypt::sealer::Sealer;
 use crate::disk::Room;
 use crate::error::{Error, Kind, Result};
@@ -40,17 +41,17 @@ use crate::metadata;
 use crate::names::RootName;
 use crate::path::RelPath;
 use crate::progress::Progress;
-use crate::scan::{Counts, Limit, WatchedRoot};
+use crate::scan::{Counts, Finding, Limit, WatchedRoot};
 use crate::store::changes::{RowVerdict, TakenRow};
 use crate::store::checkpoints::{Checkpoint, RowOutcome, Settlement, StagedCommit};
-use crate::store::files::FilesView;
+use crate::store::files::{FileRecord, FilesView};
 use crate::tree::{self, Edits, TreeSink};
 
 pub use gather::UnavailableRoot;
 pub use publish::{Recovered, publish, recover};
 pub use rebuild::{batch_of, rebuild_files};
 pub use rollback::take_back;
-pub use switch::{Switched, clear_commits, may_begin_at};
+pub use switch::{Again, Switched, clear_commits, may_begin_at};
 
 /// The version of the repository layout that docs/format.md describes.
 pub const FORMAT: u32 = 1;
@@ -163,12 +164,14 @@ pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
     let mut owners = Owners::default();
     let sink = PackSink(&pack);
     let large = Objects::of(repository.path());
+    let moved = moved(batch, &gathered.roots)?;
     let to = Destination {
         pack: &pack,
         present: &known,
         objects: &large,
         classifier: batch.classifier,
         sealer: batch.sealer,
+        moved: &moved,
         is_everywhere: batch.is_everywhere,
     };
     let mut judge = batch
@@ -254,6 +257,28 @@ pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
     let staged =
         StagedCommit { branch, expected, commit: raw(commit), pack: finished.into_name(), tags, settlement };
     Ok(Built::Commit(Box::new(staged), summary))
+}
+
+/// What leaves its place in this batch and would be stored as another object if it were stored again.
+fn moved(batch: &Batch<'_>, roots: &[RootFindings<'_>]) -> Result<Moved> {
+    let mut moved = Moved::default();
+    let Some(sealer) = batch.sealer.filter(|sealer| sealer.is_open_pgp()) else { return Ok(moved) };
+    for root in roots {
+        let name = &root.watched.name;
+        let mut note = |path: RelPath, record: FileRecord| {
+            if record.look.kind == EntryKind::File && sealer.covers(&path.to_git_path(name)) {
+                moved.note(record);
+            }
+        };
+        for finding in &root.findings {
+            let Finding::Gone { path, .. } = finding else { continue };
+            if let Some(record) = batch.files.get(name, path)? {
+                note(path.clone(), record);
+            }
+            batch.files.records_below(name, path, &mut note)?;
+        }
+    }
+    Ok(moved)
 }
 
 /// What the commit builds on. What the stat cache calls unchanged is taken from there, so it must be the commit

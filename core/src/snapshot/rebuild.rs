@@ -3,20 +3,25 @@
 //! The looks are made so that they match nothing on disk: every file is read again, but what is gone is noticed
 //! as gone, and a file whose checksum is still the recorded one keeps its object without being stored anew. Where that
 //! object is a pointer, what it points at may be lost: it is stored again if it is not here.
+//!
+//! Where the key of the metadata is lost (a host that writes OpenPGP messages makes it itself), names are all that is known:
+//! every file is stored again.
 
 use git2::Oid;
 
 use super::message::{BATCH_TRAILER, trailer};
 use super::{attributes, raw};
 use crate::beneath::{EntryKind, Look};
+use crate::crypt::places;
+use crate::crypt::policy::Policy;
 use crate::crypt::unsealer::Unsealer;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::git::objects::ObjectDatabase;
 use crate::git::repository::Repository;
 use crate::lfs::{self, Attributes, Pointer, pointer};
 use crate::metadata::{self, Record};
 use crate::names::RootName;
-use crate::path::RelPath;
+use crate::path::{RelPath, lossy, unescape_component};
 use crate::progress::Progress;
 use crate::store::files::{FileDelta, FileRecord};
 use crate::tree::{self, Listing};
@@ -40,6 +45,9 @@ pub fn rebuild_files(
 ) -> Result<()> {
     let tree = repository.tree_of(commit)?;
     let objects = repository.objects()?;
+    if is_metadata_lost(repository, &objects, tree)? {
+        return names_alone(&objects, tree, root, progress, take);
+    }
     let unsealer = Unsealer::of(repository, tree)?;
     let checksum = |bytes: &[u8]| match &unsealer {
         Some(unsealer) => unsealer.checksums().checksum(bytes),
@@ -68,6 +76,78 @@ pub fn rebuild_files(
         Ok(())
     })?;
     take(part)
+}
+
+fn is_metadata_lost(repository: &Repository, objects: &ObjectDatabase<'_>, tree: Oid) -> Result<bool> {
+    let Some(policy) = Policy::of_tree(objects, tree)? else { return Ok(false) };
+    if !policy.cipher.is_open_pgp() {
+        return Ok(false);
+    }
+    let keys = places::known_of(repository.path())?;
+    Ok(keys.is_some_and(|keys| keys.makes_key() && keys.find(&policy.key).is_none()))
+}
+
+/// The names in the tree, so that what is gone is noticed as gone; nothing of what stands there is taken for known.
+fn names_alone(
+    objects: &ObjectDatabase<'_>,
+    tree: Oid,
+    root: &RootName,
+    progress: &Progress,
+    take: &mut dyn FnMut(Vec<FileDelta>) -> Result<()>,
+) -> Result<()> {
+    let top = RelPath::root();
+    let Some(entry) = tree::lookup(objects, tree, &top.to_git_path(root))?.filter(|entry| entry.is_tree())
+    else {
+        return Ok(());
+    };
+    let mut part = vec![FileDelta::Put(top.clone(), Box::new(nothing_known(EntryKind::Directory, false)))];
+    let mut waiting = vec![(top, entry.oid, 1)];
+    while let Some((directory, tree, depth)) = waiting.pop() {
+        progress.check()?;
+        let git_path = directory.to_git_path(root);
+        if depth > tree::MAX_DEPTH {
+            let text = format!("directories without end below each other at {:?}", lossy(&git_path));
+            return Err(Error::new(Kind::Git, text));
+        }
+        let here = Here::read(objects, tree, &git_path)?;
+        for (name, entry) in here.listing.iter() {
+            let Some(component) = unescape_component(name) else { continue };
+            let path = directory.join(&component);
+            let kind = match entry.mode {
+                tree::MODE_TREE => EntryKind::Directory,
+                tree::MODE_SYMLINK => EntryKind::Symlink,
+                tree::MODE_COMMIT => continue,
+                _ => EntryKind::File,
+            };
+            if kind == EntryKind::Directory {
+                waiting.push((path.clone(), entry.oid, depth + 1));
+            }
+            let is_pointer = here.pointers.as_ref().is_some_and(|pointers| pointers.has(name));
+            part.push(FileDelta::Put(path, Box::new(nothing_known(kind, is_pointer))));
+            if part.len() >= PART {
+                take(std::mem::take(&mut part))?;
+            }
+        }
+    }
+    take(part)
+}
+
+fn nothing_known(kind: EntryKind, is_pointer: bool) -> FileRecord {
+    let look = Look {
+        kind,
+        mode: 0,
+        uid: 0,
+        gid: 0,
+        size: 0,
+        mtime_ns: 0,
+        ctime_ns: 0,
+        inode: 0,
+        device: 0,
+        links: 0,
+        special: 0,
+        is_mount: false,
+    };
+    FileRecord { look, recorded_ns: 0, stored: [0; 20], checksum: [0; 32], is_pointer }
 }
 
 /// The checksum that the snapshot's records have.

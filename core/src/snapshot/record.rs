@@ -151,9 +151,11 @@ impl Collector<'_> {
                     Some(_) => self.summary.changed += 1,
                     None => self.summary.added += 1,
                 }
-                let before =
-                    recorded.filter(|record| record.look.kind.has_content()).map(|record| record.stored);
-                self.count(name, path, before.as_ref(), Some(&raw(cleaned.stored)))?;
+                let after = raw(cleaned.stored);
+                let before = recorded.filter(|record| record.look.kind.has_content());
+                // What only had to be stored again is no change.
+                let before = before.map(|record| if record.is_stored() { record.stored } else { after });
+                self.count(name, path, before.as_ref(), Some(&after))?;
                 self.pointers.note(path, recorded, cleaned.is_pointer);
                 let content = Some(Content {
                     stored: cleaned.stored,

@@ -9,8 +9,15 @@
 //! [`find`] says whether that is to be done, and refuses where it must not be: without the key of what is there,
 //! where nothing says that clear text is meant, and where older commits would stay readable and nobody has accepted that.
 //!
-//! `plan` walks the tree, `convert` brings contents into the other form, `source` gives them twice with flat memory.
+//! OpenPGP messages cannot be brought into another form here: who wrote them has public keys only. Where other people are to
+//! read them, or the key of the metadata is another or lost, the switch changes what the tree says, and marks all of them in the
+//! stat cache: the next batches read the files and encrypt them anew, and until then the former messages stay. Leaving OpenPGP
+//! begins another branch with an empty tree ([`Way::Afresh`]), which the next batches fill.
+//!
+//! `plan` walks the tree, `convert` brings contents into the other form, `source` gives them twice with flat memory, `again`
+//! marks.
 
+mod again;
 mod convert;
 mod plan;
 mod source;
@@ -28,7 +35,7 @@ use crate::clock;
 use crate::config::{Encryption, EncryptionMethod};
 use crate::crypt::keyring::Key;
 use crate::crypt::places;
-use crate::crypt::policy::Policy;
+use crate::crypt::policy::{Cipher, Policy};
 use crate::disk::Room;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
@@ -61,6 +68,33 @@ pub struct Switched {
     pub left_out: Vec<String>,
     /// Older commits in this history that anybody can read.
     pub clear_commits: u64,
+    /// What is read and encrypted anew by the next batches, and why, if that has to be.
+    pub again: Option<Again>,
+}
+
+/// Why everything has to be read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// Others than before are to read it.
+    Recipients,
+    /// The key of the metadata is another.
+    Key,
+    /// The key of the metadata is lost, and with it the metadata.
+    Lost,
+    /// The branch begins with what is in the watched directories.
+    Afresh,
+}
+
+impl Again {
+    /// In words, for logs and commit messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Recipients => "other recipients",
+            Self::Key => "another key of the metadata",
+            Self::Lost => "the key of the metadata is lost",
+            Self::Afresh => "a new branch after OpenPGP",
+        }
+    }
 }
 
 /// A switch that has to be made before anything else is committed.
@@ -68,7 +102,23 @@ pub(super) struct Switch {
     tree: Oid,
     /// The commit that it builds on; absent where it begins a history of its own.
     parent: Option<Oid>,
-    old: Option<(Policy, Arc<Key>)>,
+    old: Option<Old>,
+    way: Way,
+}
+
+/// How the tree that is there is encrypted.
+struct Old {
+    policy: Policy,
+    /// Absent if it is lost, which only who writes OpenPGP messages gets over.
+    key: Option<Arc<Key>>,
+}
+
+/// How the other form is come to.
+enum Way {
+    /// What is there is converted, or marked.
+    Over,
+    /// Nothing of what is there can be read: the branch begins anew.
+    Afresh,
 }
 
 /// The switch that the configuration asks for; `None` if the tip is as it wants it, or there is none.
@@ -81,8 +131,7 @@ pub(super) fn find(
     present_tip: Option<Oid>,
     parent: Option<(Oid, Oid)>,
 ) -> Result<Option<Switch>> {
-    let method = batch.encryption.map(|encryption| &encryption.method);
-    if matches!(method, Some(EncryptionMethod::GitCrypt { .. })) != batch.sealer.is_some() {
+    if batch.encryption.is_some_and(Encryption::encrypts) != batch.sealer.is_some() {
         let text = "what encrypts is not what the configuration wants: nothing is stored";
         return Err(Error::new(Kind::Internal, text));
     }
@@ -101,8 +150,22 @@ pub(super) fn find(
                     is.key
                 )));
             }
-            let key = key_of(batch, &is)?;
-            Some((is, key))
+            if is.cipher.is_open_pgp() && !stays_open_pgp(batch, &is) {
+                if present_tip.is_none() {
+                    return Ok(Some(Switch { tree, parent: None, old: None, way: Way::Afresh }));
+                }
+                return Err(refusal(format!(
+                    "the contents of the latest snapshot are OpenPGP messages, which cannot be read here to store them in \
+                     another way ({} now): nothing is stored. Name another `branch`, which begins with what is in the watched \
+                     directories, or put `encryption` back as it was",
+                    named(batch.sealer.map(|sealer| sealer.policy()))
+                )));
+            }
+            let key = places::keys_of(batch.repository.path())?.find(&is.key).cloned();
+            if key.is_none() && !can_lose_key(batch) {
+                return Err(is_missing(batch, &is));
+            }
+            Some(Old { policy: is, key })
         }
         None => None,
     };
@@ -120,7 +183,21 @@ pub(super) fn find(
         }
         _ => Some(commit),
     };
-    Ok(Some(Switch { tree, parent, old }))
+    Ok(Some(Switch { tree, parent, old, way: Way::Over }))
+}
+
+/// Whether all that is an OpenPGP message in a tree with this policy is to be one from now on too.
+fn stays_open_pgp(batch: &Batch<'_>, is: &Policy) -> bool {
+    let wanted = batch.sealer.map(|sealer| sealer.policy());
+    wanted.is_some_and(|wanted| {
+        wanted.cipher.is_open_pgp() && (wanted.paths.texts().is_empty() || wanted.paths == is.paths)
+    })
+}
+
+/// Whether the key of the metadata is one that we made ourselves, and make anew if it is lost.
+fn can_lose_key(batch: &Batch<'_>) -> bool {
+    let method = batch.encryption.map(|encryption| &encryption.method);
+    matches!(method, Some(EncryptionMethod::Gpg(gpg)) if gpg.makes_key)
 }
 
 /// Whether a branch that has no commits yet may begin at `commit`: not where that would bring clear text into a history
@@ -129,26 +206,30 @@ pub(super) fn find(
 /// # Errors
 /// When the commit cannot be read.
 pub fn may_begin_at(repository: &Repository, commit: Oid, encryption: Option<&Encryption>) -> Result<bool> {
-    if !encryption.is_some_and(Encryption::refuses_clear_history) {
-        return Ok(true);
-    }
     let objects = repository.objects()?;
-    Ok(Policy::of_tree(&objects, repository.tree_of(commit)?)?.is_some())
+    let policy = Policy::of_tree(&objects, repository.tree_of(commit)?)?;
+    if let Some(policy) = &policy
+        && policy.cipher.is_open_pgp()
+    {
+        // What cannot be read cannot be stored in another way either.
+        return Ok(encryption.is_none_or(|encryption| {
+            matches!(encryption.method, EncryptionMethod::Gpg(_))
+                && (encryption.paths.is_empty() || encryption.paths == policy.paths.texts())
+        }));
+    }
+    Ok(policy.is_some() || !encryption.is_some_and(Encryption::refuses_clear_history))
 }
 
-/// The key of what is there.
-fn key_of(batch: &Batch<'_>, is: &Policy) -> Result<Arc<Key>> {
-    let keys = places::keys_of(batch.repository.path())?;
-    keys.find(&is.key).cloned().ok_or_else(|| {
-        let wanted = batch.sealer.map_or_else(String::new, |sealer| {
-            format!(" (the configured one is {})", sealer.policy().key)
-        });
-        refusal(format!(
-            "the latest snapshot is encrypted with the key {}, which is not here{wanted}: nothing is stored. Put its file \
-             back, or, if it was replaced on purpose, put the old one into the directory `old_keys` as {}.key",
-            is.key, is.key
-        ))
-    })
+/// The key of what is there is not.
+fn is_missing(batch: &Batch<'_>, is: &Policy) -> Error {
+    let wanted = batch
+        .sealer
+        .map_or_else(String::new, |sealer| format!(" (the configured one is {})", sealer.policy().key));
+    refusal(format!(
+        "the latest snapshot is encrypted with the key {}, which is not here{wanted}: nothing is stored. Put its file \
+         back, or, if it was replaced on purpose, put the old one into the directory `old_keys` as {}.key",
+        is.key, is.key
+    ))
 }
 
 fn refusal(text: String) -> Error {
@@ -168,8 +249,11 @@ pub(super) fn build(
 ) -> Result<Built> {
     let repository = batch.repository;
     let large = Objects::of(repository.path());
-    let old = switch.old.as_ref().map(|(policy, key)| (policy, key.as_ref()));
-    let plan = Plan::of_tree(batch, objects, switch.tree, old, &large, progress)?;
+    let old = switch.old.as_ref();
+    let plan = match switch.way {
+        Way::Over => Plan::of_tree(batch, objects, switch.tree, old, &large, progress)?,
+        Way::Afresh => Plan::default(),
+    };
     let room = Room::of(repository.path())?;
     room.must_hold(plan.bytes.saturating_add(plan.items.len() as u64 * BYTES_A_FILE), repository.path())?;
     let known = PackSet::open(&repository.pack_directory())?;
@@ -181,7 +265,7 @@ pub(super) fn build(
         pack: &pack,
         known: &known,
         classifier: batch.classifier,
-        old,
+        old: old.and_then(|old| Some((&old.policy, old.key.as_deref()?))),
         new: batch.sealer,
     };
     let converted = convert::all(&converter, &plan.items, batch.threads, progress)?;
@@ -230,8 +314,18 @@ pub(super) fn build(
             settlement.files.push((root.clone(), deltas));
         }
     }
-    write_records(batch, switch, objects, &sink, &plan, &converted, &mut edits, progress)?;
-    let tree = tree::apply(objects, &sink, Some(switch.tree), &edits)?;
+    let again = again::why(batch, switch, &plan);
+    settlement.files.extend(again::marks(batch, again, &plan)?);
+    let tree = match switch.way {
+        Way::Over => {
+            write_records(batch, switch, objects, &sink, &plan, &converted, again, &mut edits, progress)?;
+            tree::apply(objects, &sink, Some(switch.tree), &edits)?
+        }
+        Way::Afresh => {
+            description::apply(objects, None, batch.sealer, &sink, &mut edits)?;
+            tree::apply(objects, &sink, None, &edits)?
+        }
+    };
     let tree = tree.ok_or_else(|| Error::new(Kind::Internal, "a switch came to an empty tree"))?;
     progress.check()?;
 
@@ -241,11 +335,15 @@ pub(super) fn build(
         _ => 0,
     };
     let switched = Switched {
-        from: named(switch.old.as_ref().map(|(policy, _)| policy)),
+        from: match switch.way {
+            Way::Over => named(old.map(|old| &old.policy)),
+            Way::Afresh => "OpenPGP messages on another branch".to_owned(),
+        },
         to: named(batch.sealer.map(|sealer| sealer.policy())),
         files,
         left_out: plan.too_large.iter().map(|(path, _)| lossy(path)).collect(),
         clear_commits,
+        again,
     };
     let mut summary = Summary { switched: Some(switched), ..Summary::default() };
     let text = message::commit_object(batch, tree, switch.parent, commit_time, &summary)?;
@@ -297,12 +395,18 @@ fn write_records(
     sink: &PackSink<'_>,
     plan: &Plan,
     converted: &[Converted],
+    again: Option<Again>,
     edits: &mut Edits,
     progress: &Progress,
 ) -> Result<()> {
     let is_other_key =
-        switch.old.as_ref().map(|(policy, _)| &policy.key) != batch.sealer.map(|sealer| &sealer.policy().key);
-    if is_other_key || !plan.too_large.is_empty() {
+        switch.old.as_ref().map(|old| &old.policy.key) != batch.sealer.map(|sealer| &sealer.policy().key);
+    if again == Some(Again::Lost) {
+        // Nobody here can read it. It comes back with the files, each as it is read again.
+        if tree::lookup(objects, switch.tree, metadata::TOP.as_bytes())?.is_some() {
+            edits.remove(metadata::TOP);
+        }
+    } else if is_other_key || !plan.too_large.is_empty() {
         // Both are in the order of their paths.
         let reform_of = |path: &[u8]| {
             let place = plan.items.binary_search_by(|item| item.path.as_slice().cmp(path));
@@ -327,10 +431,19 @@ fn named(policy: Option<&Policy>) -> String {
     policy.map_or_else(
         || "clear text".to_owned(),
         |policy| match policy.paths.texts().as_slice() {
-            [] => format!("git-crypt with key {}", policy.key),
-            paths => format!("git-crypt with key {}, paths {}", policy.key, paths.join(" ")),
+            [] => by(policy),
+            paths => format!("{}, paths {}", by(policy), paths.join(" ")),
         },
     )
+}
+
+fn by(policy: &Policy) -> String {
+    match &policy.cipher {
+        Cipher::GitCrypt => format!("git-crypt with key {}", policy.key),
+        Cipher::OpenPgp { recipients } => {
+            format!("gpg for {}, metadata with key {}", recipients.join(" "), policy.key)
+        }
+    }
 }
 
 /// How many commits up to `tip` are clear text.

@@ -1,6 +1,7 @@
 //! Batches on real directories, judged by the real git.
 
 mod large;
+mod messages;
 mod mounts;
 mod orphans;
 mod recovery;

@@ -44,6 +44,19 @@ impl FileRecord {
         self.look.inode == 0
     }
 
+    /// Whether there is an object for its content. Where there is none, the content has to be stored again even if it is the
+    /// same.
+    pub fn is_stored(&self) -> bool {
+        self.stored != [0; 20]
+    }
+
+    /// The same, made so that the next look takes it for changed, and stores its content again whatever that is.
+    #[must_use]
+    pub fn to_be_stored_again(&self) -> Self {
+        let look = Look { inode: 0, device: 0, mtime_ns: 0, ctime_ns: 0, ..self.look };
+        Self { look, recorded_ns: 0, stored: [0; 20], ..self.clone() }
+    }
+
     /// Whether `look`, taken at `now_ns`, proves that nothing changed since this was recorded.
     ///
     /// Equal looks prove it only if a change in between would have left other times. Both times have to say so:
@@ -297,6 +310,20 @@ impl FilesView {
         path: &RelPath,
         visit: &mut dyn FnMut(RelPath, [u8; 20]),
     ) -> Result<()> {
+        self.records_below(root, path, &mut |path, record| {
+            if record.look.kind.has_content() {
+                visit(path, record.stored);
+            }
+        })
+    }
+
+    /// Calls `visit` with everything that is recorded below `path`, at whatever depth.
+    pub fn records_below(
+        &self,
+        root: &RootName,
+        path: &RelPath,
+        visit: &mut dyn FnMut(RelPath, FileRecord),
+    ) -> Result<()> {
         let own = prefix(&self.repository, root);
         let separators: &[&[u8]] = if path.is_root() { &[b""] } else { &[&[0], b"/"] };
         self.store.guard(|| {
@@ -306,10 +333,8 @@ impl FilesView {
                 for row in self.table.range(from.as_slice()..to.as_slice())? {
                     let (key, value) = row?;
                     let record: FileRecord = decode(value.value())?;
-                    if record.look.kind.has_content()
-                        && let Some(path) = path_of(&key.value()[own.len()..])
-                    {
-                        visit(path, record.stored);
+                    if let Some(path) = path_of(&key.value()[own.len()..]) {
+                        visit(path, record);
                     }
                 }
             }

@@ -15,9 +15,7 @@ impl ContentReader<'_> {
     /// What is wrong with the blob there.
     pub fn first_bytes(&mut self, found: &Found, count: usize, progress: &Progress) -> Result<Vec<u8>> {
         let Place::Packed(pack, entry) = &found.place else {
-            let mut beginning = self.beginning(found, progress)?;
-            beginning.truncate(count);
-            return Ok(beginning);
+            return self.start(found, count, progress);
         };
         let mut inflate = Decompress::new(true);
         let mut first = vec![0; count];

@@ -17,12 +17,14 @@ use crate::crypt::error_of;
 use crate::crypt::gitcrypt::cipher::{self, OVERHEAD};
 use crate::crypt::gitcrypt::{Decrypting, Encrypting, KeyVersion, Nonce};
 use crate::crypt::keyring::Key;
+use crate::crypt::openpgp;
 use crate::crypt::policy::Policy;
 use crate::crypt::sealer::Sealer;
 use crate::error::{Error, Kind, Result};
 use crate::git::contents::{ContentReader, Contents, Trouble};
 use crate::git::pack::object::prepare_hashed;
 use crate::git::pack::{Compressor, ObjectKind, PackSet, PackWriter, Streamed, hash_object};
+use crate::lfs::objects::{Appending, Draft};
 use crate::lfs::{Classifier, Objects, Pointer};
 use crate::path::RelPath;
 use crate::progress::Progress;
@@ -164,8 +166,8 @@ impl Converter<'_> {
         }
         let plain_size = plain.len() as u64;
         let is_look_alike = !item.will_be_covered && self.classifier.looks_like_a_pointer(&plain);
-        let stored = match self.new_key(item)? {
-            Some(key) => Zeroizing::new(cipher::encrypt_whole(key, &plain)?),
+        let stored = match self.new.filter(|_| item.will_be_covered) {
+            Some(sealer) => Zeroizing::new(sealer.seal(&plain)?),
             None => plain,
         };
         if is_look_alike || self.is_large(item, plain_size, stored.len() as u64) {
@@ -205,6 +207,21 @@ impl Converter<'_> {
             }
             _ => Ok(()),
         };
+        if let Some(sealer) = self.new.filter(|sealer| item.will_be_covered && sealer.is_open_pgp())
+            && !item.keeps_object
+        {
+            let (draft, size, checksum) = source.read(|stored| {
+                let mut hashed = self.hashed(item, plain_of(stored, old)?);
+                let mut draft = self.large.begin()?;
+                let size =
+                    openpgp::encrypt(&mut hashed, sealer.recipients(), Appending(&mut draft), progress)?;
+                check(&hashed)?;
+                Ok((draft, size, *hashed.new.finalize().as_bytes()))
+            })?;
+            let is_pointer = item.is_pointer || self.is_large(item, size, draft.size());
+            let taken = self.message(draft, is_pointer, progress)?;
+            return self.placed(taken, Some(checksum), hands);
+        }
         if item.keeps_object || new.is_some() {
             let (nonce, checksum) = source.read(|stored| {
                 let mut hashed = self.hashed(item, plain_of(stored, old)?);
@@ -248,6 +265,23 @@ impl Converter<'_> {
         self.placed(taken, Some(checksum), hands)
     }
 
+    /// Puts a whole message where it belongs, but not under its name yet if it is large.
+    fn message(&self, mut draft: Draft, is_pointer: bool, progress: &Progress) -> Result<Taken> {
+        if is_pointer {
+            return Ok(Taken::Draft(Box::new(draft)));
+        }
+        let size = draft.size();
+        self.in_pack(self.pack.add_ciphertext(size, draft.read_back()?, progress)?)
+    }
+
+    fn in_pack(&self, streamed: Streamed) -> Result<Taken> {
+        match streamed {
+            Streamed::Stored(oid) => Ok(Taken::Stored(oid)),
+            Streamed::SizeChanged => Err(Error::new(Kind::Git, "it has another size than it should")),
+            Streamed::ReadFailed(error) => Err(error_of(error, "read what is stored")),
+        }
+    }
+
     fn hashed<'r>(&self, item: &Item, source: Box<dyn Read + 'r>) -> Hashed<'r> {
         let is_on_disk = matches!(item.source, Whereabouts::Disk { .. });
         Hashed { source, old: is_on_disk.then(|| self.old_hasher()), new: self.new_hasher() }
@@ -274,11 +308,7 @@ impl Converter<'_> {
         } else {
             self.pack.add_stream(size, source, progress, &mut |_| {})?
         };
-        match streamed {
-            Streamed::Stored(oid) => Ok(Taken::Stored(oid)),
-            Streamed::SizeChanged => Err(Error::new(Kind::Git, "it has another size than it should")),
-            Streamed::ReadFailed(error) => Err(error_of(error, "read what is stored")),
-        }
+        self.in_pack(streamed)
     }
 
     fn placed(&self, taken: Taken, checksum: Option<[u8; 32]>, hands: &mut Hands<'_>) -> Result<Converted> {
@@ -294,7 +324,7 @@ impl Converter<'_> {
 
 enum Taken {
     Stored(Oid),
-    Draft(Box<crate::lfs::objects::Draft>),
+    Draft(Box<Draft>),
 }
 
 fn plain_of<'r>(stored: &'r mut dyn Read, old: Option<&KeyVersion>) -> Result<Box<dyn Read + 'r>> {

@@ -10,10 +10,10 @@ use git2::{ObjectType, Oid};
 
 use super::super::Batch;
 use super::super::attributes;
+use super::Old;
 use crate::beneath::{self, EntryKind, RootDirectory};
 use crate::crypt::gitcrypt::{cipher, wrapped};
-use crate::crypt::keyring::Key;
-use crate::crypt::policy::Policy;
+use crate::crypt::policy::Cipher;
 use crate::error::{Error, Kind, Result};
 use crate::git::contents::may_point;
 use crate::git::objects::ObjectDatabase;
@@ -59,9 +59,12 @@ pub(super) enum Whereabouts {
     Disk { root: std::path::PathBuf, path: RelPath, size: u64, checksum: [u8; 32] },
 }
 
+#[derive(Default)]
 pub(super) struct Plan {
     /// In the order of their paths.
     pub items: Vec<Item>,
+    /// OpenPGP messages that stay until their files are read again.
+    pub messages: Vec<Place>,
     /// What git-crypt cannot hold, in the order of the paths.
     pub too_large: Vec<(Vec<u8>, Option<Place>)>,
     /// What is written for them at most.
@@ -73,7 +76,7 @@ impl Plan {
         batch: &Batch<'_>,
         objects: &ObjectDatabase<'_>,
         tree: Oid,
-        old: Option<(&Policy, &Key)>,
+        old: Option<&Old>,
         large: &Objects,
         progress: &Progress,
     ) -> Result<Self> {
@@ -83,11 +86,12 @@ impl Plan {
             old,
             large,
             items: Vec::new(),
+            messages: Vec::new(),
             too_large: Vec::new(),
             gone: Vec::new(),
         };
         planner.walk(tree, progress)?;
-        let Planner { mut items, mut too_large, gone, .. } = planner;
+        let Planner { mut items, messages, mut too_large, gone, .. } = planner;
         if !gone.is_empty() {
             return Err(gone_error(&gone));
         }
@@ -101,16 +105,17 @@ impl Plan {
             };
             sum.saturating_add(size).saturating_add(cipher::OVERHEAD)
         });
-        Ok(Self { items, too_large, bytes })
+        Ok(Self { items, messages, too_large, bytes })
     }
 }
 
 struct Planner<'p> {
     batch: &'p Batch<'p>,
     objects: &'p ObjectDatabase<'p>,
-    old: Option<(&'p Policy, &'p Key)>,
+    old: Option<&'p Old>,
     large: &'p Objects,
     items: Vec<Item>,
+    messages: Vec<Place>,
     too_large: Vec<(Vec<u8>, Option<Place>)>,
     gone: Vec<(Vec<u8>, Pointer)>,
 }
@@ -157,12 +162,25 @@ impl Planner<'_> {
         entry: Entry,
         pointers: Option<&Attributes>,
     ) -> Result<()> {
-        let is_covered = self.old.is_some_and(|(policy, _)| policy.covers(&path));
+        let is_covered = self.old.is_some_and(|old| old.policy.covers(&path));
         let will_be_covered = self.batch.sealer.is_some_and(|sealer| sealer.covers(&path));
-        let old_key = self.old.map(|(policy, _)| &policy.key);
+        let old_key = self.old.map(|old| &old.policy.key);
         let new_key = self.batch.sealer.map(|sealer| &sealer.policy().key);
         let is_same_key = old_key == new_key;
-        let keeps_object = is_covered == will_be_covered && (!is_covered || is_same_key);
+        let old_cipher = self.old.map(|old| &old.policy.cipher);
+        let new_cipher = self.batch.sealer.map(|sealer| &sealer.policy().cipher);
+        if is_covered && old_cipher.is_some_and(Cipher::is_open_pgp) {
+            if !is_same_key || old_cipher != new_cipher {
+                self.messages.extend(place_of(&path));
+            }
+            return Ok(());
+        }
+        if !is_covered && !will_be_covered && self.old.is_some_and(|old| old.key.is_none()) {
+            // Its checksum is found when it is read again.
+            return Ok(());
+        }
+        let is_same_cipher = old_cipher == new_cipher;
+        let keeps_object = is_covered == will_be_covered && (!is_covered || (is_same_key && is_same_cipher));
         if keeps_object && is_same_key {
             return Ok(());
         }
@@ -183,7 +201,8 @@ impl Planner<'_> {
         };
         let place = place_of(&path);
         let stored_size = pointer.map_or(size, |pointer| pointer.size);
-        if will_be_covered && !is_covered && stored_size > cipher::LARGEST {
+        let is_git_crypt = new_cipher.is_some_and(|cipher| !cipher.is_open_pgp());
+        if will_be_covered && is_git_crypt && !is_covered && stored_size > cipher::LARGEST {
             self.too_large.push((path, place));
             return Ok(());
         }

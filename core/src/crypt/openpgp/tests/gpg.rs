@@ -33,6 +33,16 @@ impl Gpg {
 
     /// Somebody whose key is made as the further arguments of `--quick-gen-key` say.
     pub(crate) fn generate(name: &str, how: &[&str], passphrase: &str) -> Self {
+        Self::generate_with(&[], name, how, passphrase)
+    }
+
+    /// Somebody whose key was good for one day of the year 2020.
+    pub(crate) fn expired(name: &str) -> Self {
+        let then = ["--faked-system-time", "20200101T000000!"];
+        Self::generate_with(&then, name, &["future-default", "default", "1d"], "")
+    }
+
+    fn generate_with(options: &[&str], name: &str, how: &[&str], passphrase: &str) -> Self {
         use std::os::unix::fs::PermissionsExt;
         let home = tempfile::tempdir().unwrap();
         std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
@@ -40,7 +50,7 @@ impl Gpg {
             .unwrap();
         let mut gpg = Self { home, fingerprint: String::new() };
         let user = format!("{name} <{name}@example.org>");
-        gpg.make(&[&["--passphrase", passphrase, "--quick-gen-key", &user], how].concat());
+        gpg.make(&[options, &["--passphrase", passphrase, "--quick-gen-key", &user], how].concat());
         let listed = gpg.run(&["--with-colons", "--list-keys"], b"").stdout;
         let listed = String::from_utf8(listed).unwrap();
         let line = listed.lines().find(|line| line.starts_with("fpr:")).unwrap();
