@@ -30,11 +30,6 @@ const LONGEST_LINE: u64 = 4096;
 /// Lines that are kept for a message.
 const MOST_SAID: usize = 4;
 
-// Codes of libgpg-error, as they stand in the lower half of what gpg reports.
-const NO_PIN_ENTRY: u32 = 86;
-const CANCELLED: u32 = 99;
-const FULLY_CANCELLED: u32 = 198;
-
 /// `gpg`, as the user has it.
 #[derive(Debug, Default)]
 pub(super) struct Agent {
@@ -130,28 +125,20 @@ impl Agent {
             return Ok(());
         }
         let words = said.words();
-        match said.key_error {
-            Some(CANCELLED | FULLY_CANCELLED) => {
-                return Err(self.give_up(
-                    "gpg was not given the passphrase of the private key (the question was cancelled): try again, or name the \
-                     file of the private key with --key-file"
-                        .to_owned(),
-                ));
-            }
-            Some(NO_PIN_ENTRY) => {
-                return Err(self.give_up(format!(
-                    "gpg cannot ask for the passphrase of the private key here{words}: give it to the agent before, set \
-                     GPG_TTY=$(tty) on a terminal, or name the file of the private key with --key-file"
-                )));
-            }
-            _ => {}
-        }
         if said.has_session_key {
             return Err(openpgp::damaged(&format!("is not decrypted by gpg{words}")));
         }
+        if said.has_asked {
+            return Err(self.give_up(
+                "gpg asked for the passphrase of the private key and was not given the right one: try again, or name the file \
+                 of the private key with --key-file"
+                    .to_owned(),
+            ));
+        }
         let text = format!(
-            "gpg has no private key that decrypts a file encrypted with OpenPGP{words}; `gpg --list-secret-keys` shows those \
-             that it has: run this as their owner or with GNUPGHOME set, or name the file of the private key with --key-file"
+            "gpg has no private key that decrypts a file encrypted with OpenPGP, or cannot ask for its passphrase here{words}: \
+             `gpg --list-secret-keys` shows the keys that it has; run this as their owner or with GNUPGHOME set, on a terminal \
+             with GPG_TTY=$(tty), or name the file of the private key with --key-file"
         );
         Err(Error::new(Kind::EncryptionKey, text))
     }
@@ -215,8 +202,8 @@ struct Said {
     /// The proof at the end of the message was looked at, and is right.
     is_proven: bool,
     plaintexts: u32,
-    /// Why a key did not open the session key.
-    key_error: Option<u32>,
+    /// Somebody was asked for a passphrase.
+    has_asked: bool,
     lines: Vec<String>,
 }
 
@@ -229,20 +216,12 @@ impl Said {
             }
             return;
         };
-        let mut words = status.split(' ');
-        match words.next() {
+        match status.split(' ').next() {
             Some("DECRYPTION_KEY") => self.has_session_key = true,
             Some("GOODMDC") => self.is_proven = true,
             Some("BADMDC" | "DECRYPTION_FAILED") => self.is_proven = false,
             Some("PLAINTEXT") => self.plaintexts += 1,
-            Some("ERROR") if words.next() == Some("pkdecrypt_failed") => {
-                let code = words.next().and_then(|code| code.parse::<u32>().ok());
-                // Others of its keys may have failed for a lesser reason.
-                let known = matches!(self.key_error, Some(CANCELLED | FULLY_CANCELLED | NO_PIN_ENTRY));
-                if !known {
-                    self.key_error = code.map(|code| code & 0xffff);
-                }
-            }
+            Some("PINENTRY_LAUNCHED") => self.has_asked = true,
             _ => {}
         }
     }
