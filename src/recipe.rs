@@ -39,6 +39,8 @@ pub struct Source {
     pub has_large: bool,
     /// Where the key is, if it is encrypted.
     pub key: Option<PathBuf>,
+    /// Whether contents are OpenPGP messages.
+    pub is_open_pgp: bool,
     /// From where, the first choice first.
     pub places: Vec<Place>,
 }
@@ -139,7 +141,11 @@ fn of_repository(source: &Source) -> Vec<Step> {
         ),
         false,
     );
-    let decrypted = if source.key.is_some() { decrypting::IN_PLACE } else { "" };
+    let decrypted = match (&source.key, source.is_open_pgp) {
+        (None, _) => "",
+        (Some(_), false) => decrypting::IN_PLACE,
+        (Some(_), true) => decrypting::MESSAGE_IN_PLACE,
+    };
     let (one_file_text, one_file) = match source.has_large {
         true => (
             "One file of it, by its name in that list; a name in quotes there is one with escapes for special characters.\n\
@@ -208,7 +214,11 @@ fn of_repository(source: &Source) -> Vec<Step> {
     }
     if let Some(key) = &source.key {
         let at = steps.iter().position(|step| step.step == "list").unwrap_or(steps.len());
-        steps.splice(at..at, decrypting::steps(key, &git, name));
+        let keys = match source.is_open_pgp {
+            true => decrypting::steps_with_gpg(&git, name),
+            false => decrypting::steps(key, &git, name),
+        };
+        steps.splice(at..at, keys);
     }
     steps
 }
@@ -261,13 +271,11 @@ fn lines(text: &str) -> Vec<String> {
 
 /// The script.
 pub fn script(steps: &[Step]) -> String {
-    let has = |name| steps.iter().any(|step| step.step == name);
-    let needs = match (has("decryption"), has("large_files")) {
-        (false, false) => "git and python3",
-        (false, true) => "git, git-lfs and python3",
-        (true, false) => "git, git-crypt and python3",
-        (true, true) => "git, git-crypt, git-lfs and python3",
-    };
+    let has = |name: &str| steps.iter().any(|step| step.step == name && !step.optional);
+    let programs = [("decryption", "git-crypt"), ("wrapped_key", "gpg"), ("large_files", "git-lfs")];
+    let mut needs = vec!["git"];
+    needs.extend(programs.iter().filter(|(step, _)| has(step)).map(|(_, program)| *program));
+    let needs = format!("{} and python3", needs.join(", "));
     let mut script = format!(
         "#!/bin/sh\n\
          # Everything back without BackupBot: run it in an empty directory, sh recipe.sh. It needs {needs}, and reads\n\

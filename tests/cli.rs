@@ -61,7 +61,7 @@ fn check_tells_every_mistake_at_once_with_line_and_field() {
 }
 
 #[test]
-fn check_accepts_what_runs_and_refuses_what_is_not_built() {
+fn check_accepts_what_runs_and_refuses_what_nobody_could_read() {
     let mut setup = Setup::new();
     let output = setup.run(&["check"]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
@@ -74,8 +74,11 @@ fn check_accepts_what_runs_and_refuses_what_is_not_built() {
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     setup.repository()["encryption"] = json!({"method": "gpg", "recipients": ["/a.asc"]});
     let output = setup.run(&["check"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    setup.repository()["encryption"] = json!({"method": "gpg"});
+    let output = setup.run(&["check"]);
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
-    assert!(said(&output).contains("encryption"), "{}", said(&output));
+    assert!(said(&output).contains("encryption.recipients"), "{}", said(&output));
     let output = setup.command(&["check", "--config", "/no/such/file.yaml"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
     assert!(said(&output).contains("/no/such/file.yaml"), "{}", said(&output));

@@ -3,10 +3,14 @@
 use std::fs;
 use std::process::Command;
 
+use serde_json::json;
+
 use crate::encryption_reading::encrypted;
 use crate::recipe::{bring_back, filled, is_possible, recipe, run_by, stranger, switched_on};
 use crate::restore::{assert_same, backed_up, portraits, said};
 use crate::support::Random;
+use crate::support::daemon::Setup;
+use crate::support::gpg::Person;
 use crate::support::skip;
 use crate::support::tree::write;
 
@@ -57,6 +61,42 @@ fn the_script_decrypts_files_of_any_name_metadata_and_what_git_lfs_brings() {
     let output = run_by(&stranger(&setup, "none"), &none, &[], None);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains("there is no key in"), "{}", said(&output));
+}
+
+#[test]
+fn the_script_decrypts_what_is_encrypted_with_gpg_for_the_owner_of_a_private_key() {
+    if !is_possible() || !has("git-crypt") || !has("git-lfs") {
+        return;
+    }
+    let alice = Person::new("alice", "never");
+    let mut setup = Setup::new();
+    let certificate = setup.path("alice.asc");
+    fs::write(&certificate, alice.certificate()).unwrap();
+    setup.repository()["encryption"] =
+        json!({"method": "gpg", "recipients": [certificate.to_str().unwrap()]});
+    setup.repository()["lfs"] = json!({"threshold": "64KiB"});
+    write(&setup.root(), "films/large [1] \"x\"", Random::new(3).bytes(3_000_000));
+    write(&setup.root(), "films/.git", Random::new(4).bytes(70_000));
+    write(&setup.root(), "films/message", [&[0x84, 0x5e][..], &Random::new(5).bytes(70_000)].concat());
+    fs::hard_link(setup.root().join("films/.git"), setup.root().join("films/again")).unwrap();
+    let expected = filled(&setup);
+    backed_up(&setup);
+    let script = recipe(&setup, &[]);
+    assert!(script.contains("It needs git, git-crypt, gpg, git-lfs and python3"), "{script}");
+    let home = alice.home().to_str().unwrap();
+    assert_same(&expected, &portraits(&bring_back(&setup, "whole", &script, &[("GNUPGHOME", home)])));
+    let one = switched_on(&script, "git --git-dir=documents.git cat-file");
+    let one = one.replace("folder1/PATH", "'folder1/films/large [1] \"x\"'");
+    bring_back(&setup, "one", &one, &[("GNUPGHOME", home)]);
+    let file = setup.path("one").join("here/restored-file");
+    assert!(fs::read(file).unwrap() == Random::new(3).bytes(3_000_000));
+
+    let eve = Person::new("eve", "never");
+    let place = stranger(&setup, "eve");
+    let output = run_by(&place, &script, &[("GNUPGHOME", eve.home().to_str().unwrap())], None);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("there is no key in"), "{}", said(&output));
+    assert!(!place.join("here/documents").exists());
 }
 
 fn bring_back_with_key(

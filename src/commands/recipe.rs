@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use backupbot_actors::root::repository_path;
 use backupbot_core::clock;
-use backupbot_core::config::{Config, Repository as RepositorySettings};
+use backupbot_core::config::{Config, EncryptionMethod, Repository as RepositorySettings};
 use backupbot_core::git::repository::Repository;
 use backupbot_core::lfs::Objects;
 use serde_json::json;
@@ -63,6 +63,7 @@ pub fn sources(config: &Config, arguments: &Recipe) -> Result<Vec<Source>, Failu
             has_large: repository.lfs.is_some()
                 || Objects::of(&repository_path(&config.state_dir, repository.name.as_str())).is_in_use(),
             key: key(repository),
+            is_open_pgp: matches!(method(repository), Some(EncryptionMethod::Gpg(_))),
             places,
         });
     }
@@ -78,7 +79,11 @@ pub fn sources(config: &Config, arguments: &Recipe) -> Result<Vec<Source>, Failu
 
 /// Where the key of an encrypted repository is.
 fn key(repository: &RepositorySettings) -> Option<PathBuf> {
-    repository.encryption.as_ref()?.method.key_file().map(Path::to_path_buf)
+    method(repository)?.key_file().map(Path::to_path_buf)
+}
+
+fn method(repository: &RepositorySettings) -> Option<&EncryptionMethod> {
+    repository.encryption.as_ref().map(|encryption| &encryption.method)
 }
 
 fn places(config: &Config, repository: &RepositorySettings, wanted: Option<&str>) -> Vec<Place> {

@@ -3,7 +3,7 @@
     python3 -I put_back.py [--names-only] [--git-crypt-key=FILE] DIRECTORY...
 
 Each DIRECTORY holds one checkout. What git-lfs brought encrypted is decrypted by git-crypt, with the key named before the
-DIRECTORY. Escaped names are undone; empty directories, hard links, attributes, modes, times
+DIRECTORY; what is encrypted with gpg, by gpg, which asks for the passphrase. Escaped names are undone; empty directories, hard links, attributes, modes, times
 and, for root, owners come back from .backupbot/meta, which is removed then. Nothing outside of DIRECTORY is touched.
 Ends with 1 if something was told on the way. Nothing but Python 3.6 is needed; docs/format.md is the format.
 """
@@ -12,6 +12,7 @@ import base64, filecmp, grp, json, os, pwd, shutil, stat, subprocess, sys
 ESCAPE, RECORDS = b"_bb_", b"_bb_meta"
 LARGEST, DEEPEST = 16 << 20, 42
 ENCRYPTED, NONCE_BYTES = b"\0GITCRYPT\0", 12
+GPG = object()
 KINDS = {"file": stat.S_ISREG, "symlink": stat.S_ISLNK, "dir": stat.S_ISDIR}
 told = others = 0
 
@@ -99,9 +100,15 @@ def attributes(path, record):
 
 
 def decrypt(path, record, key, spare):
-    """Decrypts a file that is longer than recorded by exactly what git-crypt adds."""
-    overhead = len(ENCRYPTED) + NONCE_BYTES
+    """Decrypts a file that is longer than recorded: by exactly what git-crypt adds, or as a message to somebody."""
+    overhead, size = len(ENCRYPTED) + NONCE_BYTES, os.lstat(path).st_size
     if key is None or record["kind"] != "file" or not stat.S_ISREG(os.lstat(path).st_mode):
+        return
+    if key is GPG and size > record["size"]:
+        subprocess.run([b"gpg", b"--quiet", b"--yes", b"--output", spare, b"--decrypt", b"--", path], check=True)
+        shutil.copymode(path, spare)
+        os.rename(spare, path)
+    if key is GPG:
         return
     # The program reads on where this ends: nothing may be read ahead.
     with open(path, "rb", buffering=0) as stored:
@@ -113,6 +120,15 @@ def decrypt(path, record, key, spare):
             subprocess.run([b"git-crypt", b"smudge", b"--key-file=" + key], stdin=stored, stdout=plain, check=True)
     shutil.copymode(path, spare)
     os.rename(spare, path)
+
+
+def key_of(begun, given):
+    """What opens contents, as the checkout says."""
+    place = os.path.join(begun, b"encryption")
+    if not os.path.isfile(place):
+        return given
+    with open(place, "rb") as file:
+        return GPG if json.loads(file.read(LARGEST).decode("utf-8")).get("method") == "gpg" else given
 
 
 def apply(path, record):
@@ -150,6 +166,7 @@ def put_back(target, with_metadata, key):
     os.rename(os.path.join(target, b".backupbot"), begun)
     if os.path.lexists(os.path.join(begun, b"encryption")) and is_directory(os.path.join(target, b".git-crypt")):
         shutil.rmtree(os.path.join(target, b".git-crypt"))
+    key = key_of(begun, key)
     pending = [(target, os.path.join(begun, b"meta") if with_metadata else None, None)]
     directories, first_names = [], {}
     while pending:

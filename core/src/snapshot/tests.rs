@@ -1,7 +1,7 @@
 //! Batches on real directories, judged by the real git.
 
 mod large;
-mod messages;
+pub(crate) mod messages;
 mod mounts;
 mod orphans;
 mod recovery;

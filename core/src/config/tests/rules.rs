@@ -176,6 +176,26 @@ fn what_is_encrypted_and_where_its_keys_are_is_said_for_one_repository_or_for_al
 }
 
 #[test]
+fn the_key_of_a_host_that_only_writes_is_in_its_state_directory_unless_it_is_named() {
+    let gpg = |text: &str| {
+        let text = format!("{MINIMAL}    encryption: {{method: gpg, recipients: [/people]{text}}}\n");
+        match config(&text).repositories.remove(0).encryption.unwrap().method {
+            EncryptionMethod::Gpg(gpg) => gpg,
+            other => panic!("{other:?}"),
+        }
+    };
+    let own = gpg("");
+    let name = config(MINIMAL).repositories.remove(0).name;
+    let place = config(MINIMAL).state_dir.join("keys").join(name.as_str()).join("metadata.key");
+    assert_eq!((own.key_file.as_path(), own.makes_key), (place.as_path(), true));
+    assert_eq!(own.old_keys, crate::config::default_old_keys(&place));
+    assert_eq!((own.private_key, own.passphrase_file, own.agent), (None, None, false));
+    let named = gpg(", key_file: /k, private_key: /p.asc, passphrase_file: /w, gpg_agent: true");
+    assert_eq!((named.key_file, named.makes_key, named.agent), ("/k".into(), false, true));
+    assert_eq!((named.private_key, named.passphrase_file), (Some("/p.asc".into()), Some("/w".into())));
+}
+
+#[test]
 fn large_files_are_switched_on_for_one_repository_or_for_all() {
     let lfs = |text: &str| config(text).repositories.remove(0).lfs;
     assert_eq!(lfs(MINIMAL), None);
@@ -306,7 +326,18 @@ fn mistakes_within_sections_are_named() {
         ("lfs: {scrub: {often: 1d}}", "lfs.scrub.often", "unknown key"),
         ("encryption: {method: rot13}", "encryption.method", "git-crypt, gpg"),
         ("encryption: {method: git-crypt}", "encryption.key_file", "required"),
-        ("encryption: {method: gpg, recipients: [/k]}", "encryption.method", "not built yet"),
+        ("encryption: {method: gpg}", "encryption.recipients", "somebody who can read"),
+        (
+            "encryption: {method: gpg, recipients: [/p], passphrase_file: /w}",
+            "encryption.passphrase_file",
+            "private_key",
+        ),
+        (
+            "encryption: {method: git-crypt, key_file: /k, gpg_agent: true}",
+            "encryption.gpg_agent",
+            "no meaning",
+        ),
+        ("encryption: {method: none, private_key: /p}", "encryption.private_key", "no meaning"),
         ("encryption: {method: none, key_file: /k}", "encryption.key_file", "no meaning"),
         ("encryption: {method: git-crypt, key_file: /k, paths: ['!a']}", "encryption.paths[0]", "`!`"),
         (

@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::crypt::gitcrypt::cipher;
+use crate::crypt::openpgp::encrypt_whole;
 use crate::error::Kind;
 use crate::lfs::{Objects, Pointer};
+use crate::snapshot::tests::messages::{People, bench_for};
 use crate::snapshot::tests::sealed::encrypted_bench;
 use crate::tree::{self, Edits, Entry, TreeSink};
 use git2::{ObjectType, Oid};
@@ -75,6 +77,34 @@ fn pointers_are_looked_behind_and_what_is_not_covered_may_be_clear_text() {
     let bad: Pointer = keep(&[7; 100]);
     forge(&bench, "folder/secret/larger", bad.encode().as_bytes());
     is_halted(&bench, &target, "folder/secret/larger");
+}
+
+#[test]
+fn what_is_no_message_where_the_policy_wants_messages_halts_the_remote() {
+    let people = People::new();
+    let mut bench = bench_for(&people, &[]);
+    bench.write("a", "1");
+    bench.write("empty", "");
+    bench.back_up();
+    let target = target(&bench, "remote.git");
+    assert!(run(&bench, &target, false, false, 1).is_verified);
+    let forged: [(&str, Vec<u8>); 5] = [
+        ("folder/clear", b"in clear text".to_vec()),
+        ("folder/nothing", Vec::new()),
+        // Each of both forms is clear text in the place of the other.
+        ("folder/git-crypt", [&cipher::HEADER[..], &[7; 100]].concat()),
+        (".backupbot/meta/folder/_bb_meta", encrypt_whole(b"x", &[people.alice.recipient()]).unwrap()),
+        // Signed or compressed is not encrypted.
+        ("folder/stored", people.alice.store(b"in clear text")),
+    ];
+    let tip = bench.repository.reference(BRANCH).unwrap().unwrap();
+    for (path, bytes) in forged {
+        forge(&bench, path, &bytes);
+        is_halted(&bench, &target, path);
+        git(bench.repository.path(), &["update-ref", BRANCH, &tip.to_string()]);
+    }
+    forge(&bench, "folder/message", &encrypt_whole(b"x", &[people.bob.recipient()]).unwrap());
+    assert!(run(&bench, &target, true, true, 9).is_verified);
 }
 
 #[test]

@@ -11,13 +11,13 @@ use crate::lfs::Pointer;
 
 const CANARY: &str = "canary-in-a-message-0815";
 
-struct People {
-    alice: Gpg,
-    bob: Gpg,
+pub(crate) struct People {
+    pub alice: Gpg,
+    pub bob: Gpg,
 }
 
 impl People {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self { alice: Gpg::with_key("alice", "future-default"), bob: Gpg::with_key("bob", "future-default") }
     }
 }
@@ -56,7 +56,7 @@ fn key_file(bench: &Bench) -> PathBuf {
 }
 
 /// A host that encrypts to Alice.
-fn bench_for(people: &People, paths: &[&str]) -> Bench {
+pub(crate) fn bench_for(people: &People, paths: &[&str]) -> Bench {
     let mut bench = bench();
     add(&bench, "alice", &people.alice);
     let method = method(&bench);
