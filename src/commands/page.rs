@@ -168,6 +168,7 @@ impl Page {
         for drilled in drills {
             let (remote, ago) = (&drilled.remote, spans::in_words(now.seconds_since(drilled.at)));
             let (sample, commit) = (&drilled.sample, short(Some(&drilled.commit)));
+            let how = if drilled.ciphertexts.is_some() { "verified without being restored" } else { "restored" };
             let restored = files(drilled.files);
             let found = match drilled.problems {
                 0 => "all as it was".to_owned(),
@@ -177,7 +178,7 @@ impl Page {
             self.line(
                 1,
                 format!(
-                    "remote {remote}: drill {ago} ago ({sample} of {commit}): {restored} restored, {found}"
+                    "remote {remote}: drill {ago} ago ({sample} of {commit}): {restored} {how}, {found}"
                 ),
             );
             for named in &drilled.named {

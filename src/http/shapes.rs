@@ -256,6 +256,8 @@ pub struct Drilled {
     files: u64,
     /// Their bytes
     bytes: u64,
+    /// Where nothing here opens contents, nothing was restored: so many were read and compared as ciphertexts instead
+    ciphertexts: Option<u64>,
     /// How much was wrong
     problems: u64,
     /// The first of that
@@ -465,6 +467,7 @@ pub mod tests {
             is_here: true,
             files: 1,
             bytes: 1,
+            ciphertexts: Some(1),
             problems: 1,
             named: vec!["x".into()],
         };
