@@ -100,7 +100,7 @@ fn the_script_decrypts_what_is_encrypted_with_gpg_for_the_owner_of_a_private_key
 }
 
 fn bring_back_with_key(
-    setup: &crate::support::daemon::Setup,
+    setup: &Setup,
     name: &str,
     script: &str,
 ) -> std::path::PathBuf {

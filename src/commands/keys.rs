@@ -68,6 +68,8 @@ struct Place {
     old_keys: Vec<PathBuf>,
     /// The repositories that are encrypted with this key: one may be shared.
     repositories: Vec<String>,
+    /// Whether it has the metadata only, because contents are OpenPGP messages.
+    is_of_metadata: bool,
 }
 
 /// The one key file that is meant.
@@ -97,13 +99,14 @@ fn place(config: &Config, wanted: Option<&str>) -> Result<Place, Failure> {
             )));
         }
     };
-    let mut place = Place { key_file, old_keys: Vec::new(), repositories: Vec::new() };
+    let mut place = Place { key_file, old_keys: Vec::new(), repositories: Vec::new(), is_of_metadata: true };
     for repository in &config.repositories {
         let Some(method) = method(repository) else { continue };
         if method.key_file() != Some(&place.key_file) {
             continue;
         }
         place.repositories.push(repository.name.to_string());
+        place.is_of_metadata &= matches!(method, EncryptionMethod::Gpg(_));
         if let Some(old_keys) = method.old_keys()
             && !place.old_keys.iter().any(|known| known == old_keys)
         {

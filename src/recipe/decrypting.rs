@@ -76,7 +76,7 @@ fn step(repository: &str, step: &'static str, text: &str, command: String, optio
 fn unwrapping(git: &str, repository: &str) -> String {
     format!(
         "key={}\n{git} ls-tree -r --name-only \"$state\" -- .git-crypt/keys/default/0/ | (umask 077; while read -r wrapped\n\
-         do {git} cat-file blob \"$state:$wrapped\" | gpg --quiet --decrypt > \"$key\" && break; done)",
+         do {git} cat-file blob \"$state:$wrapped\" | gpg --quiet --decrypt > \"$key\" && break; done) ||\necho 'none of your private keys opens it' >&2",
         quoted(&format!("{repository}.key"))
     )
 }

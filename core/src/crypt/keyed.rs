@@ -4,24 +4,19 @@
 //! keyed, so it tells only who has the key whether a file is the same as before.
 //!
 //! ```text
-//! key      = BLAKE3 derive_key(context, secret)       a context of its own for each kind of secret
+//! key      = BLAKE3 derive_key(context, secret)
 //! checksum = BLAKE3 keyed_hash(key, plaintext)
 //! ```
 //!
-//! With git-crypt the secret is the AES key and the HMAC key, one behind the other: whoever can decrypt can also check.
-//! With gpg there is no secret on the host that encrypts, so it is 32 random bytes that live in the state
-//! directory: lost, all checksums change, and every file counts as changed once.
+//! The secret is the AES key and the HMAC key of git-crypt's key file, one behind the other. Where contents are OpenPGP messages,
+//! that key has nothing but the metadata and these checksums: lost, all checksums change, and every file is encrypted anew.
 
 use zeroize::{Zeroize, Zeroizing};
 
 use super::gitcrypt::KeyVersion;
-use crate::error::{Error, Kind, Result};
 
 /// Never to change: every checksum hangs on it.
 const OF_GIT_CRYPT: &str = "BackupBot 2026-11-23 plaintext checksum, git-crypt";
-const OF_STATE: &str = "BackupBot 2026-11-23 plaintext checksum, state";
-/// Bytes of the secret of a host that only encrypts.
-pub const SECRET_BYTES: usize = 32;
 
 /// What plaintext checksums of one repository are keyed with.
 pub struct ChecksumKey(Box<Zeroizing<[u8; 32]>>);
@@ -39,23 +34,6 @@ impl ChecksumKey {
         secret[..32].copy_from_slice(key.aes());
         secret[32..].copy_from_slice(key.hmac());
         Self::derive(OF_GIT_CRYPT, &secret[..])
-    }
-
-    /// The key that belongs to the random secret of a host that only encrypts.
-    pub fn of_state(secret: &[u8; SECRET_BYTES]) -> Self {
-        Self::derive(OF_STATE, secret)
-    }
-
-    /// A new secret for [`Self::of_state`].
-    ///
-    /// # Errors
-    /// When the system has no randomness.
-    pub fn new_secret() -> Result<Zeroizing<[u8; SECRET_BYTES]>> {
-        let mut secret = Zeroizing::new([0; SECRET_BYTES]);
-        getrandom::fill(&mut secret[..]).map_err(|error| {
-            Error::with_source(Kind::Io, "the system gives no randomness for a new key", error.to_string())
-        })?;
-        Ok(secret)
     }
 
     fn derive(context: &str, secret: &[u8]) -> Self {
@@ -85,11 +63,20 @@ mod tests {
 
     #[test]
     fn a_checksum_is_that_of_the_documented_derivation_and_never_changes() {
-        let key = ChecksumKey::of_state(&[7; SECRET_BYTES]);
-        let derived = blake3::derive_key("BackupBot 2026-11-23 plaintext checksum, state", &[7; 32]);
+        let mut file = b"\0GITCRYPTKEY\0\0\0\x02\0\0\0\0".to_vec();
+        for (field, value) in [(1u32, vec![0; 4]), (3, vec![7; 32]), (5, vec![9; 64])] {
+            file.extend(field.to_be_bytes());
+            file.extend((value.len() as u32).to_be_bytes());
+            file.extend(value);
+        }
+        file.extend([0; 4]);
+        let file = KeyFile::parse(&file, "x").unwrap();
+        let key = ChecksumKey::of_git_crypt(&file.versions()[0]);
+        let secret = [[7; 32], [9; 32], [9; 32]].concat();
+        let derived = blake3::derive_key("BackupBot 2026-11-23 plaintext checksum, git-crypt", &secret);
         assert_eq!(key.checksum(b"abc"), *blake3::keyed_hash(&derived, b"abc").as_bytes());
         let text: String = key.checksum(b"abc").iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(text, "e252f5912fc5bddb4fe58cc496bdac36e99995611b6a95e4cffc4162d3fb1537");
+        assert_eq!(text, "241611e98bb4031ac6a85228e8c6254678c5ab025db06468ae0029e84d606199");
     }
 
     #[test]
@@ -104,6 +91,5 @@ mod tests {
         let mut hasher = ChecksumKey::of_git_crypt(&again.versions()[0]).hasher();
         hasher.update(b"some ").update(b"text");
         assert_eq!(*hasher.finalize().as_bytes(), sum);
-        assert_ne!(ChecksumKey::new_secret().unwrap(), ChecksumKey::new_secret().unwrap());
     }
 }

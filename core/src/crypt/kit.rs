@@ -49,6 +49,8 @@ pub struct Sheet<'s> {
     pub has_large: bool,
     /// The key that encrypts, then the old ones.
     pub keys: Vec<&'s Key>,
+    /// The fingerprints of those who alone can read the contents, where these are OpenPGP messages.
+    pub private_keys: Vec<String>,
 }
 
 impl Sheet<'_> {
@@ -59,12 +61,10 @@ impl Sheet<'_> {
     pub fn text(&self) -> Result<Zeroizing<String>> {
         // Never moved while it grows, which would leave copies of the keys behind.
         let mut out = Zeroizing::new(String::with_capacity(16 * 1024 + self.keys.len() * 1024));
+        let promise = if self.private_keys.is_empty() { ALL_OF_IT } else { METADATA_ONLY };
         let _ = writeln!(
             out,
-            "BACKUPBOT RECOVERY KIT\n\nRepository {} of {}, made on {}.\n\n\
-             Whoever has this sheet and can read one of the remotes can read the whole\nbackup. Without the key \
-             on it nobody can, you included. Keep it on paper, in\na place that does not burn with the machine, and \
-             make a new one after every\n`backupbot keys rotate`.\n\nREMOTES (branch {})",
+            "BACKUPBOT RECOVERY KIT\n\nRepository {} of {}, made on {}.\n\n{promise}\nREMOTES (branch {})",
             self.repository,
             self.instance,
             self.made,
@@ -76,9 +76,17 @@ impl Sheet<'_> {
         if self.remotes.is_empty() {
             out.push_str("  none: it is only in the state directory of this machine\n");
         }
-        out.push_str(WITH_BACKUPBOT);
-        let _ = writeln!(out, "{WITHOUT_BACKUPBOT}");
-        out.push_str(if self.has_large { LARGE } else { "" });
+        if self.private_keys.is_empty() {
+            out.push_str(WITH_BACKUPBOT);
+            let _ = writeln!(out, "{WITHOUT_BACKUPBOT}");
+            out.push_str(if self.has_large { LARGE } else { "" });
+        } else {
+            out.push_str("\nPRIVATE KEYS, each of which can read it all, with the fingerprints\n");
+            for fingerprint in &self.private_keys {
+                let _ = writeln!(out, "  {fingerprint}");
+            }
+            let _ = writeln!(out, "{WITH_A_PRIVATE_KEY}");
+        }
         out.push_str(if self.keys.len() > 1 { SEVERAL } else { "" });
         for (place, key) in self.keys.iter().enumerate() {
             let meaning = if place == 0 { "encrypts now" } else { "for older snapshots" };
@@ -100,6 +108,38 @@ impl Sheet<'_> {
         Ok(out)
     }
 }
+
+const ALL_OF_IT: &str = "\
+Whoever has this sheet and can read one of the remotes can read the whole
+backup. Without the key on it nobody can, you included. Keep it on paper, in
+a place that does not burn with the machine, and make a new one after every
+`backupbot keys rotate`.
+";
+
+const METADATA_ONLY: &str = "\
+The contents of the files are read with one of the private keys below, and
+with nothing else. THEY ARE NOT ON THIS SHEET: keep a copy of one beside it
+(gpg --export-secret-keys, or paperkey). The key on it has owners, modes,
+times and checksums only; each private key finds it in the repository too.
+";
+
+const WITH_A_PRIVATE_KEY: &str = r"
+TO GET EVERYTHING BACK, with BackupBot
+
+  backupbot restore --from ADDRESS --key-file PRIVATE.asc --to DIRECTORY
+
+or with --gpg instead, where gpg has the private key.
+
+TO GET EVERYTHING BACK, with git, gpg and python3 alone
+
+  git clone ADDRESS backup
+  cd backup
+  gpg --decrypt FILE > DECRYPTED
+
+for each file; large ones come with `git lfs pull` first. The files are in
+the directories that are called as the watched ones were. `backupbot recipe`,
+printed in time, does all of it, and puts owners and times back.
+";
 
 const WITH_BACKUPBOT: &str = "
 TO GET EVERYTHING BACK, with BackupBot

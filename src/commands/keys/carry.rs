@@ -10,8 +10,10 @@ use backupbot_core::crypt::gitcrypt::KeyFile;
 use backupbot_core::crypt::key_files::{self, Owner, Put};
 use backupbot_core::crypt::keyring::{Key, Keyring};
 use backupbot_core::crypt::kit::{self, Sheet};
+use backupbot_core::crypt::recipients;
 use serde_json::json;
 
+use super::people::now;
 use super::{HOW_TO_ENCRYPT, Place, configuration, given, meant, method, owner, place, tell, warn_of_owner};
 use crate::cli::Global;
 use crate::cli::keys::{Export, Import};
@@ -62,9 +64,10 @@ pub fn export(world: &World, global: &Global, export: &Export) -> Result<Exit, F
         ))?;
     } else {
         output::answer(&format!(
-            "the key {} is in {to}; a clone is opened with: git-crypt unlock {to}\nSnapshots from before a `keys rotate` need \
+            "the key {} is in {to}{}; a clone is opened with: git-crypt unlock {to}\nSnapshots from before a `keys rotate` need \
              the keys in {}",
             key.id(),
+            if place.is_of_metadata { " (it has the metadata only)" } else { "" },
             place.old_keys.iter().map(|path| shown(path)).collect::<Vec<_>>().join(", ")
         ))?;
     }
@@ -113,8 +116,23 @@ fn kit_of(config: &Config, place: &Place) -> Result<zeroize::Zeroizing<String>, 
         remotes,
         has_large: repositories.iter().any(|repository| repository.lfs.is_some()),
         keys,
+        private_keys: private_keys_for(place, &repositories),
     };
     Ok(sheet.text()?)
+}
+
+/// The fingerprints of those who alone can read contents that are OpenPGP messages.
+fn private_keys_for(place: &Place, repositories: &[&Repository]) -> Vec<String> {
+    let mut names = Vec::new();
+    if place.is_of_metadata {
+        for method in repositories.iter().filter_map(|repository| method(repository)) {
+            let found = recipients::survey(method.recipients(), now());
+            names.extend(found.into_iter().filter_map(|found| found.fingerprint));
+        }
+        names.sort_unstable();
+        names.dedup();
+    }
+    names
 }
 
 pub fn import(world: &World, global: &Global, import: &Import) -> Result<Exit, Failure> {

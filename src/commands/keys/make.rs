@@ -23,6 +23,19 @@ pub fn create(world: &World, global: &Global, which: &Which) -> Result<Exit, Fai
         output::json(&json!({"key": key.id(), "file": place.key_file, "repositories": place.repositories}))?;
         return Ok(Exit::Done);
     }
+    if place.is_of_metadata {
+        output::answer(&format!(
+            "made the key {} in {}\n\n\
+             It has the metadata and the checksums only, and is in the repository for each recipient too. Contents are read with \
+             the private keys of the recipients and nothing else: see to it that copies of those do not burn with this machine \
+             (gpg --export-secret-keys).\n\
+             Then `backupbot check`, and start or reload the daemon. The first snapshot encrypts everything.",
+            key.id(),
+            shown(&place.key_file)
+        ))?;
+        warn_of_owner(&settings.config);
+        return Ok(Exit::Done);
+    }
     output::answer(&format!(
         "made the key {} in {}\n\n\
          Now, before anything else: print the recovery kit, and put it where it does not burn with this machine. Without the \
@@ -54,6 +67,21 @@ pub fn rotate(world: &World, global: &Global, which: &Which) -> Result<Exit, Fai
             "key": rotated.new.id(), "file": place.key_file, "old_key": rotated.old, "old_files": rotated.kept,
             "repositories": place.repositories,
         }))?;
+        return Ok(Exit::Done);
+    }
+    if place.is_of_metadata {
+        output::answer(&format!(
+            "made the key {} of the metadata in {}; the old one, {}, is kept in {}\n\n\
+             All files of {} are read and encrypted anew, for the recipients, with the next snapshots, and need room for it at \
+             every remote; {told}.\n\
+             The metadata of older snapshots is read with the old key, so keep it; the recipients have it in the repository too. \
+             What a recipient could read he can still read: `backupbot keys remove-recipient` ends that for what comes.",
+            rotated.new.id(),
+            shown(&place.key_file),
+            rotated.old,
+            kept.join(" and "),
+            place.repositories.join(", ")
+        ))?;
         return Ok(Exit::Done);
     }
     output::answer(&format!(

@@ -87,6 +87,13 @@ pub fn add(world: &World, global: &Global, arguments: &AddRecipient) -> Result<E
         Added::Renewed(path) => {
             format!("{who} is a recipient already; the newer certificate is in {} now; {told}", shown(&path))
         }
+        Added::New(path) if is_by_gpg(&config, &repositories) => format!(
+            "{who} is a recipient of {} now, by {}; {told}. All files are read and encrypted anew with the next snapshots, so that \
+             this person can read them too, and need room for it at every remote. Older snapshots stay closed to this person, and \
+             so does what is not in the watched directories any more",
+            repositories.join(", "),
+            shown(&path)
+        ),
         Added::New(path) => format!(
             "{who} is a recipient of {} now, by {}; {told}. From that snapshot on `git-crypt unlock` opens a clone with this \
              person's gpg key. Older snapshots made with the same key open with it too",
@@ -141,7 +148,12 @@ pub fn remove(world: &World, global: &Global, arguments: &RemoveRecipient) -> Re
             files.join(", ")
         )));
     }
-    if !global.json {
+    if !global.json && is_by_gpg(&config, &repositories) {
+        output::answer(
+            "All files are read and encrypted anew with the next snapshots, for the others only, and need room for it at every \
+             remote. What was pushed before stays readable to this person",
+        )?;
+    } else if !global.json {
         output::answer(
             "Whoever could open the key may have it still, and can read everything that is encrypted with it, also what is \
              backed up from now on. `backupbot keys rotate` ends that for what comes; what was pushed before stays readable \
@@ -149,6 +161,15 @@ pub fn remove(world: &World, global: &Global, arguments: &RemoveRecipient) -> Re
         )?;
     }
     Ok(Exit::Done)
+}
+
+/// Whether the contents of these repositories are messages to their recipients.
+fn is_by_gpg(config: &Config, repositories: &[String]) -> bool {
+    let meant = config
+        .repositories
+        .iter()
+        .filter(|repository| repositories.iter().any(|it| repository.name.as_str() == it));
+    meant.map(method).all(|method| matches!(method, Some(EncryptionMethod::Gpg(_))))
 }
 
 /// A fingerprint as people write it: in groups, with 0x, in any case.

@@ -188,7 +188,7 @@ fn the_key_of_a_host_that_only_writes_is_in_its_state_directory_unless_it_is_nam
     let name = config(MINIMAL).repositories.remove(0).name;
     let place = config(MINIMAL).state_dir.join("keys").join(name.as_str()).join("metadata.key");
     assert_eq!((own.key_file.as_path(), own.makes_key), (place.as_path(), true));
-    assert_eq!(own.old_keys, crate::config::default_old_keys(&place));
+    assert_eq!(own.old_keys, default_old_keys(&place));
     assert_eq!((own.private_key, own.passphrase_file, own.agent), (None, None, false));
     let named = gpg(", key_file: /k, private_key: /p.asc, passphrase_file: /w, gpg_agent: true");
     assert_eq!((named.key_file, named.makes_key, named.agent), ("/k".into(), false, true));

@@ -9,6 +9,10 @@ fn a_key() -> Key {
 }
 
 fn kit(keys: &[&Key]) -> String {
+    kit_for(keys, &[])
+}
+
+fn kit_for(keys: &[&Key], private_keys: &[&str]) -> String {
     let sheet = Sheet {
         made: "2026-11-23".to_owned(),
         instance: "testbox".to_owned(),
@@ -17,6 +21,7 @@ fn kit(keys: &[&Key]) -> String {
         remotes: vec![("gitea".to_owned(), "https://git.example.org/me/backup.git".to_owned())],
         has_large: true,
         keys: keys.to_vec(),
+        private_keys: private_keys.iter().map(|it| (*it).to_owned()).collect(),
     };
     sheet.text().unwrap().to_string()
 }
@@ -29,6 +34,17 @@ fn refused(text: &str) -> String {
     let error = read(text, "kit.txt").unwrap_err();
     assert_eq!(error.kind(), Kind::EncryptionKey);
     error.to_string()
+}
+
+#[test]
+fn where_contents_are_messages_the_sheet_says_that_it_is_not_enough() {
+    let key = a_key();
+    let fingerprint = "CFEFD6D6C52F425706F422D167D2D55D192DD4BD";
+    let text = kit_for(&[&key], &[fingerprint]);
+    assert!(text.contains(fingerprint) && text.contains("NOT ON THIS SHEET"), "{text}");
+    assert!(!text.contains("can read the whole") && !text.contains("git-crypt unlock"), "{text}");
+    assert!(text.lines().all(|line| line.len() <= 78), "{text}");
+    assert_eq!(ids(&read(&text, "kit").unwrap()), [key.id().as_str()]);
 }
 
 #[test]
