@@ -99,10 +99,6 @@ fn the_script_decrypts_what_is_encrypted_with_gpg_for_the_owner_of_a_private_key
     assert!(!place.join("here/documents").exists());
 }
 
-fn bring_back_with_key(
-    setup: &Setup,
-    name: &str,
-    script: &str,
-) -> std::path::PathBuf {
+fn bring_back_with_key(setup: &Setup, name: &str, script: &str) -> std::path::PathBuf {
     bring_back(setup, name, script, &[])
 }

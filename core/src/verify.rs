@@ -94,7 +94,10 @@ pub fn verify(request: &Request<'_>, announce: &mut dyn FnMut(Work), progress: &
     report.elsewhere = done.elsewhere;
     report.ciphertexts = done.ciphertexts;
     if let Some(why) = hashes.unopened() {
-        report.remark(Named::at(b".", format!("not every content could be opened with the keys that are here: {why}")));
+        report.remark(Named::at(
+            b".",
+            format!("not every content could be opened with the keys that are here: {why}"),
+        ));
     }
     if wrong.is_empty() {
         return Ok(report);

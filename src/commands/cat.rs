@@ -22,7 +22,8 @@ pub fn cat(world: &World, global: &Global, arguments: &Cat) -> Result<Exit, Fail
     let looking = Looking::open(world, global, arguments.which.repository.as_deref(), Some(&arguments.path))?;
     let snapshot = looking.snapshot(arguments.at.at.as_deref())?;
     // Whoever wants what is stored needs no key.
-    let _keys = if arguments.raw { None } else { looking.unlock_contents(&arguments.unlock, &[&snapshot])? };
+    let _keys =
+        if arguments.raw { None } else { looking.unlock_contents(&arguments.unlock, &[&snapshot])? };
     let unsealer = match arguments.raw {
         true => None,
         false => Unsealer::of(&looking.repository, snapshot.tree)?,

@@ -184,9 +184,7 @@ fn summary(drilled: &Drilled) -> String {
     };
     let compared = match (drilled.ciphertexts, drilled.is_here) {
         (None, true) => "restored and compared with its metadata and with what is here".to_owned(),
-        (None, false) => {
-            "restored and compared with its metadata; the same snapshot is not here".to_owned()
-        }
+        (None, false) => "restored and compared with its metadata; the same snapshot is not here".to_owned(),
         (Some(many), is_here) => {
             let many = counted(many, "content", "contents");
             let here = if is_here { "it is the very snapshot that is here" } else { "it is not here" };

@@ -168,7 +168,8 @@ impl Page {
         for drilled in drills {
             let (remote, ago) = (&drilled.remote, spans::in_words(now.seconds_since(drilled.at)));
             let (sample, commit) = (&drilled.sample, short(Some(&drilled.commit)));
-            let how = if drilled.ciphertexts.is_some() { "verified without being restored" } else { "restored" };
+            let how =
+                if drilled.ciphertexts.is_some() { "verified without being restored" } else { "restored" };
             let restored = files(drilled.files);
             let found = match drilled.problems {
                 0 => "all as it was".to_owned(),
@@ -177,9 +178,7 @@ impl Page {
             };
             self.line(
                 1,
-                format!(
-                    "remote {remote}: drill {ago} ago ({sample} of {commit}): {restored} {how}, {found}"
-                ),
+                format!("remote {remote}: drill {ago} ago ({sample} of {commit}): {restored} {how}, {found}"),
             );
             for named in &drilled.named {
                 self.line(2, named);

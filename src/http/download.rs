@@ -142,9 +142,9 @@ pub fn send(door: &Data<Door>, request: &HttpRequest, file: File) -> Result<Http
             let mut left = size.unwrap_or(u64::MAX);
             let mut send = |piece: &[u8]| {
                 // What was announced of an OpenPGP message was only recorded: a part of it is never sent as the whole.
-                left = left.checked_sub(piece.len() as u64).ok_or_else(|| {
-                    Error::new(Kind::Git, "it is longer than what is recorded of it")
-                })?;
+                left = left
+                    .checked_sub(piece.len() as u64)
+                    .ok_or_else(|| Error::new(Kind::Git, "it is longer than what is recorded of it"))?;
                 let piece = Ok(Bytes::copy_from_slice(piece));
                 is_gone = sender.blocking_send(piece).is_err();
                 if is_gone { Err(Error::cancelled()) } else { Ok(()) }

@@ -26,11 +26,7 @@ impl Looking<'_> {
     }
 
     /// The same for who is going to read contents.
-    pub fn unlock_contents(
-        &self,
-        unlock: &Unlock,
-        snapshots: &[&Snapshot],
-    ) -> Result<Option<Lent>, Failure> {
+    pub fn unlock_contents(&self, unlock: &Unlock, snapshots: &[&Snapshot]) -> Result<Option<Lent>, Failure> {
         let given = given(self.world, unlock)?.and_those_of(&self.keys_of);
         let trees: Vec<_> = snapshots.iter().map(|snapshot| snapshot.tree).collect();
         Ok(given.unlock_contents(&self.repository, &trees)?)

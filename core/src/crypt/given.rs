@@ -173,7 +173,8 @@ fn unwrapped(objects: &Odb<'_>, tree: Oid, opener: &Opener, wanted: &KeyId) -> R
         let error = match key {
             Ok(key) if key.id() == wanted => return Ok(Arc::new(key)),
             Ok(key) => {
-                let text = format!("{place} is another key, {}, than that of the snapshot, {wanted}", key.id());
+                let text =
+                    format!("{place} is another key, {}, than that of the snapshot, {wanted}", key.id());
                 Error::new(Kind::Git, text)
             }
             Err(error) => error,

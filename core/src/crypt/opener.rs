@@ -108,7 +108,12 @@ impl Opener {
     ///
     /// # Errors
     /// As [`Opener::decrypt`].
-    pub fn decrypt_whole(&self, message: &[u8], limit: u64, progress: &Progress) -> Result<Zeroizing<Vec<u8>>> {
+    pub fn decrypt_whole(
+        &self,
+        message: &[u8],
+        limit: u64,
+        progress: &Progress,
+    ) -> Result<Zeroizing<Vec<u8>>> {
         // Never moved while it grows, as far as an honest message goes: what it was moved from would stay in memory.
         let room = usize::try_from(limit).unwrap_or(usize::MAX).min(message.len());
         let mut out = Zeroizing::new(Vec::with_capacity(room));

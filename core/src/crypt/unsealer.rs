@@ -14,8 +14,8 @@ use git2::{Odb, Oid};
 use super::gitcrypt::{self, wrapped};
 use super::keyed::ChecksumKey;
 use super::keyring::{Key, Keyring};
-use super::places;
 use super::opener::{self, Opener};
+use super::places;
 use super::policy::{Cipher, KeyId, Policy};
 use crate::error::{Error, Kind, Result};
 use crate::git::repository::Repository;
@@ -155,7 +155,10 @@ impl Unsealer {
 }
 
 /// A file that is being decrypted.
-#[expect(clippy::large_enum_variant, reason = "one a file, on the stack: a box would be an allocation for each")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one a file, on the stack: a box would be an allocation for each"
+)]
 pub enum Decryptor<'k> {
     /// By the key; and whether its end came.
     GitCrypt(gitcrypt::Decryptor<'k>, bool),

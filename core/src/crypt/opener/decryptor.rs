@@ -103,7 +103,9 @@ impl Decryptor {
         }
         match self.stage {
             Stage::Over => return Ok(None),
-            Stage::Failed => return Err(Error::new(Kind::Internal, "a message is gone on with after an error")),
+            Stage::Failed => {
+                return Err(Error::new(Kind::Internal, "a message is gone on with after an error"));
+            }
             Stage::Taking | Stage::Ending => {}
         }
         match self.ended() {

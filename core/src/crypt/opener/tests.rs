@@ -145,11 +145,8 @@ fn a_stop_is_heard_while_the_agent_waits_for_an_answer() {
     let mut rest = &message[..];
     let mut outcome = Ok(());
     while outcome.is_ok() {
-        outcome = if rest.is_empty() {
-            decryptor.end().map(|_| ())
-        } else {
-            decryptor.take(&mut rest).map(|_| ())
-        };
+        outcome =
+            if rest.is_empty() { decryptor.end().map(|_| ()) } else { decryptor.take(&mut rest).map(|_| ()) };
     }
     drop(decryptor);
     let late = stopper.join().unwrap().elapsed();
@@ -219,10 +216,9 @@ fn whatever_is_flipped_cut_off_or_added_is_an_error_and_the_last_piece_is_withhe
 fn one_that_is_dropped_in_the_middle_ends_its_thread() {
     let alice = Gpg::with_key("alice", "future-default");
     let message = encrypt_whole(&sample(3_000_000), &[alice.recipient()]).unwrap();
-    for opener in [
-        Opener::new(vec![Arc::new(alice.private())], false),
-        Opener::with_gpg_of(Vec::new(), alice.home()),
-    ] {
+    for opener in
+        [Opener::new(vec![Arc::new(alice.private())], false), Opener::with_gpg_of(Vec::new(), alice.home())]
+    {
         for end in [1_100_000, 2_000_000, message.len()] {
             let mut decryptor = Decryptor::new(&opener, LIMIT, &Progress::new());
             for mut piece in message[..end].chunks(100_000) {
@@ -241,10 +237,9 @@ fn one_that_is_dropped_in_the_middle_ends_its_thread() {
 fn memory_does_not_grow_with_the_message() {
     let alice = Gpg::with_key("alice", "future-default");
     let message = encrypt_whole(&vec![7; 48 * 1024 * 1024], &[alice.recipient()]).unwrap();
-    for opener in [
-        Opener::new(vec![Arc::new(alice.private())], false),
-        Opener::with_gpg_of(Vec::new(), alice.home()),
-    ] {
+    for opener in
+        [Opener::new(vec![Arc::new(alice.private())], false), Opener::with_gpg_of(Vec::new(), alice.home())]
+    {
         let before = peak_memory();
         let mut decryptor = Decryptor::new(&opener, LIMIT, &Progress::new());
         let mut size = 0;

@@ -39,10 +39,7 @@ pub struct Recorded {
 impl Recorded {
     /// What this record says.
     pub fn by(record: Option<&Record>) -> Self {
-        Self {
-            size: record.and_then(|record| record.size),
-            blake3: record.and_then(|record| record.blake3),
-        }
+        Self { size: record.and_then(|record| record.size), blake3: record.and_then(|record| record.blake3) }
     }
 }
 

@@ -36,11 +36,7 @@ impl Sealed {
     fn by(key: Arc<Key>, cipher: Cipher, opener: Opener, blobs: &[&[u8]]) -> (Self, Vec<Oid>) {
         let world = World::new();
         let (ids, _) = world.packed(blobs);
-        let policy = Policy {
-            key: key.id().clone(),
-            cipher,
-            paths: Patterns::parse(&["secret/"]).unwrap(),
-        };
+        let policy = Policy { key: key.id().clone(), cipher, paths: Patterns::parse(&["secret/"]).unwrap() };
         let unsealer = Some(Arc::new(Unsealer::new(policy, key.clone(), opener)));
         let contents = Contents::open(world.scratch.path()).unwrap().opened_by(unsealer);
         (Self { world, key, contents }, ids)
