@@ -12,6 +12,7 @@ use crate::encryption_reading::{committed, object_of};
 use crate::restore::{assert_same, backed_up, portraits, said};
 use crate::support::Random;
 use crate::support::daemon::Setup;
+use crate::support::git::git;
 use crate::support::gpg::Person;
 use crate::support::lfs::objects;
 use crate::support::tree::write;
@@ -216,4 +217,24 @@ fn over_http_a_content_is_sent_only_where_a_private_key_is_configured() {
         }
         assert_eq!(get("").status, 200, "the metadata is read in any case");
     }
+}
+
+#[test]
+fn a_content_that_came_back_is_no_difference_although_its_message_is_another() {
+    let alice = Person::new("alice", "never");
+    let setup = write_only(&alice);
+    let letter = setup.root().join("letter");
+    let time = fs::metadata(&letter).unwrap().modified().unwrap();
+    for content in ["something else", SECRET] {
+        write(&setup.root(), "letter", content);
+        if content == SECRET {
+            fs::File::options().write(true).open(&letter).unwrap().set_modified(time).unwrap();
+        }
+        backed_up(&setup);
+    }
+    let remote = setup.remote();
+    let object = |at: &str| git(&remote.path, &["rev-parse", &format!("{at}:folder1/letter")]);
+    assert_ne!(object("main"), object("main~2"), "or the test is none");
+    assert!(ends(&setup, 0, &["diff", "latest~1"]).0.contains("folder1/letter"));
+    assert_eq!(ends(&setup, 0, &["diff", "latest~2"]).0, "");
 }

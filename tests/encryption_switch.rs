@@ -13,10 +13,10 @@ use crate::support::git::{git, try_git};
 use crate::support::tree::write;
 use crate::support::{SOON, eventually};
 
-const CANARY: &str = "CANARY-0815-sings";
+pub const CANARY: &str = "CANARY-0815-sings";
 
 /// A world with files of all sizes, each with the canary in it, and a key that git-crypt made.
-fn world() -> Setup {
+pub fn world() -> Setup {
     let setup = Setup::new();
     for file in 0..30 {
         write(&setup.root(), format!("many/{file:02}"), format!("{file} {CANARY}"));
@@ -42,7 +42,7 @@ fn encrypt(setup: &mut Setup, key: &Path, more: &Value) {
     setup.repository()["encryption"] = section;
 }
 
-fn run_once(setup: &Setup) -> String {
+pub fn run_once(setup: &Setup) -> String {
     let daemon = setup.start();
     daemon.api().flush();
     let status = daemon.api().status();
@@ -69,7 +69,7 @@ fn unlocks(setup: &Setup, branch: &str, key: &Path) {
     assert!(!String::from_utf8_lossy(&said.stdout).contains("WARNING"), "{said:?}");
 }
 
-fn walk(directory: &Path) -> Vec<PathBuf> {
+pub fn walk(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut waiting = vec![directory.to_path_buf()];
     while let Some(directory) = waiting.pop() {
@@ -90,7 +90,7 @@ fn has_canary(bytes: &[u8]) -> bool {
 }
 
 /// The objects of a repository in which the canary is.
-fn canaries(repository: &Path) -> Vec<String> {
+pub fn canaries(repository: &Path) -> Vec<String> {
     let all =
         git(repository, &["cat-file", "--batch-all-objects", "--batch-check=%(objectname) %(objecttype)"]);
     let blobs = all.lines().filter_map(|line| line.strip_suffix(" blob"));
@@ -101,7 +101,7 @@ fn canaries(repository: &Path) -> Vec<String> {
 }
 
 /// The canary is in no object but those that `commits` have, and in no file of the state or of the remote.
-fn only_in(setup: &Setup, commits: &[&str]) {
+pub fn only_in(setup: &Setup, commits: &[&str]) {
     for repository in [setup.local().path, setup.remote().path] {
         let mut known = String::new();
         for commit in commits {
@@ -122,7 +122,7 @@ fn only_in(setup: &Setup, commits: &[&str]) {
     }
 }
 
-fn tip(setup: &Setup) -> String {
+pub fn tip(setup: &Setup) -> String {
     setup.local().tip("main").unwrap()
 }
 

@@ -34,6 +34,7 @@ mod deploy;
 mod disk;
 mod documents;
 mod encryption_gpg;
+mod encryption_messages;
 mod encryption_reading;
 mod encryption_switch;
 mod environment;

@@ -15,11 +15,21 @@ pub struct Person {
 impl Person {
     /// Makes a key that lives for so long (`never`, `10d`, `2y`).
     pub fn new(name: &str, lives: &str) -> Self {
+        Self::made(&[], name, lives)
+    }
+
+    /// Makes a key that was good for one day of the year 2020.
+    pub fn expired(name: &str) -> Self {
+        Self::made(&["--faked-system-time", "20200101T000000!"], name, "1d")
+    }
+
+    fn made(options: &[&str], name: &str, lives: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
         fs::set_permissions(home.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let mut person = Self { home, fingerprint: String::new() };
         let user = format!("{name} <{name}@example.org>");
-        person.gpg(&["--passphrase", "", "--quick-gen-key", &user, "future-default", "default", lives]);
+        let how = ["--passphrase", "", "--quick-gen-key", &user, "future-default", "default", lives];
+        person.gpg(&[options, &how].concat());
         let listed = String::from_utf8(person.gpg(&["--with-colons", "--list-keys"])).unwrap();
         let line = listed.lines().find(|line| line.starts_with("fpr:")).unwrap();
         person.fingerprint = line.split(':').nth(9).unwrap().to_owned();
@@ -42,6 +52,18 @@ impl Person {
         fs::write(&path, self.gpg(&["--armor", "--export-secret-keys", &self.fingerprint])).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         path
+    }
+
+    /// What a message says, if it is for this person.
+    pub fn decrypt(&self, message: &Path) -> Option<Vec<u8>> {
+        let output = Command::new("gpg")
+            .args(["--batch", "--no-tty", "--quiet", "--pinentry-mode", "loopback", "--homedir"])
+            .arg(self.home())
+            .arg("--decrypt")
+            .arg(message)
+            .output()
+            .expect("gpg is installed");
+        output.status.success().then_some(output.stdout)
     }
 
     /// Revokes the key.

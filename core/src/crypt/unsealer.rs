@@ -99,7 +99,11 @@ impl Unsealer {
             text.push_str("and there is no private key here that opens them");
         } else {
             let ours: Vec<&str> = keys.iter().map(|key| key.fingerprint()).take(NAMED).collect();
-            let _ = write!(text, "and the private key {} is none of these", ours.join(", "));
+            let _ = write!(
+                text,
+                "and the private key {} is none of these (an older state, with --at, may have been for others)",
+                ours.join(", ")
+            );
         }
         text.push_str(
             ": name its file with --key-file, decrypt with gpg and its agent with --gpg, or say in the configuration where \

@@ -207,7 +207,8 @@ fn messages_are_read_with_a_private_key_inline_and_large_and_the_last_piece_wait
             assert!(bytes == *expected && proof.unwrap().blake3 == checksum, "{} bytes", expected.len());
         }
     }
-    let words = ["damaged|encrypted", "encrypted", "encrypted", "behind|trailing", "clear text", "clear text"];
+    let words =
+        ["damaged|encrypted", "encrypted", "encrypted", "behind|trailing", "clear text", "clear text"];
     for ((id, wrong), words) in ids[8..].iter().zip(wrong).zip(words) {
         let (bytes, outcome) = sealed.read("folder/secret/x", *id, None);
         let error = outcome.unwrap_err();
