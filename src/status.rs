@@ -416,6 +416,7 @@ pub mod tests {
             sample: "1%".to_owned(),
             files: 12,
             bytes: 3456,
+            ciphertexts: None,
             problems,
         }
     }

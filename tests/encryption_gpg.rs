@@ -8,7 +8,7 @@ use std::process::Output;
 
 use serde_json::json;
 
-use crate::encryption_reading::{committed, object_of};
+use crate::encryption_reading::{committed, new_key, object_of};
 use crate::restore::{assert_same, backed_up, portraits, said};
 use crate::support::Random;
 use crate::support::daemon::Setup;
@@ -237,4 +237,28 @@ fn a_content_that_came_back_is_no_difference_although_its_message_is_another() {
     assert_ne!(object("main"), object("main~2"), "or the test is none");
     assert!(ends(&setup, 0, &["diff", "latest~1"]).0.contains("folder1/letter"));
     assert_eq!(ends(&setup, 0, &["diff", "latest~2"]).0, "");
+}
+
+#[test]
+fn gpg_opens_the_key_of_a_repository_that_is_encrypted_as_git_crypt_does() {
+    let (alice, eve) = (Person::new("alice", "never"), Person::new("eve", "never"));
+    let mut setup = Setup::new();
+    let (key, certificates) = (new_key(&setup, "documents.key"), setup.path("certificates"));
+    fs::create_dir(&certificates).unwrap();
+    for (name, person) in [("a", &eve), ("b", &alice)] {
+        fs::write(certificates.join(format!("{name}.asc")), person.certificate()).unwrap();
+    }
+    setup.repository()["encryption"] =
+        json!({"method": "git-crypt", "key_file": text(&key), "recipients": [text(&certificates)]});
+    write(&setup.root(), "letter", SECRET);
+    backed_up(&setup);
+    let (machine, remote) = (Setup::new(), setup.remote().path);
+    let stranger = Person::new("stranger", "never");
+    let place = machine.path("back");
+    let from = ["restore", "--from", text(&remote), "--gpg", "--to", text(&place)];
+    let told = said(&run_as(&stranger, &machine, 2, &from));
+    assert!(told.contains("no key that gpg opens") && !place.exists(), "{told}");
+    run_as(&alice, &machine, 0, &from);
+    assert_eq!(fs::read_to_string(place.join("folder1/letter")).unwrap(), SECRET);
+    run_as(&alice, &machine, 0, &["verify", "--from", text(&remote), "--gpg"]);
 }

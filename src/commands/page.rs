@@ -154,7 +154,8 @@ impl Page {
             };
             let (place, sample, commit) = (place(verified), &verified.sample, short(Some(&verified.commit)));
             let ago = spans::in_words(now.seconds_since(verified.at));
-            self.line(1, format!("{place}: verified {ago} ago ({sample} of {commit}): {found}"));
+            let how = if verified.ciphertexts.is_some() { ", contents as ciphertexts" } else { "" };
+            self.line(1, format!("{place}: verified {ago} ago ({sample} of {commit}{how}): {found}"));
         }
         self.drills(&repository.drills, now);
         repository.remotes.iter().for_each(|remote| self.room(remote));

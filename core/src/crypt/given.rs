@@ -179,8 +179,9 @@ fn unwrapped(objects: &Odb<'_>, tree: Oid, opener: &Opener, wanted: &KeyId) -> R
             }
             Err(error) => error,
         };
-        // That it is for somebody else is the least of the reasons.
-        let is_worse = error.kind() != Kind::EncryptionKey || why.is_none();
+        // That it is for somebody else is the least of the reasons, and that gpg was declined a passphrase comes after it.
+        let is_worse = error.kind() != Kind::EncryptionKey
+            || why.as_ref().is_none_or(|why| why.kind() == Kind::EncryptionKey);
         if is_worse {
             why = Some(error);
         }

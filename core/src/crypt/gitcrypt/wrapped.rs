@@ -125,5 +125,5 @@ pub fn unwrap(contents: &[u8], place: &str, keys: &[&PrivateKey]) -> Result<KeyF
 /// # Errors
 /// As [`unwrap`]; cancellation.
 pub fn open(contents: &[u8], place: &str, opener: &Opener, progress: &Progress) -> Result<KeyFile> {
-    KeyFile::parse(&*opener.decrypt_whole(contents, LARGEST, progress)?, place)
+    KeyFile::parse(&opener.decrypt_whole(contents, LARGEST, progress)?, place)
 }
