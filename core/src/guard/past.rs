@@ -12,9 +12,11 @@ use git2::Oid;
 use super::restores::Restores;
 use super::tally::{Tally, Turned};
 use super::window::Window;
-use crate::crypt::policy;
-use crate::error::Result;
+use crate::crypt::policy::{self, Policy};
+use crate::error::{Kind, Result};
+use crate::git::objects::ObjectDatabase;
 use crate::git::repository::{Repository, git_error};
+use crate::metadata;
 use crate::names::RootName;
 use crate::path::{RelPath, unescape_component};
 use crate::progress::Progress;
@@ -186,19 +188,41 @@ fn changes(
 ) -> Result<()> {
     let objects = repository.objects()?;
     let top = RelPath::root().to_git_path(root);
-    let directory = |commit: Oid| -> Result<Option<Oid>> {
-        let entry = tree::lookup(&objects, repository.tree_of(commit)?, &top)?;
+    let directory = |tree: Oid| -> Result<Option<Oid>> {
+        let entry = tree::lookup(&objects, tree, &top)?;
         Ok(entry.filter(|entry| entry.is_tree()).map(|entry| entry.oid))
     };
-    let (old, new) = (old.map(directory).transpose()?.flatten(), directory(new)?);
+    let trees = (old.map(|old| repository.tree_of(old)).transpose()?, repository.tree_of(new)?);
+    let (old, new) = (trees.0.map(directory).transpose()?.flatten(), directory(trees.1)?);
+    let is_open_pgp = Policy::of_tree(&objects, trees.1)?.is_some_and(|policy| policy.cipher.is_open_pgp());
     tree::diff_paths(&objects, old, new, &mut |change| {
         let stored = |entry: Option<tree::Entry>| entry.map(|entry| raw(entry.oid));
         let (before, after) = (stored(change.old), stored(change.new));
-        match path_of(change.path).filter(|_| before != after) {
-            Some(path) => visit(&path, before.as_ref(), after.as_ref()),
-            None => Ok(()),
+        let Some(path) = path_of(change.path).filter(|_| before != after) else { return Ok(()) };
+        if let (true, Some(old), Some(_), Some(_)) = (is_open_pgp, trees.0, before, after)
+            && !is_other_content(&objects, old, trees.1, root, &path)?
+        {
+            return Ok(());
         }
+        visit(&path, before.as_ref(), after.as_ref())
     })
+}
+
+/// Whether the records say that a file that was stored as another message holds something else. Where one of them has no checksum,
+/// because everything had to be encrypted anew, it is taken for the same.
+fn is_other_content(
+    objects: &ObjectDatabase<'_>,
+    old: Oid,
+    new: Oid,
+    root: &RootName,
+    path: &RelPath,
+) -> Result<bool> {
+    let checksum = |tree: Oid| match metadata::read_record(objects, tree, root, path) {
+        // The key of then is lost.
+        Err(error) if error.kind() == Kind::EncryptionKey => Ok(None),
+        record => record.map(|record| record.and_then(|record| record.blake3)),
+    };
+    Ok(matches!((checksum(old)?, checksum(new)?), (Some(old), Some(new)) if old != new))
 }
 
 /// A path below a root, as the user knows it; nothing for what is not the user's.

@@ -3,7 +3,7 @@
 //! The journals of the restores tell which paths were touched and which snapshot was put back. A file at such a path
 //! that is what the snapshot has there, or is gone as it is there, was put so by the restore; anything else was done by
 //! somebody else, and counts. A snapshot of another form, from before encryption was switched on or the key changed, has other
-//! objects for the same contents: then a file at such a path is taken for the restore's.
+//! objects for the same contents, and one of OpenPGP messages always has: then a file at such a path is taken for the restore's.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -74,7 +74,9 @@ impl Restores {
                 Some(top) => top,
                 None => {
                     let tree = repository.tree_of(past.snapshot)?;
-                    Top { tree, is_of_this_form: Policy::of_tree(&objects, tree)? == self.form }
+                    let form = Policy::of_tree(&objects, tree)?;
+                    let is_other_each_time = form.as_ref().is_some_and(|form| form.cipher.is_open_pgp());
+                    Top { tree, is_of_this_form: form == self.form && !is_other_each_time }
                 }
             };
             self.trees.borrow_mut().insert(past.snapshot, top);

@@ -131,11 +131,8 @@ fn look(config: &Config, repository: &RepositorySettings) -> Answer {
     let mut current: Option<Key> = None;
     let mut good: Option<Vec<Recipient>> = None;
     match encryption.map(|encryption| &encryption.method) {
-        Some(EncryptionMethod::None { old_keys }) => {
-            if let Some(old_keys) = old_keys {
-                answer.old_keys_in(config, old_keys);
-            }
-        }
+        None | Some(EncryptionMethod::None { old_keys: None }) => {}
+        Some(EncryptionMethod::None { old_keys: Some(old_keys) }) => answer.old_keys_in(config, old_keys),
         Some(EncryptionMethod::Gpg(gpg)) if gpg.makes_key && !gpg.key_file.try_exists().unwrap_or(true) => {
             answer.remarks.push(format!(
                 "{} is made with the next snapshot: the key of the metadata. If there was one, everything is read and \
@@ -155,7 +152,6 @@ fn look(config: &Config, repository: &RepositorySettings) -> Answer {
             }
             good = answer.people(method.recipients());
         }
-        None => {}
     }
     if let Err(error) = answer.history(config, repository, current.as_ref(), good.as_deref()) {
         answer.findings.push(format!("the snapshots cannot be looked at: {error}"));

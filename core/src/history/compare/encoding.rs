@@ -1,6 +1,5 @@
-//! Whether two snapshots hold the same content in the same way. Where the encryption changed between them, or contents are
-//! OpenPGP messages, of which the same content gives another each time, neither Git's names of contents nor, with another key,
-//! the recorded checksums tell whether a file is the same.
+//! Whether two snapshots hold the same content in the same way. Where the encryption changed between them, neither Git's
+//! names of contents nor, with another key, the recorded checksums tell whether a file is the same.
 //!
 //! In: both trees, then both records of a file. Out: the answer as far as the records give one: with the same key by the
 //! checksum, else by size and modification time.
@@ -18,7 +17,7 @@ use crate::metadata::Record;
 pub(super) enum Encoding {
     /// They do not.
     Same,
-    /// Other files are encrypted, with the same key; or each time as another message.
+    /// Other files are encrypted, with the same key; or the same content gives another OpenPGP message each time.
     OtherFiles,
     /// The key is another, or only one is encrypted.
     OtherKey,
@@ -28,8 +27,8 @@ impl Encoding {
     pub(super) fn between(objects: &ObjectDatabase<'_>, old: Oid, new: Oid) -> Result<Self> {
         let (old, new) = (Policy::of_tree(objects, old)?, Policy::of_tree(objects, new)?);
         let key = |policy: &Option<Policy>| policy.as_ref().map(|policy| policy.key.clone());
-        let is_open_pgp = new.as_ref().is_some_and(|policy| policy.cipher.is_open_pgp());
-        Ok(if old == new && !is_open_pgp {
+        let is_other_each_time = new.as_ref().is_some_and(|new| new.cipher.is_open_pgp());
+        Ok(if old == new && !is_other_each_time {
             Self::Same
         } else if key(&old) == key(&new) {
             Self::OtherFiles

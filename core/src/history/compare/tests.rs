@@ -8,6 +8,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::*;
 use crate::history::directory::Walk;
+use crate::snapshot::tests::messages::{self, People};
 use crate::snapshot::tests::{Bench, bench};
 
 fn told(comparison: &Comparison) -> Vec<String> {
@@ -219,4 +220,21 @@ fn random_changes_are_told_as_a_comparison_of_everything_would_tell_them() {
             assert_eq!(found, expected);
         }
     }
+}
+
+#[test]
+fn what_was_only_encrypted_anew_is_the_same_and_what_is_another_is_told() {
+    let people = People::new();
+    let mut bench = messages::bench_for(&people, &[]);
+    for name in ["same", "d/same", "changed", "moved"] {
+        bench.write(name, name);
+    }
+    let old = bench.snapshot();
+    messages::add(&bench, "bob", &people.bob);
+    let new = bench.snapshot();
+    assert_eq!(compared(&bench, &old, &new), Vec::<String>::new());
+    fs::rename(bench.root().join("moved"), bench.root().join("d/moved")).unwrap();
+    bench.write("changed", "otherwise");
+    let newest = bench.snapshot();
+    assert_eq!(compared(&bench, &new, &newest), ["M changed", "R moved -> d/moved"]);
 }

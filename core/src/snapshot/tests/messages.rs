@@ -7,6 +7,8 @@ use crate::crypt::openpgp::header;
 use crate::crypt::openpgp::tests::gpg::Gpg;
 use crate::crypt::places;
 use crate::crypt::policy::{Cipher, Policy};
+use crate::guard::Memory;
+use crate::guard::restores::Restores;
 use crate::lfs::Pointer;
 
 const CANARY: &str = "canary-in-a-message-0815";
@@ -26,7 +28,7 @@ fn certificates(bench: &Bench) -> PathBuf {
     bench.scratch.path().join("people")
 }
 
-fn add(bench: &Bench, name: &str, person: &Gpg) {
+pub(crate) fn add(bench: &Bench, name: &str, person: &Gpg) {
     fs::create_dir_all(certificates(bench)).unwrap();
     fs::write(certificates(bench).join(format!("{name}.asc")), person.armored_certificate()).unwrap();
 }
@@ -487,4 +489,54 @@ fn without_a_good_certificate_nothing_is_stored() {
     bench.back_up();
     is_the_root(&bench, &people.alice);
     is_silent(&bench);
+}
+
+#[test]
+fn the_guard_takes_nothing_that_is_encrypted_anew_or_moved_for_a_loss_also_after_a_restart() {
+    let people = People::new();
+    for is_lost in [false, true] {
+        let mut bench = bench_for(&people, &[]);
+        for file in 0..60 {
+            bench.write(&format!("many/{file:02}"), format!("{file} {CANARY}"));
+        }
+        bench.back_up();
+        let since = BTreeMap::from([(bench.roots[0].name.clone(), tip(&bench))]);
+        let limits = crate::config::MassChange { min_files: 10, share: 0.5, ..Default::default() };
+        let (restores, memory, fresh, afresh) =
+            (Restores::default(), Memory::default(), Memory::default(), Memory::default());
+        let guard = |memory| Guard { limits: &limits, memory, since: &since, restores: &restores };
+        let step = |bench: &mut Bench, memory| {
+            let Built::Commit(staged, summary) = bench.try_build(Some(guard(memory))).unwrap() else {
+                panic!()
+            };
+            assert_eq!(summary.mass_change, None);
+            bench.queue.stage(&bench.name, &staged).unwrap();
+            publish(&bench.repository, &staged, &Progress::new()).unwrap();
+            bench.queue.settle(&bench.name, &staged.settlement, 2).unwrap();
+        };
+        match is_lost {
+            true => fs::remove_file(key_file(&bench)).unwrap(),
+            false => add(&bench, "bob", &people.bob),
+        }
+        bench.touch("", Reach::Deep);
+        step(&mut bench, &memory);
+        // Everything is encrypted anew, and then everything moves.
+        step(&mut bench, &memory);
+        fs::rename(bench.root().join("many"), bench.root().join("moved")).unwrap();
+        bench.touch("", Reach::Deep);
+        step(&mut bench, &memory);
+        bench.write("moved/00", "another");
+        bench.touch("moved/00", Reach::Exact);
+        // Who remembers nothing reads the commits.
+        step(&mut bench, &fresh);
+        for file in 0..40 {
+            bench.write(&format!("moved/{file:02}"), format!("rewritten {file}"));
+        }
+        bench.touch("", Reach::Deep);
+        for memory in [&memory, &afresh] {
+            let Built::Commit(_, summary) = bench.try_build(Some(guard(memory))).unwrap() else { panic!() };
+            let (_, loss) = summary.mass_change.expect("40 of 60 files are rewritten");
+            assert_eq!((loss.lost, loss.of), (40, 60));
+        }
+    }
 }
