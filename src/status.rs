@@ -400,6 +400,7 @@ pub mod tests {
             is_here: true,
             files: 120,
             bytes: 3456,
+            ciphertexts: None,
             problems,
             named: vec!["folder1/x: gone".to_owned(); usize::from(problems > 0)],
         }
@@ -415,6 +416,7 @@ pub mod tests {
             sample: "1%".to_owned(),
             files: 12,
             bytes: 3456,
+            ciphertexts: None,
             problems,
         }
     }

@@ -180,7 +180,7 @@ fn in_place_only_what_differs_is_replaced_and_it_can_be_taken_back() {
 }
 
 /// The object of a file.
-fn object_of(judge: &Judge, path: &str) -> String {
+pub fn object_of(judge: &Judge, path: &str) -> String {
     git(&judge.path, &["rev-parse", &format!("main:{path}")]).trim().to_owned()
 }
 
@@ -215,7 +215,7 @@ fn a_flipped_bit_is_found_and_nothing_stands_under_the_name() {
 }
 
 /// A commit on the remote's branch that puts these blobs at these paths.
-fn committed(remote: &Path, scratch: &Path, blobs: &[(&str, &[u8])]) {
+pub fn committed(remote: &Path, scratch: &Path, blobs: &[(&str, &[u8])]) {
     let index = format!("GIT_INDEX_FILE={}", text(&scratch.join("an index")));
     let sh = |script: &str| {
         let script = format!("export {index}; {script}");

@@ -33,6 +33,7 @@ mod dashboard;
 mod deploy;
 mod disk;
 mod documents;
+mod encryption_gpg;
 mod encryption_messages;
 mod encryption_reading;
 mod encryption_switch;

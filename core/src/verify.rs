@@ -7,7 +7,8 @@
 //!
 //! In: a repository, possibly of a stranger's making, and a snapshot. Out: a [`Report`] with numbers, and with the names
 //! of what is wrong. A content is read once, however many names it has. It is proven twice: by the name that Git knows it
-//! by, and by the size and BLAKE3 that were recorded when it was read from disk.
+//! by, and by the size and BLAKE3 that were recorded when it was read from disk. Where contents are OpenPGP messages and nothing
+//! here opens them, the first proof is all there is, and that they are messages: they are counted.
 //!
 //! Nothing that is wrong stops the rest. An error means that the verification itself could not be done.
 
@@ -28,6 +29,7 @@ use crate::history::{Oid, Snapshot};
 use crate::names::RootName;
 use crate::path::RelPath;
 use crate::progress::Progress;
+use crate::restore::Named;
 
 pub use report::Report;
 pub use sample::{Sample, draw_seed};
@@ -90,6 +92,13 @@ pub fn verify(request: &Request<'_>, announce: &mut dyn FnMut(Work), progress: &
     report.objects = done.objects;
     report.hashed_bytes = done.bytes;
     report.elsewhere = done.elsewhere;
+    report.ciphertexts = done.ciphertexts;
+    if let Some(why) = hashes.unopened() {
+        report.remark(Named::at(
+            b".",
+            format!("not every content could be opened with the keys that are here: {why}"),
+        ));
+    }
     if wrong.is_empty() {
         return Ok(report);
     }

@@ -4,7 +4,7 @@
 
 use backupbot_core::crypt::unsealer::Unsealer;
 use backupbot_core::error::Error;
-use backupbot_core::git::contents::{ContentReader, Contents, Found, Trouble};
+use backupbot_core::git::contents::{ContentReader, Contents, Found, Recorded, Trouble};
 use backupbot_core::history::directory::{Node, find};
 use backupbot_core::history::form::{self, Form, HEAD_BYTES};
 use backupbot_core::history::{ObjectDatabase, Oid};
@@ -22,7 +22,8 @@ pub fn cat(world: &World, global: &Global, arguments: &Cat) -> Result<Exit, Fail
     let looking = Looking::open(world, global, arguments.which.repository.as_deref(), Some(&arguments.path))?;
     let snapshot = looking.snapshot(arguments.at.at.as_deref())?;
     // Whoever wants what is stored needs no key.
-    let _keys = if arguments.raw { None } else { looking.unlock(&arguments.unlock, &[&snapshot])? };
+    let _keys =
+        if arguments.raw { None } else { looking.unlock_contents(&arguments.unlock, &[&snapshot])? };
     let unsealer = match arguments.raw {
         true => None,
         false => Unsealer::of(&looking.repository, snapshot.tree)?,
@@ -36,16 +37,17 @@ pub fn cat(world: &World, global: &Global, arguments: &Cat) -> Result<Exit, Fail
     let contents = Contents::open_with(looking.repository.path(), Some(looking.large()))?.opened_by(unsealer);
     let mut reader = contents.reader();
     let wrong = |error: Error| Failure::failed(format!("{shown}: {error}"));
-    let recorded = node.record.as_ref().and_then(|record| record.blake3);
+    let recorded = Recorded::by(node.record.as_ref());
     let mut found = reader.find(oid).map_err(wrong)?;
     if !arguments.raw {
-        let is_encrypted = contents.covers(&path.to_git_path(&root));
-        found = reader.behind(found, is_encrypted, recorded, &Progress::new()).map_err(wrong)?;
+        let seal = contents.seal_of(&path.to_git_path(&root));
+        contents.must_open(seal)?;
+        found = reader.behind(found, seal, recorded, &Progress::new()).map_err(wrong)?;
     }
     if !arguments.raw && !found.is_led_to() {
         refuse_stand_ins(&mut reader, &found, &node, &shown)?;
     }
-    let expected = recorded.filter(|_| !arguments.raw);
+    let expected = recorded.blake3.filter(|_| !arguments.raw);
     let mut lines = Lines::begin();
     // A reader that went away ends the stream as an error; what it was is kept here.
     let mut unwritten: Option<Failure> = None;

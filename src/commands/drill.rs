@@ -11,7 +11,7 @@ use backupbot_core::inspect::drill::{self as core, Rehearsal};
 use backupbot_core::inspect::drills::{self, Drilled, Way};
 use backupbot_core::progress::Progress;
 use backupbot_core::verify::{Sample, draw_seed};
-use backupbot_core::wording::files;
+use backupbot_core::wording::{counted, files};
 use bytesize::ByteSize;
 use serde_json::{Value, json};
 use slog::{Discard, Logger, o};
@@ -182,13 +182,17 @@ fn summary(drilled: &Drilled) -> String {
         1 => "1 thing is WRONG".to_owned(),
         many => format!("{many} things are WRONG"),
     };
-    let compared = if drilled.is_here {
-        "with its metadata and with what is here"
-    } else {
-        "with its metadata; the same snapshot is not here"
+    let compared = match (drilled.ciphertexts, drilled.is_here) {
+        (None, true) => "restored and compared with its metadata and with what is here".to_owned(),
+        (None, false) => "restored and compared with its metadata; the same snapshot is not here".to_owned(),
+        (Some(many), is_here) => {
+            let many = counted(many, "content", "contents");
+            let here = if is_here { "it is the very snapshot that is here" } else { "it is not here" };
+            format!("verified, {many} of it as ciphertexts, and nothing restored; {here}")
+        }
     };
     format!(
-        "{} from {}: {verdict}\nsnapshot {} ({way}): {} ({}; {}) restored and compared {compared}",
+        "{} from {}: {verdict}\nsnapshot {} ({way}): {} ({}; {}) {compared}",
         drilled.repository,
         drilled.remote,
         &drilled.commit[..12],

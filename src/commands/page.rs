@@ -154,7 +154,8 @@ impl Page {
             };
             let (place, sample, commit) = (place(verified), &verified.sample, short(Some(&verified.commit)));
             let ago = spans::in_words(now.seconds_since(verified.at));
-            self.line(1, format!("{place}: verified {ago} ago ({sample} of {commit}): {found}"));
+            let how = if verified.ciphertexts.is_some() { ", contents as ciphertexts" } else { "" };
+            self.line(1, format!("{place}: verified {ago} ago ({sample} of {commit}{how}): {found}"));
         }
         self.drills(&repository.drills, now);
         repository.remotes.iter().for_each(|remote| self.room(remote));
@@ -168,6 +169,8 @@ impl Page {
         for drilled in drills {
             let (remote, ago) = (&drilled.remote, spans::in_words(now.seconds_since(drilled.at)));
             let (sample, commit) = (&drilled.sample, short(Some(&drilled.commit)));
+            let how =
+                if drilled.ciphertexts.is_some() { "verified without being restored" } else { "restored" };
             let restored = files(drilled.files);
             let found = match drilled.problems {
                 0 => "all as it was".to_owned(),
@@ -176,9 +179,7 @@ impl Page {
             };
             self.line(
                 1,
-                format!(
-                    "remote {remote}: drill {ago} ago ({sample} of {commit}): {restored} restored, {found}"
-                ),
+                format!("remote {remote}: drill {ago} ago ({sample} of {commit}): {restored} {how}, {found}"),
             );
             for named in &drilled.named {
                 self.line(2, named);

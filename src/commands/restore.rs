@@ -179,14 +179,15 @@ impl Run<'_> {
     /// Before anything else: without the key of an encrypted snapshot nothing is fetched and nothing begun.
     fn unlock(&self, snapshot: &Snapshot) -> Result<Option<Lent>, Failure> {
         self.source.bring_encryption(snapshot, self.progress)?;
-        match self.source.looking.unlock(&self.arguments.unlock, &[snapshot]) {
-            // Who wants what is stored needs no key, and gets none of what is recorded.
-            Err(failure) if self.arguments.raw => {
-                output::complain(&format!("backupbot: {}", failure.lines.join("; ")));
-                Ok(None)
-            }
-            unlocked => unlocked,
+        let (looking, unlock) = (&self.source.looking, &self.arguments.unlock);
+        if !self.arguments.raw {
+            return looking.unlock_contents(unlock, &[snapshot]);
         }
+        // Who wants what is stored needs no key, and gets none of what is recorded.
+        looking.unlock(unlock, &[snapshot]).or_else(|failure| {
+            output::complain(&format!("backupbot: {}", failure.lines.join("; ")));
+            Ok(None)
+        })
     }
 
     fn policies(&self) -> Policies {
@@ -279,8 +280,9 @@ impl Run<'_> {
             let plan = self.plan(&request, &mut teller)?;
             return self.report(plan.report, teller);
         }
-        let marker = if guarded { Some(marker::begin(directory, &identity)?) } else { None };
+        // What nothing here opens is found by the plan, and nothing is begun then.
         let plan = self.plan(&request, &mut Teller::silent())?;
+        let marker = if guarded { Some(marker::begin(directory, &identity)?) } else { None };
         let report = self.apply(&request, &plan, &mut teller, None)?;
         if let Some(marker) = marker {
             marker.finish()?;

@@ -16,9 +16,9 @@ use actix_web::body::{BodySize, MessageBody};
 use actix_web::http::{StatusCode, header};
 use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
-use backupbot_core::crypt::unsealer::Unsealer;
+use backupbot_core::crypt::unsealer::{Seal, Unsealer};
 use backupbot_core::error::{Error, Kind};
-use backupbot_core::git::contents::{Contents, LargeContents, Trouble};
+use backupbot_core::git::contents::{Contents, LargeContents, Recorded, Trouble};
 use backupbot_core::history::directory::Node;
 use backupbot_core::history::form::{self, Form};
 use backupbot_core::history::{Oid, Snapshot};
@@ -44,11 +44,12 @@ pub struct File {
     repository: PathBuf,
     large: Arc<dyn LargeContents>,
     unsealer: Option<Arc<Unsealer>>,
-    is_encrypted: bool,
+    seal: Option<Seal>,
     oid: Oid,
     /// As recorded: tells a pointer from a user's own file that looks like one.
-    recorded: Option<[u8; 32]>,
-    size: u64,
+    recorded: Recorded,
+    /// If it is known before the end.
+    size: Option<u64>,
     name: Vec<u8>,
 }
 
@@ -78,13 +79,19 @@ pub fn prepare(
         })?;
     let contents = Contents::open_with(inspected.repository.path(), Some(inspected.large.clone()));
     let contents = contents.map_err(internal)?.opened_by(unsealer.clone());
-    let is_encrypted = contents.covers(&path.to_git_path(root));
+    let seal = contents.seal_of(&path.to_git_path(root));
+    contents.must_open(seal).map_err(|_| {
+        Problem::new(
+            StatusCode::CONFLICT,
+            "it is encrypted with OpenPGP, and this daemon has no private key that opens it: `backupbot cat` says whose does",
+        )
+    })?;
     let mut reader = contents.reader();
     let missing =
         |_| Problem::new(StatusCode::CONFLICT, "its content is missing in the repository, or damaged");
     let found = reader.find(entry.oid).map_err(missing)?;
-    let recorded = node.record.as_ref().and_then(|record| record.blake3);
-    let found = reader.behind(found, is_encrypted, recorded, &Progress::new()).map_err(missing)?;
+    let recorded = Recorded::by(node.record.as_ref());
+    let found = reader.behind(found, seal, recorded, &Progress::new()).map_err(missing)?;
     if !reader.can_be_had(&found).map_err(internal)? {
         let detail =
             "its content is a large object (Git LFS) that is not here and at no remote that can be asked";
@@ -109,10 +116,10 @@ pub fn prepare(
         repository: inspected.repository.path().to_path_buf(),
         large: inspected.large.clone(),
         unsealer,
-        is_encrypted,
+        seal,
         oid: entry.oid,
         recorded,
-        size: found.size,
+        size: found.exact_size().or(recorded.size),
         name,
     })
 }
@@ -122,8 +129,8 @@ pub fn send(door: &Data<Door>, request: &HttpRequest, file: File) -> Result<Http
     let turn = door.turns.download()?;
     let (sender, pieces) = channel::<io::Result<Bytes>>(PIECES);
     let (log, oid, recorded) = (door.log.clone(), file.oid, file.recorded);
-    let (place, large, unsealer, is_encrypted) =
-        (file.repository, file.large, file.unsealer, file.is_encrypted);
+    let (place, large, unsealer, seal, size) =
+        (file.repository, file.large, file.unsealer, file.seal, file.size);
     let read = move || {
         let _turn: Turn = turn;
         let mut is_gone = false;
@@ -131,16 +138,25 @@ pub fn send(door: &Data<Door>, request: &HttpRequest, file: File) -> Result<Http
             let contents = contents.opened_by(unsealer);
             let mut reader = contents.reader();
             let found = reader.find(oid)?;
-            let found = reader.behind(found, is_encrypted, recorded, &Progress::new())?;
+            let found = reader.behind(found, seal, recorded, &Progress::new())?;
+            let mut left = size.unwrap_or(u64::MAX);
             let mut send = |piece: &[u8]| {
+                // What was announced of an OpenPGP message was only recorded: a part of it is never sent as the whole.
+                left = left
+                    .checked_sub(piece.len() as u64)
+                    .ok_or_else(|| Error::new(Kind::Git, "it is longer than what is recorded of it"))?;
                 let piece = Ok(Bytes::copy_from_slice(piece));
                 is_gone = sender.blocking_send(piece).is_err();
                 if is_gone { Err(Error::cancelled()) } else { Ok(()) }
             };
             let sent = reader.stream(&found, &Progress::new(), &mut send);
-            sent.map(|_| ()).map_err(|trouble| match trouble {
+            sent.map_err(|trouble| match trouble {
                 Trouble::Object(error) | Trouble::Elsewhere(error) => error,
-            })
+            })?;
+            match size.is_some() && left > 0 {
+                true => Err(Error::new(Kind::Git, "it is shorter than what is recorded of it")),
+                false => Ok(()),
+            }
         });
         if let Err(error) = sent
             && !is_gone
@@ -192,7 +208,7 @@ async fn watch(taken: Arc<Taken>, wire: Wire) {
 }
 
 struct Body {
-    size: u64,
+    size: Option<u64>,
     pieces: Receiver<io::Result<Bytes>>,
     taken: Arc<Taken>,
 }
@@ -201,7 +217,7 @@ impl MessageBody for Body {
     type Error = io::Error;
 
     fn size(&self) -> BodySize {
-        BodySize::Sized(self.size)
+        self.size.map_or(BodySize::Stream, BodySize::Sized)
     }
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {

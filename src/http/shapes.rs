@@ -227,6 +227,8 @@ pub struct Verified {
     files: u64,
     /// Their bytes
     bytes: u64,
+    /// Contents that nothing there opened, of which only the ciphertexts were read
+    ciphertexts: Option<u64>,
     /// How much was wrong
     problems: u64,
 }
@@ -256,6 +258,8 @@ pub struct Drilled {
     files: u64,
     /// Their bytes
     bytes: u64,
+    /// Where nothing here opens contents, nothing was restored: so many were read and compared as ciphertexts instead
+    ciphertexts: Option<u64>,
     /// How much was wrong
     problems: u64,
     /// The first of that
@@ -451,7 +455,7 @@ pub mod tests {
             remotes: vec![remote],
         };
         fits::<PathReport>(report);
-        let verified = verify::Report { problem_count: 1, ..Default::default() };
+        let verified = verify::Report { problem_count: 1, ciphertexts: 1, ..Default::default() };
         let verified = inspect::verified::Verified::new("documents", Some("usb"), &verified, Moment::now());
         fits::<Verified>(verified);
         let drilled = inspect::drills::Drilled {
@@ -465,6 +469,7 @@ pub mod tests {
             is_here: true,
             files: 1,
             bytes: 1,
+            ciphertexts: Some(1),
             problems: 1,
             named: vec!["x".into()],
         };

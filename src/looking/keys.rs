@@ -1,4 +1,4 @@
-//! The keys that somebody names with `--key-file`, and what they open.
+//! The keys that somebody names with `--key-file`, or has gpg use with `--gpg`, and what they open.
 
 use backupbot_core::crypt::given::Given;
 use backupbot_core::crypt::places::Lent;
@@ -13,7 +13,7 @@ use crate::settings::World;
 pub fn given(world: &World, unlock: &Unlock) -> Result<Given, Failure> {
     let files: Vec<_> = unlock.key_file.iter().map(|path| world.absolute(path)).collect();
     let passphrase = unlock.key_passphrase_file.as_ref().map(|path| world.absolute(path));
-    Ok(Given::read(&files, passphrase.as_deref())?)
+    Ok(Given::read(&files, passphrase.as_deref())?.and_gpg(unlock.gpg))
 }
 
 impl Looking<'_> {
@@ -23,5 +23,12 @@ impl Looking<'_> {
         let given = given(self.world, unlock)?.and_those_of(&self.keys_of);
         let trees: Vec<_> = snapshots.iter().map(|snapshot| snapshot.tree).collect();
         Ok(given.unlock(&self.repository, &trees)?)
+    }
+
+    /// The same for who is going to read contents.
+    pub fn unlock_contents(&self, unlock: &Unlock, snapshots: &[&Snapshot]) -> Result<Option<Lent>, Failure> {
+        let given = given(self.world, unlock)?.and_those_of(&self.keys_of);
+        let trees: Vec<_> = snapshots.iter().map(|snapshot| snapshot.tree).collect();
+        Ok(given.unlock_contents(&self.repository, &trees)?)
     }
 }

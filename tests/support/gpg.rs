@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Somebody with an OpenPGP key without a passphrase.
@@ -44,6 +44,14 @@ impl Person {
     /// The certificate, armored.
     pub fn certificate(&self) -> Vec<u8> {
         self.gpg(&["--armor", "--export", &self.fingerprint])
+    }
+
+    /// The private key, armored, in a file of its owner's.
+    pub fn private_key(&self) -> PathBuf {
+        let path = self.home().join("private.asc");
+        fs::write(&path, self.gpg(&["--armor", "--export-secret-keys", &self.fingerprint])).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path
     }
 
     /// What a message says, if it is for this person.

@@ -331,7 +331,8 @@ impl Task<'_> {
         )?;
         if report.problem_count == 0 {
             info!(log, "verified"; "repository" => &self.place.repository, "sample" => &report.sample,
-                  "files" => report.verified_files, "bytes" => report.verified_bytes);
+                  "files" => report.verified_files, "bytes" => report.verified_bytes,
+                  "ciphertexts" => report.ciphertexts);
             return Ok(());
         }
         let first =
@@ -366,7 +367,11 @@ impl Task<'_> {
         common.audit.record(drilled.deed());
         drills::remember(&common.state_dir, drilled.clone())?;
         let repository = &drilled.repository;
-        if drilled.problems == 0 {
+        if drilled.problems == 0 && drilled.ciphertexts.is_some() {
+            info!(log, "read and compared; no private key is here to restore it with"; "repository" => repository,
+                  "remote" => &drilled.remote, "sample" => &drilled.sample, "files" => drilled.files,
+                  "ciphertexts" => drilled.ciphertexts);
+        } else if drilled.problems == 0 {
             info!(log, "restored and compared"; "repository" => repository, "remote" => &drilled.remote,
                   "sample" => &drilled.sample, "files" => drilled.files, "bytes" => drilled.bytes);
         } else {

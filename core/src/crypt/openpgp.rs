@@ -116,7 +116,7 @@ pub fn decrypt(
     let read = message.by_ref().take(header::ENOUGH_BYTES as u64).read_to_end(&mut head);
     read.map_err(|error| crate::crypt::error_of(error, "read what is to be decrypted"))?;
     if header::look(&head).is_none() {
-        return Err(damaged("is not encrypted for recipients: it is clear text, damaged, or something else"));
+        return Err(is_no_message());
     }
     let is_open = AtomicBool::new(false);
     let mut source = Watched::closed((&head[..]).chain(message), progress, &is_open, HEAD_BYTES);
@@ -215,6 +215,11 @@ pub fn decrypt_whole(message: &[u8], keys: &[&PrivateKey], limit: u64) -> Result
     }
 }
 
-fn damaged(why: &str) -> Error {
+/// What stands where a message should be is none.
+pub(super) fn is_no_message() -> Error {
+    damaged("is not encrypted for recipients: it is clear text, damaged, or something else")
+}
+
+pub(super) fn damaged(why: &str) -> Error {
     Error::new(Kind::Git, format!("a file encrypted with OpenPGP {why}"))
 }

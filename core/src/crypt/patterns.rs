@@ -105,6 +105,11 @@ impl Patterns {
         texts.iter().map(|text| Pattern::parse(text.as_ref())).collect::<Result<_, _>>().map(Self)
     }
 
+    /// Whether every path is meant.
+    pub fn is_everything(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether a path is meant.
     pub fn matches(&self, path: &[u8]) -> bool {
         self.0.is_empty() || self.0.iter().any(|pattern| pattern.matches(path))

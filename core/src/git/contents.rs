@@ -32,14 +32,14 @@ use libdeflater::Decompressor;
 use self::checked::Checked;
 use self::delivery::Delivery;
 pub use self::delivery::{BEGINNING_BYTES, Proof, Trouble};
-pub use self::found::Found;
 use self::found::Place;
+pub use self::found::{Found, Recorded};
 use self::inflate::{damaged, inflate_in_pieces};
 pub use self::large::{LargeContents, may_point};
 use self::loose::Loose;
 use super::pack::{EntryKind, ObjectKind, PackReader, PackSet, RawEntry};
 use super::repository::Repository;
-use crate::crypt::unsealer::Unsealer;
+use crate::crypt::unsealer::{Seal, Unsealer};
 use crate::error::{Error, Kind, Result};
 use crate::lfs::{Objects, Pointer};
 use crate::progress::Progress;
@@ -84,9 +84,20 @@ impl Contents {
         Self { unsealer, ..self }
     }
 
-    /// Whether the file at this path of the repository is encrypted.
-    pub fn covers(&self, path: &[u8]) -> bool {
-        self.unsealer.as_ref().is_some_and(|unsealer| unsealer.covers(path))
+    /// How the file at this path of the repository is encrypted, if it is.
+    pub fn seal_of(&self, path: &[u8]) -> Option<Seal> {
+        self.unsealer.as_ref().and_then(|unsealer| unsealer.seal_of(path))
+    }
+
+    /// Makes sure that there is something that opens what is encrypted like this.
+    ///
+    /// # Errors
+    /// As [`Unsealer::must_read_contents`].
+    pub fn must_open(&self, seal: Option<Seal>) -> Result<()> {
+        match &self.unsealer {
+            Some(unsealer) if seal == Some(Seal::OpenPgp) => unsealer.must_read_contents(),
+            _ => Ok(()),
+        }
     }
 
     /// A hasher whose result is the checksum that the snapshot's records have.
@@ -102,15 +113,18 @@ impl Contents {
     fn delivery<'s>(
         &'s self,
         found: &Found,
+        progress: &Progress,
         sink: &'s mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> std::result::Result<Delivery<'s>, Trouble> {
-        let decryptor = match &self.unsealer {
-            Some(unsealer) if found.is_sealed => Some(unsealer.decryptor().map_err(Trouble::Elsewhere)?),
-            None if found.is_sealed => {
+        let decryptor = match (&self.unsealer, found.seal) {
+            (_, None) => None,
+            (Some(unsealer), Some(seal)) => {
+                Some(unsealer.decryptor(seal, found.most(), progress).map_err(Trouble::Elsewhere)?)
+            }
+            (None, Some(_)) => {
                 let text = "a content is encrypted, and it is not known with which key";
                 return Err(Trouble::Elsewhere(Error::new(Kind::Internal, text)));
             }
-            _ => None,
         };
         Ok(Delivery::new(decryptor, self.hasher(), sink))
     }
@@ -196,20 +210,22 @@ impl<'c> ContentReader<'c> {
     }
 
     /// What a file holds: the large content that its blob points at, decrypted if the file is encrypted
-    /// ([`Contents::covers`]). The blob itself if it is neither, also a user's own file that only looks like a pointer: then
+    /// ([`Contents::seal_of`]). The blob itself if it is neither, also a user's own file that only looks like a pointer: then
     /// its checksum is the recorded one.
     ///
     /// # Errors
-    /// What is wrong with the blob; that it is clear text and should not be.
+    /// What is wrong with the blob; that it is clear text and should not be; [`Kind::EncryptionKey`] if nothing here opens it.
     pub fn behind(
         &mut self,
         found: Found,
-        is_encrypted: bool,
-        recorded: Option<[u8; 32]>,
+        seal: Option<Seal>,
+        recorded: Recorded,
         progress: &Progress,
     ) -> Result<Found> {
-        let found = self.pointed_at(found, recorded, progress)?;
-        if is_encrypted { found.opened() } else { Ok(found) }
+        let found = self.pointed_at(found, recorded.blake3, progress)?;
+        let Some(seal) = seal else { return Ok(found) };
+        self.contents.must_open(Some(seal))?;
+        found.opened(seal, recorded.size)
     }
 
     fn pointed_at(&mut self, found: Found, recorded: Option<[u8; 32]>, progress: &Progress) -> Result<Found> {
@@ -257,7 +273,7 @@ impl<'c> ContentReader<'c> {
         sink: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> std::result::Result<Proof, Trouble> {
         let contents = self.contents;
-        let delivery = contents.delivery(found, sink)?;
+        let delivery = contents.delivery(found, progress, sink)?;
         match &found.place {
             Place::Large(pointer) => large::stream(contents.large.as_ref(), pointer, progress, delivery),
             _ => self.pass(found, progress, Checked::new(found, delivery)),
@@ -279,7 +295,7 @@ impl<'c> ContentReader<'c> {
         let Some(expected) = expected.filter(|_| found.pointer().is_none()) else {
             return self.stream(found, progress, sink);
         };
-        let delivery = self.contents.delivery(found, sink)?;
+        let delivery = self.contents.delivery(found, progress, sink)?;
         let proof = self.pass(found, progress, Checked::by_plain_name(found, delivery))?;
         if proof.blake3 != expected {
             self.stream(found, progress, &mut |_| Ok(()))?;

@@ -4,6 +4,9 @@
 //!
 //! In: a remote, how much of it, and our own repository. Out: numbers, and the names of what was wrong. Nothing is written
 //! but below the scratch directory, which is gone at the end.
+//!
+//! Where contents are OpenPGP messages and nothing here opens them, nothing can be restored: the same part of the snapshot is
+//! verified instead, with its names, records and ciphertexts as the remote gives them.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,6 +17,7 @@ use super::scratch::{Purpose, Scratch};
 use crate::clock::Moment;
 use crate::config::Remote;
 use crate::crypt::given::Given;
+use crate::crypt::unsealer::Unsealer;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::git::repository::Repository;
@@ -22,6 +26,7 @@ use crate::names::RepositoryName;
 use crate::progress::Progress;
 use crate::restore::{self, Destination, Named, Policies, Report, Selection, What, Wish, repository_bytes};
 use crate::verify::{self, Sample};
+use crate::wording::counted;
 
 /// Names of one drill. Each is held, several times.
 const MOST_DRAWN: u32 = 20_000;
@@ -80,7 +85,13 @@ pub fn drill(request: &Request<'_>, say: Say<'_>, progress: &Progress) -> Result
     };
     let far = far::open(&wanted, &place.join("fetched.git"), say, progress)?;
     fault::point("drill:fetched");
+    let mut ciphertexts = None;
     let (report, is_here) = match &far.snapshot {
+        Ok(snapshot) if is_closed(&far, snapshot)? => {
+            let compared = compare(request, &far, snapshot, progress)?;
+            ciphertexts = Some(compared.2);
+            (compared.0, compared.1)
+        }
         Ok(snapshot) => rehearse(request, &far, snapshot, &place.join("restored"), progress)?,
         Err(why) => {
             let mut report = Report::default();
@@ -101,6 +112,7 @@ pub fn drill(request: &Request<'_>, say: Say<'_>, progress: &Progress) -> Result
         is_here,
         files: report.totals.files + report.totals.symlinks + report.totals.hard_links,
         bytes: report.totals.bytes,
+        ciphertexts,
         problems: report.problem_count,
         named: named.collect(),
     };
@@ -151,6 +163,47 @@ fn rehearse(
     };
     add(&mut report, second.problems.into_iter().map(differs).collect());
     Ok((report, true))
+}
+
+/// Whether nothing here opens the contents.
+fn is_closed(far: &Far, snapshot: &Snapshot) -> Result<bool> {
+    let unsealer = Unsealer::of(&far.repository, snapshot.tree)?;
+    Ok(unsealer.is_some_and(|unsealer| !unsealer.reads_contents()))
+}
+
+/// Verifies what was drawn as the remote gives it, without restoring it; whether the same snapshot is here, and how many
+/// contents were compared as ciphertexts.
+fn compare(
+    request: &Request<'_>,
+    far: &Far,
+    snapshot: &Snapshot,
+    progress: &Progress,
+) -> Result<(Report, bool, u64)> {
+    let verifying = verify::Request {
+        repository: &far.repository,
+        snapshot,
+        sample: request.sample,
+        seed: request.seed,
+        large: Some(&far.large),
+    };
+    let looked = verify::verify(&verifying, &mut |_| {}, progress)?;
+    let mut report = Report::default();
+    report.totals.files = looked.verified_files;
+    report.totals.bytes = looked.verified_bytes;
+    report.problem_count = looked.problem_count.saturating_sub(looked.problems.len() as u64);
+    looked.problems.into_iter().for_each(|problem| report.problem(problem));
+    looked.remarks.into_iter().for_each(|remark| report.remark(remark));
+    let why = format!(
+        "nothing was restored, because no private key that opens the contents is here: names, records and {} were read and \
+         compared instead",
+        counted(looked.ciphertexts, "ciphertext", "ciphertexts")
+    );
+    report.remark(Named::at(b".", why));
+    let Some((_, same)) = own(request.own, far) else { return Ok((report, false, looked.ciphertexts)) };
+    if same.tree != snapshot.tree {
+        report.problem(Named::at(b".", "the same snapshot here has another tree"));
+    }
+    Ok((report, true, looked.ciphertexts))
 }
 
 /// Adds what was not told already, with another reason.

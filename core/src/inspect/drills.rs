@@ -54,6 +54,9 @@ pub struct Drilled {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Where nothing here opens contents, nothing was restored: so many were read and compared as ciphertexts instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ciphertexts: Option<u64>,
     /// How much was wrong.
     pub problems: u64,
     /// The first of that.
@@ -78,6 +81,8 @@ impl Drilled {
         let event = event.in_repository(&self.repository).at_remote(&self.remote);
         let event = event.with("snapshot", &self.commit).with("sample", &self.sample).with("fetched", way);
         let event = event.with("files", self.files).with("bytes", self.bytes);
+        // Where there are any, nothing was restored.
+        let event = self.ciphertexts.iter().fold(event, |event, many| event.with("ciphertexts", many));
         if self.problems == 0 { event } else { event.with("problems", self.problems) }
     }
 
@@ -170,6 +175,7 @@ mod tests {
             is_here: true,
             files: 1,
             bytes: 2,
+            ciphertexts: None,
             problems,
             named: Vec::new(),
         }

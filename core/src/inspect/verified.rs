@@ -36,6 +36,9 @@ pub struct Verified {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Contents that nothing there opened, of which only the ciphertexts were read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ciphertexts: Option<u64>,
     /// How much was wrong.
     pub problems: u64,
 }
@@ -56,6 +59,7 @@ impl Verified {
             sample: report.sample.clone(),
             files: report.verified_files,
             bytes: report.verified_bytes,
+            ciphertexts: Some(report.ciphertexts).filter(|many| *many > 0),
             problems: report.problem_count,
         }
     }
@@ -67,6 +71,7 @@ impl Verified {
         let event = self.remote.iter().fold(event, |event, remote| event.at_remote(remote));
         let event = event.with("snapshot", &self.commit).with("sample", &self.sample);
         let event = event.with("files", self.files).with("bytes", self.bytes);
+        let event = self.ciphertexts.iter().fold(event, |event, many| event.with("ciphertexts", many));
         if self.problems == 0 { event } else { event.with("problems", self.problems) }
     }
 
@@ -137,6 +142,7 @@ mod tests {
             sample: sample.to_owned(),
             files: 1,
             bytes: 2,
+            ciphertexts: None,
             problems,
         }
     }

@@ -154,6 +154,9 @@ fn contents_of(request: &Request<'_>) -> Result<Contents> {
         Err(_) if request.policies.raw => None,
         unsealer => unsealer?,
     };
+    if let Some(unsealer) = unsealer.as_ref().filter(|_| !request.policies.raw) {
+        unsealer.must_read_any_content()?;
+    }
     let contents = Contents::open_with(request.repository.path(), request.policies.large.clone())?;
     Ok(contents.opened_by(unsealer))
 }
@@ -161,7 +164,8 @@ fn contents_of(request: &Request<'_>) -> Result<Contents> {
 /// Says what [`apply()`] would do, and does nothing.
 ///
 /// # Errors
-/// As [`apply()`], but for writing; [`Kind::EncryptionKey`] if the snapshot is encrypted and its key is not known.
+/// As [`apply()`], but for writing; [`Kind::EncryptionKey`] if the snapshot is encrypted and its key is not known, or
+/// nothing here opens its contents.
 pub fn plan(request: &Request<'_>, tell: Tell<'_>, progress: &Progress) -> Result<Plan> {
     let contents = contents_of(request)?;
     let (mut report, grows) = walk::walk(request, &contents, None, tell, progress)?;

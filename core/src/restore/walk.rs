@@ -24,7 +24,8 @@ use super::step::{Action, Step};
 use super::target::{Owners, is_directory, is_temporary};
 use super::{Destination, Existing, Policies, Request, Tell};
 use crate::beneath::EntryKind;
-use crate::error::Result;
+use crate::crypt::unsealer::Seal;
+use crate::error::{Kind, Result};
 use crate::git::contents::{ContentReader, Contents};
 use crate::git::objects::ObjectDatabase;
 use crate::history::directory::{Directory, Place as Trees, Problem};
@@ -282,7 +283,10 @@ impl Walker<'_, '_> {
             } else if chosen.covers(&path, false) {
                 let stands = stands(&node.name);
                 if let Err(error) = self.leaf(&open, &node, &path, stands, chosen) {
-                    if self.check().is_err() || concerns_everybody(&error) {
+                    // What nothing here opens is no single file's trouble.
+                    let is_locked = error.kind() == Kind::EncryptionKey
+                        && self.reader.contents().must_open(Some(Seal::OpenPgp)).is_err();
+                    if self.check().is_err() || concerns_everybody(&error) || is_locked {
                         return Err(error);
                     }
                     self.conflict(&root, &path, EntryKind::File, error.to_string())?;

@@ -15,9 +15,11 @@ use git2::Oid;
 use super::Request;
 use super::survey::Content;
 use crate::beneath::EntryKind;
-use crate::crypt::unsealer::Unsealer;
+use crate::crypt::gitcrypt::is_clear_text;
+use crate::crypt::openpgp::header;
+use crate::crypt::unsealer::{Seal, Unsealer};
 use crate::error::{Error, Kind, Result};
-use crate::git::contents::{ContentReader, Contents, Found, Proof, Trouble};
+use crate::git::contents::{ContentReader, Contents, Found, Proof, Recorded, Trouble};
 use crate::history::form::{self, Form};
 use crate::progress::Progress;
 
@@ -38,21 +40,19 @@ pub(super) struct Check {
     oid: Oid,
     is_link: bool,
     is_own: bool,
-    is_encrypted: bool,
-    size: Option<u64>,
-    blake3: Option<[u8; 32]>,
+    seal: Option<Seal>,
+    recorded: Recorded,
 }
 
 impl Check {
     fn of(content: &Content<'_>, contents: &Contents) -> Self {
-        let is_encrypted = content.kind == EntryKind::File && contents.covers(&content.git_path());
+        let is_file = content.kind == EntryKind::File;
         Self {
             oid: content.entry.oid,
             is_link: content.kind == EntryKind::Symlink,
             is_own: content.is_own,
-            is_encrypted,
-            size: content.record.and_then(|record| record.size),
-            blake3: content.record.and_then(|record| record.blake3),
+            seal: if is_file { contents.seal_of(&content.git_path()) } else { None },
+            recorded: Recorded::by(content.record),
         }
     }
 }
@@ -63,6 +63,7 @@ pub(super) struct Done {
     pub(super) objects: u64,
     pub(super) bytes: u64,
     pub(super) elsewhere: u64,
+    pub(super) ciphertexts: u64,
     /// Contents that are wrong beyond those of which it is said why.
     pub(super) untold: u64,
 }
@@ -72,6 +73,8 @@ pub(super) struct Hashes<'h> {
     contents: Contents,
     /// Of this run: nobody can make two checks look the same.
     key: [u8; 32],
+    /// Why a content was not opened with what is here.
+    unopened: Mutex<Option<String>>,
     progress: &'h Progress,
 }
 
@@ -81,7 +84,7 @@ impl<'h> Hashes<'h> {
         let unsealer = Unsealer::of(request.repository, request.snapshot.tree)?;
         let contents = Contents::open_with(request.repository.path(), request.large.cloned())?;
         let contents = contents.opened_by(unsealer);
-        Ok(Self { contents, key, progress })
+        Ok(Self { contents, key, unopened: Mutex::default(), progress })
     }
 
     /// What is asked of a content.
@@ -93,10 +96,12 @@ impl<'h> Hashes<'h> {
     pub(super) fn key(&self, check: &Check) -> u128 {
         let mut hasher = blake3::Hasher::new_keyed(&self.key);
         hasher.update(check.oid.as_bytes());
-        hasher.update(&[check.is_link, check.is_own, check.is_encrypted].map(u8::from));
-        hasher.update(&[u8::from(check.size.is_some()), u8::from(check.blake3.is_some())]);
-        hasher.update(&check.size.unwrap_or_default().to_le_bytes());
-        hasher.update(&check.blake3.unwrap_or_default());
+        let seal = check.seal.map_or(0, |seal| if seal == Seal::GitCrypt { 1 } else { 2 });
+        let Recorded { size, blake3 } = check.recorded;
+        hasher.update(&[u8::from(check.is_link), u8::from(check.is_own), seal]);
+        hasher.update(&[u8::from(size.is_some()), u8::from(blake3.is_some())]);
+        hasher.update(&size.unwrap_or_default().to_le_bytes());
+        hasher.update(&blake3.unwrap_or_default());
         let mut key = [0; 16];
         hasher.finalize_xof().fill(&mut key);
         u128::from_le_bytes(key)
@@ -143,6 +148,7 @@ impl<'h> Hashes<'h> {
             objects: found.objects.into_inner(),
             bytes: found.bytes.into_inner(),
             elsewhere: found.elsewhere.into_inner(),
+            ciphertexts: found.ciphertexts.into_inner(),
             untold: found.untold.into_inner(),
         };
         Ok((found.wrong.into_inner().unwrap_or_else(PoisonError::into_inner), done))
@@ -157,7 +163,11 @@ impl<'h> Hashes<'h> {
                 Ok(read) => {
                     found.objects.fetch_add(1, Ordering::Relaxed);
                     found.bytes.fetch_add(read.bytes, Ordering::Relaxed);
-                    found.elsewhere.fetch_add(u64::from(read.is_elsewhere), Ordering::Relaxed);
+                    let count = |counter: &AtomicU64, how| {
+                        counter.fetch_add(u64::from(read.how == how), Ordering::Relaxed);
+                    };
+                    count(&found.elsewhere, How::Elsewhere);
+                    count(&found.ciphertexts, How::Ciphertext);
                 }
                 Err(Trouble::Object(why)) => found.wrong(key, &why),
                 Err(Trouble::Elsewhere(error)) => {
@@ -176,8 +186,8 @@ impl<'h> Hashes<'h> {
             Kind::Limit | Kind::Cancelled => Trouble::Elsewhere(error),
             _ => Trouble::Object(error),
         })?;
-        if check.is_encrypted {
-            return self.encrypted(reader, found, check);
+        if let Some(seal) = check.seal {
+            return self.encrypted(reader, found, seal, check);
         }
         let wrong = |text: String| Trouble::Object(Error::new(Kind::Git, text));
         if check.is_link && found.size > LONGEST_LINK {
@@ -194,16 +204,17 @@ impl<'h> Hashes<'h> {
         if check.is_link && (target.is_empty() || target.contains(&0)) {
             return Err(wrong("it is a symbolic link to a name that no file can have".to_owned()));
         }
-        let has_size = check.size.is_none_or(|size| size == proof.size);
-        let has_checksum = check.blake3.is_none_or(|blake3| blake3 == proof.blake3);
-        let is_as_recorded = has_size && has_checksum && check.blake3.is_some();
+        let Recorded { size, blake3 } = check.recorded;
+        let has_size = size.is_none_or(|size| size == proof.size);
+        let has_checksum = blake3.is_none_or(|blake3| blake3 == proof.blake3);
+        let is_as_recorded = has_size && has_checksum && blake3.is_some();
         if !is_as_recorded && !check.is_link && !check.is_own {
             match self.large(reader, &found, check)? {
                 Large::No => {}
-                Large::Elsewhere => return Ok(Read { bytes: proof.size, is_elsewhere: true }),
+                Large::Elsewhere => return Ok(Read { bytes: proof.size, how: How::Elsewhere }),
                 Large::Read(large) => {
                     self.compared(check, &large)?;
-                    return Ok(Read { bytes: large.size, is_elsewhere: false });
+                    return Ok(Read { bytes: large.size, how: How::Whole });
                 }
             }
             let form = form::of(&proof.beginning, proof.size, None, |_| proof.blake3);
@@ -215,7 +226,7 @@ impl<'h> Hashes<'h> {
             }
         }
         self.compared(check, &proof)?;
-        Ok(Read { bytes: proof.size, is_elsewhere: false })
+        Ok(Read { bytes: proof.size, how: How::Whole })
     }
 
     /// Reads a file that is encrypted.
@@ -223,19 +234,62 @@ impl<'h> Hashes<'h> {
         &self,
         reader: &mut ContentReader<'_>,
         stored: Found,
+        seal: Seal,
         check: &Check,
     ) -> std::result::Result<Read, Trouble> {
         let bytes = stored.size;
-        let content = reader.behind(stored, true, check.blake3, self.progress).map_err(Trouble::Object)?;
-        if reader.is_elsewhere(&content).map_err(Trouble::Elsewhere)? {
-            return Ok(Read { bytes, is_elsewhere: true });
+        if self.contents.must_open(Some(seal)).is_err() {
+            return self.ciphertext(reader, stored, check);
         }
-        let proof = reader.stream(&content, self.progress, &mut |piece| {
+        let content = reader.behind(stored.clone(), Some(seal), check.recorded, self.progress);
+        let content = content.map_err(Trouble::Object)?;
+        if reader.is_elsewhere(&content).map_err(Trouble::Elsewhere)? {
+            return Ok(Read { bytes, how: How::Elsewhere });
+        }
+        let read = reader.stream(&content, self.progress, &mut |piece| {
             self.progress.bytes_done(piece.len() as u64);
             Ok(())
-        })?;
+        });
+        let proof = match read {
+            // It is for others than those whose key is here.
+            Err(Trouble::Elsewhere(error)) if error.kind() == Kind::EncryptionKey => {
+                lock(&self.unopened).get_or_insert(error.to_string());
+                return self.ciphertext(reader, stored, check);
+            }
+            read => read?,
+        };
         self.compared(check, &proof)?;
-        Ok(Read { bytes: proof.size, is_elsewhere: false })
+        Ok(Read { bytes: proof.size, how: How::Whole })
+    }
+
+    /// Reads an OpenPGP message that nothing here opens: that it is what was stored, and a message, is all that can be told.
+    fn ciphertext(
+        &self,
+        reader: &mut ContentReader<'_>,
+        stored: Found,
+        check: &Check,
+    ) -> std::result::Result<Read, Trouble> {
+        let bytes = stored.size;
+        let content = reader.behind(stored, None, check.recorded, self.progress).map_err(Trouble::Object)?;
+        if reader.is_elsewhere(&content).map_err(Trouble::Elsewhere)? {
+            return Ok(Read { bytes, how: How::Elsewhere });
+        }
+        let mut beginning = Vec::new();
+        let proof = reader.stream(&content, self.progress, &mut |piece| {
+            self.progress.bytes_done(piece.len() as u64);
+            let wanted = header::ENOUGH_BYTES.saturating_sub(beginning.len()).min(piece.len());
+            beginning.extend_from_slice(&piece[..wanted]);
+            Ok(())
+        })?;
+        match header::look(&beginning) {
+            Some(_) => Ok(Read { bytes: proof.size, how: How::Ciphertext }),
+            None => Err(Trouble::Object(is_clear_text())),
+        }
+    }
+
+    /// Why contents were not opened although something is here to open them with, of the first of them.
+    pub(super) fn unopened(&self) -> Option<String> {
+        lock(&self.unopened).clone()
     }
 
     /// Reads the large content behind a pointer, if it is one.
@@ -246,7 +300,7 @@ impl<'h> Hashes<'h> {
         check: &Check,
     ) -> std::result::Result<Large, Trouble> {
         let large =
-            reader.behind(pointer.clone(), false, check.blake3, self.progress).map_err(Trouble::Object)?;
+            reader.behind(pointer.clone(), None, check.recorded, self.progress).map_err(Trouble::Object)?;
         if large.pointer().is_none() {
             return Ok(Large::No);
         }
@@ -264,10 +318,11 @@ impl<'h> Hashes<'h> {
     fn compared(&self, check: &Check, proof: &Proof) -> std::result::Result<(), Trouble> {
         let wrong = |text: String| Trouble::Object(Error::new(Kind::Git, text));
         let text = "its stored content is sound, but not what was recorded of it";
-        if let Some(size) = check.size.filter(|size| *size != proof.size) {
+        let Recorded { size, blake3 } = check.recorded;
+        if let Some(size) = size.filter(|size| *size != proof.size) {
             return Err(wrong(format!("{text}: {} bytes, and {size} are recorded", proof.size)));
         }
-        if check.blake3.is_some_and(|blake3| blake3 != proof.blake3) {
+        if blake3.is_some_and(|blake3| blake3 != proof.blake3) {
             return Err(wrong(format!("{text}: the BLAKE3 is another")));
         }
         Ok(())
@@ -277,8 +332,18 @@ impl<'h> Hashes<'h> {
 /// What an object came to.
 struct Read {
     bytes: u64,
-    /// Only its pointer was read.
-    is_elsewhere: bool,
+    how: How,
+}
+
+/// How much of it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// The content.
+    Whole,
+    /// Only its pointer.
+    Elsewhere,
+    /// What it is encrypted to.
+    Ciphertext,
 }
 
 /// What is behind a blob.
@@ -299,6 +364,7 @@ struct Findings {
     objects: AtomicU64,
     bytes: AtomicU64,
     elsewhere: AtomicU64,
+    ciphertexts: AtomicU64,
     ended_by: Mutex<Option<Error>>,
 }
 

@@ -36,6 +36,9 @@ pub struct Report {
     /// Large contents that are kept at remotes only, of which just the pointers were read here.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub elsewhere: u64,
+    /// Contents that nothing here opens, of which only the ciphertexts were read.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub ciphertexts: u64,
     /// How much is wrong.
     pub problem_count: u64,
     /// What is wrong.

@@ -82,13 +82,21 @@ impl Told<'_> {
                 report.sample
             ),
         };
+        let ciphertexts = match report.ciphertexts {
+            0 => String::new(),
+            many => format!(
+                "\n{} compared as {}: no private key that opens them is here",
+                counted(many, "content", "contents"),
+                if many == 1 { "a ciphertext" } else { "ciphertexts" }
+            ),
+        };
         let compared = match self.is_here {
             Some(true) => "\nit is the very snapshot that is here",
             Some(false) => "\nthis snapshot is not here, so it was compared with nothing",
             None => "",
         };
         format!(
-            "snapshot {} of {}{place}: {verdict}\nread {read} in {}{compared}",
+            "snapshot {} of {}{place}: {verdict}\nread {read} in {}{ciphertexts}{compared}",
             &self.commit.to_string()[..12],
             self.repository,
             counted(report.directories, "directory", "directories")

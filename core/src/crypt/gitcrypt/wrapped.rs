@@ -10,8 +10,10 @@
 use git2::{ObjectType, Odb, Oid};
 
 use super::key::KeyFile;
+use crate::crypt::opener::Opener;
 use crate::crypt::openpgp::{self, PrivateKey, Recipient};
 use crate::error::{Error, Kind, Result};
+use crate::progress::Progress;
 use crate::tree::{Listing, MODE_FILE, lookup};
 
 /// The directory of everything that git-crypt keeps in a tree.
@@ -116,4 +118,12 @@ pub fn unwrap(contents: &[u8], place: &str, keys: &[&PrivateKey]) -> Result<KeyF
     }
     let plaintext = zeroize::Zeroizing::new(openpgp::decrypt_whole(contents, keys, LARGEST)?);
     KeyFile::parse(&plaintext, place)
+}
+
+/// The same with whatever opens messages.
+///
+/// # Errors
+/// As [`unwrap`]; cancellation.
+pub fn open(contents: &[u8], place: &str, opener: &Opener, progress: &Progress) -> Result<KeyFile> {
+    KeyFile::parse(&opener.decrypt_whole(contents, LARGEST, progress)?, place)
 }

@@ -100,6 +100,13 @@ impl PrivateKey {
         &self.fingerprint
     }
 
+    /// The ids of all its parts, as messages name those that they are for.
+    pub fn key_ids(&self) -> impl Iterator<Item = [u8; 8]> {
+        let primary = self.secret.primary_key.legacy_key_id();
+        let parts = self.secret.secret_subkeys.iter().map(|subkey| subkey.key.legacy_key_id());
+        std::iter::once(primary).chain(parts).filter_map(|id| id.as_ref().try_into().ok())
+    }
+
     pub(super) fn secret(&self) -> &SignedSecretKey {
         &self.secret
     }

@@ -3,8 +3,8 @@
 //! In: bytes in pieces as they are stored, and what decrypts them if they are a ciphertext. Out: the file's bytes to a sink, and
 //! at the end a [`Proof`], or the [`Trouble`]. Whoever feeds it proves what was stored before he calls for the end.
 
-use crate::crypt::gitcrypt::Decryptor;
-use crate::error::{Error, Result};
+use crate::crypt::unsealer::Decryptor;
+use crate::error::{Error, Kind, Result};
 
 /// So many bytes from the beginning are kept.
 pub const BEGINNING_BYTES: usize = 1024;
@@ -52,6 +52,14 @@ impl Outlet<'_> {
     }
 }
 
+/// Whether it is the object's fault that it is not decrypted, or that of what should decrypt it.
+fn whose(error: Error) -> Trouble {
+    match error.kind() {
+        Kind::Cancelled | Kind::Limit | Kind::EncryptionKey => Trouble::Elsewhere(error),
+        _ => Trouble::Object(error),
+    }
+}
+
 impl<'s> Delivery<'s> {
     pub(super) fn new(
         decryptor: Option<Decryptor<'s>>,
@@ -65,7 +73,7 @@ impl<'s> Delivery<'s> {
     pub(super) fn take(&mut self, mut piece: &[u8]) -> std::result::Result<(), Trouble> {
         let Some(decryptor) = &mut self.decryptor else { return self.out.give(piece) };
         while !piece.is_empty() {
-            let plain = decryptor.take(&mut piece).map_err(Trouble::Object)?;
+            let plain = decryptor.take(&mut piece).map_err(whose)?;
             if !plain.is_empty() {
                 self.out.give(plain)?;
             }
@@ -76,9 +84,10 @@ impl<'s> Delivery<'s> {
     /// All that was stored came, and is proven.
     pub(super) fn finish(mut self) -> std::result::Result<Proof, Trouble> {
         if let Some(decryptor) = &mut self.decryptor {
-            let plain = decryptor.finish().map_err(Trouble::Object)?;
-            if !plain.is_empty() {
-                self.out.give(plain)?;
+            while let Some(plain) = decryptor.end().map_err(whose)? {
+                if !plain.is_empty() {
+                    self.out.give(plain)?;
+                }
             }
         }
         let Outlet { blake3, size, beginning, .. } = self.out;

@@ -13,7 +13,7 @@ use super::super::target::{Place, is_directory};
 use super::Walker;
 use crate::beneath::{EntryKind, Look};
 use crate::error::{Error, Kind, Result};
-use crate::git::contents::{Found, Proof};
+use crate::git::contents::{Found, Proof, Recorded};
 use crate::history::directory::Node;
 use crate::metadata::Record;
 use crate::names::RootName;
@@ -59,10 +59,11 @@ impl Walker<'_, '_> {
         let is_executable = node.entry.is_some_and(|entry| entry.mode == MODE_EXECUTABLE);
         let mode =
             node.record.as_ref().map_or(mode_without_record(is_executable, false), |record| record.mode);
-        let size = found.as_ref().filter(|_| node.kind == EntryKind::File).map_or(0, |found| found.size);
+        let file = found.as_ref().filter(|_| node.kind == EntryKind::File);
+        let (size, most) = file.map_or((0, 0), |found| (found.size, found.most()));
         // What is outside the repository was not blown up out of it.
         if found.as_ref().is_some_and(|found| found.pointer().is_none()) {
-            self.bytes = self.bytes.saturating_add(size);
+            self.bytes = self.bytes.saturating_add(most);
         }
         if let (EntryKind::File, Some(found)) = (node.kind, &found)
             && let Some(why) = self.stands_in(found, node.record.as_ref())?
@@ -96,7 +97,7 @@ impl Walker<'_, '_> {
         };
         if writes {
             let freed = over.map_or(0, |look: Look| if look.links == 1 { look.size } else { 0 });
-            self.grows = self.grows.saturating_add(size.saturating_sub(freed));
+            self.grows = self.grows.saturating_add(most.saturating_sub(freed));
         }
         if !step.action.is_change() {
             return self.done(&step);
@@ -114,9 +115,9 @@ impl Walker<'_, '_> {
             return Ok(found);
         }
         let same = found.clone();
-        let is_encrypted = self.reader.contents().covers(&path.to_git_path(root));
-        let recorded = node.record.as_ref().and_then(|record| record.blake3);
-        let behind = self.reader.behind(found, is_encrypted, recorded, self.progress)?;
+        let seal = self.reader.contents().seal_of(&path.to_git_path(root));
+        let recorded = Recorded::by(node.record.as_ref());
+        let behind = self.reader.behind(found, seal, recorded, self.progress)?;
         // What nobody has is told as what the repository holds instead.
         if self.reader.can_be_had(&behind)? { Ok(behind) } else { Ok(same) }
     }

@@ -7,10 +7,13 @@ use git2::Oid;
 use super::World;
 use crate::crypt::gitcrypt::{KeyFile, cipher};
 use crate::crypt::keyring::Key;
+use crate::crypt::opener::Opener;
+use crate::crypt::openpgp::encrypt_whole;
+use crate::crypt::openpgp::tests::gpg::Gpg;
 use crate::crypt::patterns::Patterns;
 use crate::crypt::policy::{Cipher, Policy};
 use crate::crypt::unsealer::Unsealer;
-use crate::git::contents::{Contents, Found, Proof, Trouble};
+use crate::git::contents::{Contents, Found, Proof, Recorded, Trouble};
 use crate::lfs::{Objects, Pointer};
 use crate::progress::Progress;
 
@@ -27,14 +30,14 @@ fn new_key() -> Arc<Key> {
 impl Sealed {
     /// A repository with these blobs, as one whose directory `secret` is encrypted.
     fn new(key: Arc<Key>, blobs: &[&[u8]]) -> (Self, Vec<Oid>) {
+        Self::by(key, Cipher::GitCrypt, Opener::default(), blobs)
+    }
+
+    fn by(key: Arc<Key>, cipher: Cipher, opener: Opener, blobs: &[&[u8]]) -> (Self, Vec<Oid>) {
         let world = World::new();
         let (ids, _) = world.packed(blobs);
-        let policy = Policy {
-            key: key.id().clone(),
-            cipher: Cipher::GitCrypt,
-            paths: Patterns::parse(&["secret/"]).unwrap(),
-        };
-        let unsealer = Some(Arc::new(Unsealer::new(policy, key.clone())));
+        let policy = Policy { key: key.id().clone(), cipher, paths: Patterns::parse(&["secret/"]).unwrap() };
+        let unsealer = Some(Arc::new(Unsealer::new(policy, key.clone(), opener)));
         let contents = Contents::open(world.scratch.path()).unwrap().opened_by(unsealer);
         (Self { world, key, contents }, ids)
     }
@@ -42,8 +45,9 @@ impl Sealed {
     fn found(&self, path: &str, id: Oid, recorded: Option<[u8; 32]>) -> Result<Found, String> {
         let mut reader = self.contents.reader();
         let found = reader.find(id).unwrap();
-        let is_encrypted = self.contents.covers(path.as_bytes());
-        reader.behind(found, is_encrypted, recorded, &Progress::new()).map_err(|error| error.to_string())
+        let seal = self.contents.seal_of(path.as_bytes());
+        let recorded = Recorded { size: None, blake3: recorded };
+        reader.behind(found, seal, recorded, &Progress::new()).map_err(|error| error.to_string())
     }
 
     /// What comes of a file, and the error if there is one.
@@ -63,7 +67,8 @@ impl Sealed {
             },
         );
         if let Ok(proof) = &proof {
-            assert_eq!((found.size, bytes.len() as u64), (proof.size, proof.size));
+            assert_eq!(bytes.len() as u64, proof.size);
+            assert!(found.exact_size().is_none_or(|size| size == proof.size) && found.most() >= proof.size);
         }
         let proof = proof.map_err(|trouble| match trouble {
             Trouble::Object(error) => error.to_string(),
@@ -161,4 +166,69 @@ fn a_large_file_is_fetched_by_its_pointer_and_decrypted_then() {
     let (bytes, outcome) = sealed.read("folder/secret/film", ids[0], Some(checksum));
     assert!(outcome.unwrap_err().contains("damaged"));
     assert!(bytes.len() < plain.len(), "the last of it is withheld");
+}
+
+/// A repository whose contents are OpenPGP messages to `gpg`.
+fn messages(gpg: &Gpg, opener: Opener, blobs: &[&[u8]]) -> (Sealed, Vec<Oid>) {
+    let cipher = Cipher::OpenPgp { recipients: vec![gpg.fingerprint().to_owned()] };
+    Sealed::by(new_key(), cipher, opener, blobs)
+}
+
+fn text(length: u32) -> Vec<u8> {
+    (0..length / 4).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
+}
+
+#[test]
+fn messages_are_read_with_a_private_key_inline_and_large_and_the_last_piece_waits_for_the_proof() {
+    let gpg = Gpg::with_key("reader", "future-default");
+    let opener = Opener::new(vec![Arc::new(gpg.private())], false);
+    let plain = [Vec::new(), b"a letter".to_vec(), text(400_000), text(3_000_000)];
+    let to = [gpg.recipient()];
+    let sent: Vec<Vec<u8>> = plain.iter().map(|plain| encrypt_whole(plain, &to).unwrap()).collect();
+    let pointers: Vec<Pointer> = sent.iter().map(|message| Pointer::of(message)).collect();
+    let texts: Vec<Vec<u8>> = pointers.iter().map(|pointer| pointer.encode().into_bytes()).collect();
+    let mut flipped = sent[3].clone();
+    let last = flipped.len() - 1;
+    flipped[last] ^= 1;
+    let behind = [&sent[1][..], b"x"].concat();
+    let wrong: [&[u8]; 6] = [&flipped, &sent[3][..2_000_000], &sent[1][..60], &behind, b"a letter", b""];
+    let blobs: Vec<&[u8]> = sent.iter().chain(&texts).map(Vec::as_slice).chain(wrong).collect();
+    let (sealed, ids) = messages(&gpg, opener, &blobs);
+    let objects = Objects::of(sealed.world.scratch.path());
+    for (pointer, message) in pointers.iter().zip(&sent) {
+        let path = objects.path_of(&pointer.id);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, message).unwrap();
+    }
+    for (id, expected) in ids.iter().zip(plain.iter().chain(&plain)) {
+        let checksum = sealed.key.checksums().checksum(expected);
+        for recorded in [None, Some(checksum), Some([0; 32])] {
+            let (bytes, proof) = sealed.read("folder/secret/x", *id, recorded);
+            assert!(bytes == *expected && proof.unwrap().blake3 == checksum, "{} bytes", expected.len());
+        }
+    }
+    let words =
+        ["damaged|encrypted", "encrypted", "encrypted", "behind|trailing", "clear text", "clear text"];
+    for ((id, wrong), words) in ids[8..].iter().zip(wrong).zip(words) {
+        let (bytes, outcome) = sealed.read("folder/secret/x", *id, None);
+        let error = outcome.unwrap_err();
+        assert!(words.split('|').any(|word| error.contains(word)), "{error}");
+        assert!(bytes.len() < plain[3].len() && (wrong.len() > 1_000_000 || bytes.is_empty()));
+    }
+    let open = sealed.read("folder/x", ids[1], None).0;
+    assert_eq!(open, sent[1], "nobody said that it is one");
+}
+
+#[test]
+fn without_a_private_key_a_message_is_refused_before_it_is_read_and_its_recipient_is_named() {
+    let (gpg, eve) = (Gpg::with_key("reader", "future-default"), Gpg::with_key("eve", "future-default"));
+    let message = encrypt_whole(b"a letter", &[gpg.recipient()]).unwrap();
+    for opener in [Opener::default(), Opener::new(vec![Arc::new(eve.private())], false)] {
+        let (sealed, ids) = messages(&gpg, opener, &[&message, b"in the open"]);
+        let error = sealed.found("folder/secret/x", ids[0], None).unwrap_err();
+        for word in [gpg.fingerprint(), "--key-file", "--gpg", "private_key"] {
+            assert!(error.contains(word), "{error}");
+        }
+        assert_eq!(sealed.read("folder/open", ids[1], None).0, b"in the open");
+    }
 }
