@@ -122,3 +122,23 @@ fn a_pod_that_never_became_ready_is_replaced_by_what_mends_it() {
         }
     }
 }
+
+#[test]
+fn a_platform_may_choose_the_users_itself() {
+    for helm in helms() {
+        let mut values = everything();
+        set(
+            &mut values,
+            "podSecurityContext",
+            json!({"runAsUser": null, "runAsGroup": null, "fsGroup": null}),
+        );
+        assert!(helm.lint(&values).is_ok());
+        for (what, pod) in pods(&helm.render(&values)) {
+            let own = &pod["securityContext"];
+            assert_eq!(own["runAsNonRoot"], true, "{what}");
+            for key in ["runAsUser", "runAsGroup", "fsGroup"] {
+                assert!(own.get(key).is_none(), "{what}: {own}");
+            }
+        }
+    }
+}
