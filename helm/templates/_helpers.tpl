@@ -30,7 +30,7 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 
 {{/* With more of them, of which none can take the place of those by which things are found. Takes root and extra. */}}
 {{- define "backupbot.labelsWith" -}}
-{{- $extra := .extra -}}
+{{- $extra := .extra | default dict -}}
 {{- with .root -}}
 {{- $own := dict
   "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-")
@@ -38,7 +38,7 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
   "app.kubernetes.io/instance" .Release.Name
   "app.kubernetes.io/version" (.Values.image.tag | default .Chart.AppVersion | trunc 63 | trimSuffix "-")
   "app.kubernetes.io/managed-by" .Release.Service -}}
-{{- toYaml (merge $own $extra .Values.commonLabels) -}}
+{{- toYaml (merge $own $extra (.Values.commonLabels | default dict)) -}}
 {{- end -}}
 {{- end -}}
 

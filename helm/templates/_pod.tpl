@@ -23,7 +23,7 @@ metadata:
   labels:
     {{- $own := dict "app.kubernetes.io/component" "daemon" }}
     {{- if not $daemonSet }}{{- $_ := set $own "backupbot/shard" $shard.name }}{{- end }}
-    {{- include "backupbot.labelsWith" (dict "root" $root "extra" (merge $own $values.podLabels)) | nindent 4 }}
+    {{- include "backupbot.labelsWith" (dict "root" $root "extra" (merge $own ($values.podLabels | default dict))) | nindent 4 }}
   annotations:
     # What only a restart changes; everything else of the configuration is obeyed while it runs.
     {{- $config := $values.config }}
@@ -36,7 +36,7 @@ spec:
   terminationGracePeriodSeconds: {{ int $values.terminationGracePeriodSeconds }}
   securityContext:
     {{- toYaml $values.podSecurityContext | nindent 4 }}
-  {{- with merge (deepCopy $shard.nodeSelector) $values.nodeSelector }}
+  {{- with merge (deepCopy $shard.nodeSelector) ($values.nodeSelector | default dict) }}
   nodeSelector:
     {{- toYaml . | nindent 4 }}
   {{- end }}

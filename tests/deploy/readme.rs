@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::cases::shared_out;
 use crate::support::daemon::Setup;
-use crate::support::helm::{chart, helms, of_kind, set};
+use crate::support::helm::{chart, everything, helms, of_kind, set};
 
 fn examples() -> Vec<Value> {
     let text = fs::read_to_string(chart().join("README.md")).unwrap();
@@ -54,4 +54,23 @@ fn a_key_is_made_with_the_few_lines_that_the_readme_shows() {
     let output = setup.command(&["--config", "key.yaml", "keys", "create"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(fs::read(key_file).unwrap().starts_with(b"\0GITCRYPTKEY\0"));
+}
+
+#[test]
+fn what_is_empty_by_default_may_stand_there_without_a_value() {
+    let text = fs::read_to_string(chart().join("README.md")).unwrap();
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | `"));
+    let empty = rows.filter(|(_, rest)| rest.starts_with("{}`") || rest.starts_with("[]`"));
+    let names: Vec<&str> = empty.map(|(name, _)| name).collect();
+    assert!(names.len() > 20, "{names:?}");
+    for helm in helms() {
+        for name in &names {
+            let mut values = everything();
+            set(&mut values, name, Value::Null);
+            let Err(said) = helm.template(&values) else { continue };
+            // Without these there is nothing to do, and the chart's own words say so.
+            assert!(["sources", "secrets", "restore.volume"].contains(name), "{name}: {said}");
+            assert!(!said.contains("nil pointer") && !said.contains("wrong type"), "{name}: {said}");
+        }
+    }
 }
