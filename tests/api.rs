@@ -244,6 +244,29 @@ fn a_flush_answers_only_when_everything_is_there() {
 }
 
 #[test]
+fn flushes_that_are_asked_for_together_all_end() {
+    let setup = Setup::new();
+    write(&setup.root(), "first", "x");
+    let daemon = setup.start();
+    daemon.api().flush();
+    for round in 0..20 {
+        // Each waits for a later change than the one before; one commit may have the changes of all.
+        let asked: Vec<_> = (0..6)
+            .map(|number| {
+                write(&setup.root(), format!("file-{number}"), format!("{round} {number}"));
+                let api = daemon.api();
+                std::thread::spawn(move || wait_flush(&api, "20s").status)
+            })
+            .collect();
+        for (number, flush) in asked.into_iter().enumerate() {
+            assert_eq!(flush.join().unwrap(), 200, "flush {number} of round {round}");
+        }
+    }
+    daemon.stop();
+    setup.assert_all_is_well();
+}
+
+#[test]
 fn a_flush_says_when_it_ran_out_of_time() {
     let mut setup = Setup::new();
     setup.config["shutdown_grace"] = json!("1s");

@@ -2,6 +2,9 @@
 //! program itself; in the long tier the images are built and run.
 
 mod cases;
+mod names;
+mod readme;
+mod secrets;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +13,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use cases::{changes, on_nodes, shared_out, with_a_map_of_ones_own};
+use cases::{changes, encrypted, on_nodes, shared_out, with_a_map_of_ones_own};
 
 use crate::support::daemon::Setup;
 use crate::support::git::git;
@@ -45,7 +48,8 @@ fn every_documented_value_is_obeyed_alone_and_what_is_made_is_valid_for_kubernet
         readme.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
     let changed: BTreeSet<&str> = changes().iter().map(|(name, _)| *name).collect();
     assert_eq!(documented, changed, "each value of the README has a case here");
-    let mut cases = vec![least(), everything(), shared_out(), on_nodes(), with_a_map_of_ones_own()];
+    let mut cases =
+        vec![least(), everything(), shared_out(), on_nodes(), with_a_map_of_ones_own(), encrypted()];
     let fixed = cases.len();
     for (name, value) in changes().into_iter().filter(|(_, value)| !value.is_null()) {
         let mut values = everything();
@@ -319,7 +323,7 @@ fn the_program_itself_accepts_every_rendered_configuration_and_finds_what_two_of
         (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
     };
     for helm in helms() {
-        for values in [least(), everything(), shared_out(), on_nodes()] {
+        for values in [least(), everything(), shared_out(), on_nodes(), encrypted()] {
             let maps = helm.render(&values);
             let maps =
                 of_kind(&maps, "ConfigMap").into_iter().filter_map(|map| map["data"]["config.yaml"].as_str());

@@ -58,6 +58,20 @@ fn every_command_has_a_manual_page() {
     }
     let page = fs::read_to_string(pages.join("backupbot-restore.1")).unwrap();
     assert!(page.contains("in\\-place") && page.contains(".SH"), "{page}");
+    for name in &made {
+        let page = fs::read_to_string(pages.join(name)).unwrap();
+        let command = name.trim_end_matches(".1");
+        // Name, section, no date, source, manual: at their places.
+        let title =
+            format!(r#".TH "{command}" "1" "" "BackupBot {}" "BackupBot""#, env!("CARGO_PKG_VERSION"));
+        assert_eq!(page.lines().find(|line| line.starts_with(".TH")), Some(title.as_str()));
+        assert!(page.lines().all(|line| line.trim_end() == line), "{name} has blanks at the ends of lines");
+        assert!(
+            page.contains(&format!("{} \\- ", command.replace('-', "\\-"))),
+            "{name} does not say its name"
+        );
+    }
+    assert!(!made.iter().any(|name| name.contains("help")), "{made:?}");
     let nowhere = setup.command(&["man", "/no/such/directory"]).output().unwrap();
     assert_eq!(nowhere.status.code(), Some(1));
 }

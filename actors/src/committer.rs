@@ -280,7 +280,7 @@ impl Committer {
             eager: !self.waiters.is_empty(),
             though_rejected: self.waiters.iter().any(|waiter| waiter.though_rejected),
             list_skips: self.skips_listed,
-            lowest_waiter: self.waiters.iter().map(|waiter| waiter.seq).min(),
+            waited_for: self.waiters.iter().map(|waiter| waiter.seq).collect(),
             breathe_until: self.breathe_until,
             after_failure: self.is_unsure,
             clock_back_ms: self.clock_back_ms,

@@ -19,8 +19,8 @@
 {{- end -}}
 
 {{- define "backupbot.selector" -}}
-app.kubernetes.io/name: {{ include "backupbot.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "backupbot.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{/* Labels of what is made. */}}
@@ -30,7 +30,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{/* With more of them, of which none can take the place of those by which things are found. Takes root and extra. */}}
 {{- define "backupbot.labelsWith" -}}
-{{- $extra := .extra -}}
+{{- $extra := .extra | default dict -}}
 {{- with .root -}}
 {{- $own := dict
   "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-")
@@ -38,7 +38,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
   "app.kubernetes.io/instance" .Release.Name
   "app.kubernetes.io/version" (.Values.image.tag | default .Chart.AppVersion | trunc 63 | trimSuffix "-")
   "app.kubernetes.io/managed-by" .Release.Service -}}
-{{- toYaml (merge $own $extra .Values.commonLabels) -}}
+{{- toYaml (merge $own $extra (.Values.commonLabels | default dict)) -}}
 {{- end -}}
 {{- end -}}
 
@@ -58,24 +58,30 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end -}}
 
-{{/* The pods there are, as a YAML list: name, instance, adopt, repositories (null: all), sources, nodeSelector. */}}
+{{/* Those of a list that have one of the names, as a YAML list; without names all. Takes list and names. */}}
+{{- define "backupbot.named" -}}
+{{- $names := .names -}}{{- $found := list -}}
+{{- range .list -}}
+{{- if or (not $names) (has .name $names) -}}{{- $found = append $found . -}}{{- end -}}
+{{- end -}}
+{{- toYaml $found -}}
+{{- end -}}
+
+{{/* The pods there are, as a YAML list: name, instance, adopt, repositories (null: all), sources, secrets, nodeSelector. */}}
 {{- define "backupbot.shards" -}}
 {{- include "backupbot.check" . -}}
 {{- $root := . -}}
 {{- $fullname := include "backupbot.fullname" . -}}
 {{- $shards := list -}}
 {{- range .Values.shards -}}
-{{- $names := .sources -}}
-{{- $sources := list -}}
-{{- range $root.Values.sources -}}
-{{- if or (not $names) (has .name $names) -}}{{- $sources = append $sources . -}}{{- end -}}
-{{- end -}}
+{{- $sources := include "backupbot.named" (dict "list" $root.Values.sources "names" .sources) | fromYamlArray -}}
+{{- $secrets := include "backupbot.named" (dict "list" $root.Values.secrets "names" .secrets) | fromYamlArray -}}
 {{- $name := printf "%s-%s" $fullname .name -}}
 {{- $shards = append $shards (dict "name" $name "instance" (.instance | default $name) "adopt" (.adopt | default "")
-  "repositories" .repositories "sources" $sources "nodeSelector" (.nodeSelector | default dict)) -}}
+  "repositories" .repositories "sources" $sources "secrets" $secrets "nodeSelector" (.nodeSelector | default dict)) -}}
 {{- else -}}
 {{- $shards = list (dict "name" $fullname "instance" (.Values.instance | default $fullname) "adopt" .Values.adopt
-  "repositories" nil "sources" .Values.sources "nodeSelector" dict) -}}
+  "repositories" nil "sources" .Values.sources "secrets" .Values.secrets "nodeSelector" dict) -}}
 {{- end -}}
 {{- toYaml $shards -}}
 {{- end -}}
@@ -114,23 +120,37 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end -}}
 
-{{/* The volumes of secrets, as directories. */}}
+{{/* The volumes of secrets, as directories. Takes root and secrets. */}}
 {{- define "backupbot.secretVolumes" -}}
-{{- $root := . -}}
-{{- range .Values.secrets }}
+{{- $root := .root -}}
+{{- range .secrets }}
 - name: secret-{{ .name }}
   secret:
-    secretName: {{ .secretName | default (printf "%s-%s" (include "backupbot.fullname" $root) .name) }}
-    defaultMode: 0440
+    secretName: {{ .secretName | default (printf "%s-%s" (include "backupbot.fullname" $root) .name) | quote }}
+    # 0440, written so that YAML 1.1 and 1.2 read the same.
+    defaultMode: 288
 {{- end }}
 {{- end -}}
 
+{{/* Where they are mounted. Takes the secrets. */}}
 {{- define "backupbot.secretMounts" -}}
-{{- range .Values.secrets }}
+{{- range . }}
 - name: secret-{{ .name }}
   mountPath: /run/secrets/backupbot/{{ .name }}
   readOnly: true
 {{- end }}
+{{- end -}}
+
+{{/* Whether each file of a configuration that lies where secrets are mounted can be there. Takes config, names (of secrets), mounts,
+and what in messages has them. */}}
+{{- define "backupbot.checkSecrets" -}}
+{{- $names := .names -}}{{- $mounts := .mounts -}}{{- $what := .what -}}
+{{- range $start := regexFindAll "\"/run/secrets/backupbot/[^/\"]+" (toJson .config) -1 -}}
+{{- $path := trimPrefix "\"" $start -}}
+{{- $found := has (base $path) $names -}}
+{{- range $mount := $mounts -}}{{- if hasPrefix (printf "%s/" $mount) (printf "%s/" $path) -}}{{- $found = true -}}{{- end -}}{{- end -}}
+{{- if not $found -}}{{- fail (printf "config names files in %s, and %s has no secret %q, so they would not be there" $path $what (base $path)) -}}{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Every mistake that Kubernetes or the program would find later, or nobody. */}}
@@ -138,6 +158,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- $root := . -}}
 {{- $config := .Values.config -}}
 {{- $daemonSet := eq .Values.mode "DaemonSet" -}}
+{{- if regexMatch "^[0-9]" (include "backupbot.fullname" .) -}}
+{{- fail (printf "Kubernetes takes no Service whose name begins with a digit (%s): set fullnameOverride" (include "backupbot.fullname" .)) -}}
+{{- end -}}
 {{- $repositories := list -}}
 {{- range $config.repositories }}{{- $repositories = append $repositories .name -}}{{- end -}}
 {{- range $key := list "instance" "state_dir" "metrics" -}}
@@ -223,6 +246,17 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- $secretNames = append $secretNames .name -}}
 {{- if and .secretName .data -}}{{- fail (printf "secret %q has both secretName and data: one is yours, the other made here" .name) -}}{{- end -}}
 {{- if not (or .secretName .data) -}}{{- fail (printf "secret %q has neither secretName nor data" .name) -}}{{- end -}}
+{{- end -}}
+{{- include "backupbot.checkSecrets" (dict "config" $config "names" $secretNames "mounts" $mounts "what" "`secrets`") -}}
+{{- range $shard := .Values.shards -}}
+{{- range $name := $shard.secrets | default list -}}
+{{- if not (has $name $secretNames) -}}{{- fail (printf "shard %q: there is no secret %q" $shard.name $name) -}}{{- end -}}
+{{- end -}}
+{{- range $repository := $config.repositories -}}
+{{- if and $shard.secrets (has $repository.name $shard.repositories) -}}
+{{- include "backupbot.checkSecrets" (dict "config" $repository "names" $shard.secrets "mounts" $mounts "what" (printf "shard %q" $shard.name)) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- range $job := list "restore" "verify" -}}
 {{- $wish := index $root.Values $job -}}

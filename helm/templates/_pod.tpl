@@ -1,3 +1,20 @@
+{{/* What the specification of every pod has, whatever it does. Takes the root. */}}
+{{- define "backupbot.everyPod" -}}
+serviceAccountName: {{ include "backupbot.serviceAccount" . | quote }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . | quote }}
+{{- end }}
+{{- $values := .Values }}
+{{- range $key := list "imagePullSecrets" "tolerations" "hostAliases" }}
+{{- with index $values $key }}
+{{ $key }}:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{/* The pod of one shard, or of each node. Takes a dict of root and shard. */}}
 {{- define "backupbot.pod" -}}
 {{- $root := .root -}}{{- $shard := .shard -}}{{- $values := .root.Values -}}
@@ -6,7 +23,7 @@ metadata:
   labels:
     {{- $own := dict "app.kubernetes.io/component" "daemon" }}
     {{- if not $daemonSet }}{{- $_ := set $own "backupbot/shard" $shard.name }}{{- end }}
-    {{- include "backupbot.labelsWith" (dict "root" $root "extra" (merge $own $values.podLabels)) | nindent 4 }}
+    {{- include "backupbot.labelsWith" (dict "root" $root "extra" (merge $own ($values.podLabels | default dict))) | nindent 4 }}
   annotations:
     # What only a restart changes; everything else of the configuration is obeyed while it runs.
     {{- $config := $values.config }}
@@ -15,24 +32,15 @@ metadata:
     {{- toYaml . | nindent 4 }}
     {{- end }}
 spec:
-  {{- with $values.imagePullSecrets }}
-  imagePullSecrets:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  serviceAccountName: {{ include "backupbot.serviceAccount" $root }}
-  automountServiceAccountToken: false
-  enableServiceLinks: false
+  {{- include "backupbot.everyPod" $root | nindent 2 }}
   terminationGracePeriodSeconds: {{ int $values.terminationGracePeriodSeconds }}
   securityContext:
     {{- toYaml $values.podSecurityContext | nindent 4 }}
-  {{- with $values.priorityClassName }}
-  priorityClassName: {{ . }}
-  {{- end }}
-  {{- with merge (deepCopy $shard.nodeSelector) $values.nodeSelector }}
+  {{- with merge (deepCopy $shard.nodeSelector) ($values.nodeSelector | default dict) }}
   nodeSelector:
     {{- toYaml . | nindent 4 }}
   {{- end }}
-  {{- range $key := list "tolerations" "affinity" "topologySpreadConstraints" "hostAliases" "initContainers" }}
+  {{- range $key := list "affinity" "topologySpreadConstraints" "initContainers" }}
   {{- with index $values $key }}
   {{ $key }}:
     {{- toYaml . | nindent 4 }}
@@ -41,11 +49,11 @@ spec:
   containers:
     - name: backupbot
       image: {{ include "backupbot.image" $root | quote }}
-      imagePullPolicy: {{ $values.image.pullPolicy }}
+      imagePullPolicy: {{ $values.image.pullPolicy | quote }}
       args: ["run", "--config", {{ printf "/etc/backupbot/%s" (ternary $values.existingConfigMap.key "config.yaml" (ne $values.existingConfigMap.name "")) | quote }}]
       env:
         - name: BACKUPBOT_STATE_DIR
-          value: {{ include "backupbot.stateDir" $root }}
+          value: {{ include "backupbot.stateDir" $root | quote }}
         - name: BACKUPBOT_METRICS_LISTEN
           value: {{ include "backupbot.listen" $root | quote }}
         - name: BACKUPBOT_INSTANCE
@@ -56,7 +64,7 @@ spec:
           {{- end }}
         {{- with $shard.adopt }}
         - name: BACKUPBOT_ADOPT
-          value: {{ . }}
+          value: {{ . | quote }}
         {{- end }}
         {{- with $values.extraEnv }}
         {{- toYaml . | nindent 8 }}
@@ -94,7 +102,7 @@ spec:
           mountPropagation: HostToContainer
           {{- end }}
         {{- end }}
-        {{- with include "backupbot.secretMounts" $root }}
+        {{- with include "backupbot.secretMounts" $shard.secrets }}
         {{- . | trim | nindent 8 }}
         {{- end }}
         {{- with $values.extraVolumeMounts }}
@@ -106,20 +114,20 @@ spec:
   volumes:
     - name: config
       configMap:
-        name: {{ $values.existingConfigMap.name | default $shard.name }}
+        name: {{ $values.existingConfigMap.name | default $shard.name | quote }}
     - name: state
       {{- if $daemonSet }}
       hostPath: {path: {{ $values.daemonSet.statePath | quote }}, type: Directory}
       {{- else }}
       persistentVolumeClaim:
-        claimName: {{ $values.state.existingClaim | default (printf "%s-state" $shard.name) }}
+        claimName: {{ $values.state.existingClaim | default (printf "%s-state" $shard.name) | quote }}
       {{- end }}
     - name: tmp
-      emptyDir: {}
+      emptyDir: {sizeLimit: 256Mi}
     {{- range $shard.sources }}
     {{- include "backupbot.sourceVolume" . | nindent 4 }}
     {{- end }}
-    {{- with include "backupbot.secretVolumes" $root }}
+    {{- with include "backupbot.secretVolumes" (dict "root" $root "secrets" $shard.secrets) }}
     {{- . | trim | nindent 4 }}
     {{- end }}
     {{- with $values.extraVolumes }}

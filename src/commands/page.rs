@@ -242,7 +242,15 @@ impl Page {
             RootStanding::Unavailable => format!("UNAVAILABLE{reason}"),
             RootStanding::NotWatched => format!("NOT watched{reason}"),
         };
-        self.line(1, format!("root {}: {standing}, {}{}", root.name, files(root.files), left_out(root)));
+        self.line(
+            1,
+            format!(
+                "root {}: {standing}, {} when last compared{}",
+                root.name,
+                files(root.files),
+                left_out(root)
+            ),
+        );
         if root.state == RootStanding::Unavailable {
             self.advice(1, "mount or restore the directory; until then its last version is kept, nothing counts as deleted");
         }

@@ -25,7 +25,10 @@ pub fn changes() -> Vec<(&'static str, Value)> {
         ("sources", json!([source("documents"), source("more")])),
         ("allowHostPath", json!(null)),
         ("shards", json!([{"name": "a", "repositories": ["documents"]}])),
-        ("secrets", json!([{"name": "other", "data": {"key": "value"}}])),
+        (
+            "secrets",
+            json!([{"name": "gitea", "data": {"password": "p"}}, {"name": "other", "data": {"key": "value"}}]),
+        ),
         ("adopt", json!("continue")),
         ("state.size", json!("1Ti")),
         ("state.storageClassName", json!("-")),
@@ -128,6 +131,21 @@ pub fn on_nodes() -> Value {
     values["config"]["repositories"][0]["branch"] = json!("nodes/{instance}");
     let source = json!([{"name": "documents", "mountPath": "/data/documents", "hostPath": {"path": "/srv"}}]);
     set(&mut values, "sources", source);
+    values
+}
+
+/// With a key, the keys of before, and recipients, each from a Secret.
+pub fn encrypted() -> Value {
+    let mut values = least();
+    values["config"]["repositories"][0]["encryption"] = json!({
+        "method": "git-crypt",
+        "key_file": "/run/secrets/backupbot/documents-key/documents.key",
+        "old_keys": "/run/secrets/backupbot/documents-key",
+        "recipients": ["/run/secrets/backupbot/people"],
+        "paths": ["*.kdbx"],
+    });
+    let secret = |name: &str| json!({"name": name, "secretName": name});
+    set(&mut values, "secrets", json!([secret("gitea"), secret("documents-key"), secret("people")]));
     values
 }
 

@@ -58,7 +58,12 @@ impl Helm {
 
     /// What would be installed.
     pub fn template(&self, values: &Value) -> Result<String, String> {
-        self.run(&["template", "rel", "--namespace", "backups"], values)
+        self.template_as("rel", "backups", values)
+    }
+
+    /// What would be installed as this release, there.
+    pub fn template_as(&self, release: &str, namespace: &str, values: &Value) -> Result<String, String> {
+        self.run(&["template", release, "--namespace", namespace], values)
     }
 
     /// The same, which must succeed, taken apart.

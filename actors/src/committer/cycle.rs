@@ -1,6 +1,6 @@
 //! One look at the queue, and one commit if it is time: take, build, stage, publish, settle, report.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -73,7 +73,8 @@ pub(super) struct Cycle {
     /// Somebody is about to put files back, and what is there has to be kept first.
     pub(super) though_rejected: bool,
     pub(super) list_skips: bool,
-    pub(super) lowest_waiter: Option<u64>,
+    /// Up to which change each of those who wait does.
+    pub(super) waited_for: BTreeSet<u64>,
     /// No commit before this, unless somebody waits.
     pub(super) breathe_until: Option<Instant>,
     /// The last cycle failed, and it is not known how far it came.
@@ -138,9 +139,13 @@ impl Cycle {
         if end.is_unsure {
             self.take_stock(&mut end).await?;
         }
-        if let Some(seq) = self.lowest_waiter {
-            let left = self.queue.send(CountUnsettled { repository, up_to: seq }).await??;
-            end.settled_up_to = (left == 0).then_some(seq);
+        // Not only for the first of them: with nothing left to commit there may be no further cycle that would see to the others.
+        for up_to in self.waited_for {
+            let count = CountUnsettled { repository: repository.clone(), up_to };
+            if self.queue.send(count).await?? > 0 {
+                break;
+            }
+            end.settled_up_to = Some(up_to);
         }
         Ok(end)
     }

@@ -24,7 +24,7 @@ fn a_healthy_page_says_so_in_its_first_line_and_asks_for_nothing() {
 everything is protected (backupbot 0.1.0, instance laptop)
 
 documents: commit c0ffee00c0, nothing waits to be committed
-  root folder1: watched (inotify), 1234 files (left out: 3 by your rules)
+  root folder1: watched (inotify), 1234 files when last compared (left out: 3 by your rules)
   remote usb: has everything, last read back 1970-01-12T13:46:40Z, 5 min ago
 ";
     assert_eq!(page, expected);
