@@ -531,6 +531,9 @@ class Bench:
     def encrypted(self):
         encrypted.encrypted(self, measure)
 
+    def gpg(self):
+        encrypted.gpg(self, measure)
+
     def table(self):
         print("\n| work; peer | ours: wall, CPU, peak | peer: wall, CPU, peak | wall ratio | CPU ratio |\n|---|---|---|---|---|")
         for title, a, b in self.rows:
@@ -543,7 +546,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--at", default=os.path.join(PROJECT, "target", "bench"))
     works = ["first", "rescan", "changed", "push", "ssh", "http", "fetch", "idle", "burst", "look", "restore", "api", "large",
-             "encrypted"]
+             "encrypted", "gpg"]
     parser.add_argument("--only", choices=works, action="append", help="one of the measurements; may be repeated")
     parser.add_argument("--minutes", type=float, default=10, help="of churn in `api`")
     parser.add_argument("--binary")
