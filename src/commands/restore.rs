@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use backupbot_core::audit::Event;
 use backupbot_core::crypt::places::Lent;
+use backupbot_core::crypt::unsealer::Unsealer;
 use backupbot_core::history::Snapshot;
 use backupbot_core::ignore::IgnoreRules;
 use backupbot_core::names::RootName;
@@ -190,6 +191,11 @@ impl Run<'_> {
         })
     }
 
+    fn reads_contents(&self, snapshot: &Snapshot) -> Result<bool, Failure> {
+        let unsealer = Unsealer::of(self.source.repository(), snapshot.tree)?;
+        Ok(unsealer.is_none_or(|unsealer| unsealer.reads_contents()))
+    }
+
     fn policies(&self) -> Policies {
         let arguments = self.arguments;
         let existing = match arguments.overwrite {
@@ -280,9 +286,12 @@ impl Run<'_> {
             let plan = self.plan(&request, &mut teller)?;
             return self.report(plan.report, teller);
         }
-        // What nothing here opens is found by the plan, and nothing is begun then.
-        let plan = self.plan(&request, &mut Teller::silent())?;
+        if !self.arguments.raw && !self.reads_contents(&snapshot)? {
+            // What is asked for may be all clear text; if not, it is found here, and nothing is begun.
+            self.plan(&request, &mut Teller::silent())?;
+        }
         let marker = if guarded { Some(marker::begin(directory, &identity)?) } else { None };
+        let plan = self.plan(&request, &mut Teller::silent())?;
         let report = self.apply(&request, &plan, &mut teller, None)?;
         if let Some(marker) = marker {
             marker.finish()?;
