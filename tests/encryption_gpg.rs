@@ -262,3 +262,21 @@ fn gpg_opens_the_key_of_a_repository_that_is_encrypted_as_git_crypt_does() {
     assert_eq!(fs::read_to_string(place.join("folder1/letter")).unwrap(), SECRET);
     run_as(&alice, &machine, 0, &["verify", "--from", text(&remote), "--gpg"]);
 }
+
+#[test]
+fn the_daemon_of_a_host_that_only_writes_verifies_and_makes_drills_on_schedule() {
+    let alice = Person::new("alice", "never");
+    let mut setup = write_only(&alice);
+    setup.repository()["verify"] = json!({"sample": "100%", "every": "1s"});
+    setup.repository()["drill"] = json!({"sample": "100%", "every": "1s"});
+    let daemon = setup.start();
+    let status = daemon.status_when("a verification and a drill", |status| {
+        let repository = &status["repositories"][0];
+        repository["verified"][0]["ciphertexts"] == json!(4)
+            && repository["drills"][0]["ciphertexts"] == json!(4)
+    });
+    let repository = &status["repositories"][0];
+    for what in ["verified", "drills"] {
+        assert_eq!(repository[what][0]["problems"], json!(0), "{repository:#}");
+    }
+}
