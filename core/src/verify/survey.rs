@@ -6,7 +6,10 @@
 
 use super::Request;
 use crate::beneath::EntryKind;
-use crate::error::{Error, Result};
+use crate::crypt::gitcrypt::wrapped;
+use crate::crypt::openpgp::header;
+use crate::crypt::policy::Policy;
+use crate::error::{Error, Kind, Result};
 use crate::history::directory::{Directory, Problem, Walk};
 use crate::history::{ObjectDatabase, Oid, Root};
 use crate::metadata::Record;
@@ -125,6 +128,9 @@ impl<'s> Survey<'s> {
             let path = name.clone();
             match (entry.is_tree(), name.as_slice()) {
                 (true, own) if own == OWN_DIRECTORY.as_bytes() => self.own(entry.oid, tell)?,
+                (true, name) if name == wrapped::DIRECTORY.as_bytes() && self.is_encrypted() => {
+                    self.wrapped_keys(tell)?;
+                }
                 (true, name) if !is_root(name) => tell(no_root(name))?,
                 (true, _) => {}
                 (false, _) => self.own_file(path, *entry, tell)?,
@@ -137,6 +143,32 @@ impl<'s> Survey<'s> {
         for root in roots {
             if !self.root(&root, tell)? {
                 break;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_encrypted(&self) -> bool {
+        matches!(Policy::of_tree(&self.objects, self.request.snapshot.tree), Ok(Some(_)))
+    }
+
+    /// Whether the key that recipients have in the repository can be read there. That it opens something only they can say.
+    fn wrapped_keys(&self, tell: Tell<'_>) -> Result<()> {
+        let keys = match wrapped::recipients(&self.objects, self.request.snapshot.tree) {
+            Ok(keys) => keys,
+            Err(error) => return tell(wrong(wrapped::DIRECTORY.as_bytes(), &error)),
+        };
+        for key in keys {
+            self.progress.check()?;
+            let path = wrapped::path_of_default(&key.fingerprint);
+            match wrapped::read(&self.objects, &key) {
+                Ok(message) if header::look(&message).is_some() => {}
+                Ok(_) => {
+                    let error =
+                        Error::new(Kind::Git, "it is no OpenPGP message: nobody gets the key from it");
+                    tell(wrong(path.as_bytes(), &error))?;
+                }
+                Err(error) => tell(wrong(path.as_bytes(), &error))?,
             }
         }
         Ok(())

@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 
 use super::*;
 use crate::lfs::Objects;
+use crate::snapshot::tests::messages::{self, People};
 use crate::snapshot::tests::{Bench, bench, git};
 
 fn verified(bench: &Bench, snapshot: &Snapshot, sample: Sample, seed: u64) -> (Report, Work) {
@@ -224,4 +225,23 @@ fn a_bomb_of_trees_ends_and_is_wrong() {
     let (report, _) = verified(&bench, &snapshot, Sample::Whole, 1);
     assert_eq!(report.problem_count, 1, "{:?}", report.problems);
     assert!(report.problems[0].reason.contains("busy for ever"), "{:?}", report.problems);
+}
+
+#[test]
+fn without_a_private_key_messages_are_compared_as_they_are_and_what_is_none_is_wrong() {
+    let people = People::new();
+    let mut bench = messages::bench_for(&people, &[]);
+    bench.write("a", "one");
+    bench.write("sub/b", "two");
+    let snapshot = bench.snapshot();
+    let (report, _) = verified(&bench, &snapshot, Sample::Whole, 1);
+    assert_eq!((problems(&report), report.remarks.len(), report.ciphertexts), (vec![], 0, 2));
+    let key = crate::crypt::gitcrypt::wrapped::path_of_default(people.alice.fingerprint());
+    let clear = blob(&bench, b"clear text");
+    for path in ["folder/a", key.as_str()] {
+        let forged = with(&bench, &snapshot, path, "100644", Some(&clear));
+        let (report, _) = verified(&bench, &forged, Sample::Whole, 1);
+        let found = problems(&report);
+        assert!(found.len() == 1 && found[0].0 == path, "{found:?}");
+    }
 }

@@ -19,6 +19,7 @@ use backupbot_core::crypt::policy::{KeyId, Policy};
 use backupbot_core::crypt::recipients;
 use backupbot_core::git::repository::Repository;
 use backupbot_core::progress::Progress;
+use backupbot_core::wording::counted;
 use serde::Serialize;
 use serde_json::json;
 
@@ -209,6 +210,9 @@ impl Answer {
         match key_files(directory) {
             Ok(paths) => {
                 for path in paths {
+                    if self.key.as_ref().is_some_and(|key| key.file == path) {
+                        continue;
+                    }
                     let (row, _) = self.key_file(config, &path);
                     self.old_keys.push(row);
                 }
@@ -364,13 +368,19 @@ impl Answer {
             let in_hand =
                 self.key.iter().chain(&self.old_keys).any(|row| row.id.as_ref() == Some(&needed.key));
             if !in_hand {
+                let is_latest = self.latest.as_ref().is_some_and(|tip| tip.key.as_ref() == Some(&needed.key));
+                let old = if is_latest && self.key.as_ref().is_none_or(|row| row.id.is_none()) {
+                    ""
+                } else {
+                    "--old "
+                };
                 self.findings.push(format!(
-                    "{} snapshots, from {:.12} to {:.12}, need the key {}, which is not here: bring it back with `backupbot keys \
-                     import --old FILE`",
-                    needed.snapshots,
+                    "{} the key {}, which is not here (from {:.12} to {:.12}): bring it back with `backupbot keys import \
+                     {old}FILE`",
+                    counted(needed.snapshots, "snapshot needs", "snapshots need"),
+                    needed.key,
                     needed.oldest.to_string(),
-                    needed.newest.to_string(),
-                    needed.key
+                    needed.newest.to_string()
                 ));
             }
             self.needed.push(NeededRow {

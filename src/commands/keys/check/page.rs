@@ -38,6 +38,7 @@ pub(super) fn page(answer: &Answer) -> String {
 fn method(answer: &Answer) -> &'static str {
     match answer.method {
         "none" => "not encrypted",
+        "gpg" => "contents encrypted by gpg, metadata by the key",
         _ => "encrypted by git-crypt",
     }
 }
