@@ -185,7 +185,9 @@ fn open(
 
 /// Copies to the end; only there the proof of a message has been looked at.
 fn pour(from: &mut impl Read, out: &mut impl Write, limit: u64) -> Result<()> {
-    let mut piece = Zeroizing::new(vec![0; PART_BYTES as usize]);
+    // No more than can come: wiping it costs as much as decrypting a small file.
+    let room = usize::try_from(limit.saturating_add(1)).unwrap_or(usize::MAX).min(PART_BYTES as usize);
+    let mut piece = Zeroizing::new(vec![0; room]);
     let mut left = limit;
     loop {
         let read = match from.read(&mut piece) {
