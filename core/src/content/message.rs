@@ -28,6 +28,7 @@ impl Cleaner<'_> {
     pub(super) fn message_whole(
         &mut self,
         sealer: &Sealer,
+        look: &Look,
         former: Option<&FileRecord>,
         checksum: [u8; 32],
         is_large: bool,
@@ -35,6 +36,11 @@ impl Cleaner<'_> {
         if let Some(known) = self.known(former, &checksum)? {
             return Ok(Reading::Done(known));
         }
+        let reading = self.new_message(sealer, checksum, is_large)?;
+        Ok(self.noted(look, reading))
+    }
+
+    fn new_message(&mut self, sealer: &Sealer, checksum: [u8; 32], is_large: bool) -> Result<Reading> {
         self.buffer = sealer.seal(&self.buffer)?;
         if is_large {
             self.buffer = self.put_large()?.encode().into_bytes();
@@ -56,7 +62,7 @@ impl Cleaner<'_> {
         progress: &Progress,
     ) -> Result<Reading> {
         let may_be_former = former.is_some_and(|former| former.is_stored() && former.look.size == look.size);
-        if may_be_former || self.to.moved.has_size(look.size) {
+        if may_be_former || self.to.elsewhere.has_size(look.size) {
             // Reading twice is far cheaper than storing gigabytes again because a time stamp moved.
             let mut hasher = self.to.hasher();
             let read = hash_stream(file, progress, &mut |piece| {
@@ -74,6 +80,18 @@ impl Cleaner<'_> {
                 return Ok(trouble);
             }
         }
+        let reading = self.new_large_message(sealer, file, look, is_large, progress)?;
+        Ok(self.noted(look, reading))
+    }
+
+    fn new_large_message(
+        &mut self,
+        sealer: &Sealer,
+        file: &mut File,
+        look: &Look,
+        is_large: bool,
+        progress: &Progress,
+    ) -> Result<Reading> {
         let mut draft = self.to.objects.begin()?;
         let mut heard = Heard { source: &mut *file, hasher: self.to.hasher(), trouble: None };
         let sealed = openpgp::encrypt(&mut heard, sealer.recipients(), Appending(&mut draft), progress);
@@ -101,14 +119,31 @@ impl Cleaner<'_> {
         })
     }
 
-    /// The message that a content with this checksum is stored as already: at this place, or at one that it left.
+    /// Has the next file with this content take the same message.
+    fn noted(&self, look: &Look, reading: Reading) -> Reading {
+        if let Reading::Done(Stored { stored, checksum, is_pointer }) = &reading {
+            let mut raw = [0; 20];
+            raw.copy_from_slice(stored.as_bytes());
+            let (checksum, is_pointer) = (*checksum, *is_pointer);
+            let record = FileRecord { look: *look, recorded_ns: 0, stored: raw, checksum, is_pointer };
+            self.to.elsewhere.note_new(record);
+        }
+        reading
+    }
+
+    /// The message that a content with this checksum is stored as already: at this place, or for another one.
     fn known(&self, former: Option<&FileRecord>, checksum: &[u8; 32]) -> Result<Option<Stored>> {
         let same = former.filter(|former| former.is_stored() && former.checksum == *checksum);
-        let Some(same) = same.or_else(|| self.to.moved.get(checksum)) else { return Ok(None) };
-        if same.is_pointer && self.is_message_lost(same)? {
+        if let Some(same) = same
+            && !(same.is_pointer && self.is_message_lost(same)?)
+        {
+            return Stored::again(same).map(Some);
+        }
+        let Some(other) = self.to.elsewhere.get(checksum) else { return Ok(None) };
+        if other.record.is_pointer && !other.is_new && self.is_message_lost(&other.record)? {
             return Ok(None);
         }
-        Stored::again(same).map(Some)
+        Stored::again(&other.record).map(Some)
     }
 
     /// Whether the message that a pointer stands for cannot be had any more. Nobody can make the same one again.

@@ -6,9 +6,9 @@
 //! repository's large contents (`large.rs`), and a pointer to it is the object. What is to be encrypted is encrypted first
 //! (`sealed.rs`, `message.rs`): only its ciphertext is ever written, and its checksum is keyed.
 
+mod elsewhere;
 mod large;
 mod message;
-mod moved;
 mod sealed;
 
 use std::fs::File;
@@ -31,7 +31,7 @@ use crate::progress::Progress;
 use crate::store::changes::{Failure, SkipReason};
 use crate::store::files::FileRecord;
 
-pub use moved::Moved;
+pub use elsewhere::Elsewhere;
 
 /// Files up to this are read whole; above it memory stays flat.
 pub(crate) const WHOLE_BYTES: u64 = 1024 * 1024;
@@ -79,8 +79,8 @@ pub struct Destination<'d> {
     pub classifier: &'d Classifier,
     /// What encrypts, if anything is to be encrypted.
     pub sealer: Option<&'d Sealer>,
-    /// What left its place in the batch, where the same content gives other bytes each time.
-    pub moved: &'d Moved,
+    /// What is stored for other places, where the same content gives other bytes each time.
+    pub elsewhere: &'d Elsewhere,
     /// Whether every remote is known to have a large content, which may be away from here then.
     pub is_everywhere: &'d (dyn Fn(&Pointer) -> Result<bool> + Sync),
 }
@@ -156,7 +156,7 @@ impl<'c> Cleaner<'c> {
         let read = if before.size <= WHOLE_BYTES {
             match self.read_whole(&mut file, &before) {
                 // Nothing of a torn read may reach the pack.
-                Ok(()) => self.store_whole(sealer, former, is_large)?,
+                Ok(()) => self.store_whole(sealer, &before, former, is_large)?,
                 Err(capture) => return Ok(capture),
             }
         } else if let Some(sealer) = sealer.filter(|sealer| sealer.is_open_pgp()) {
@@ -202,13 +202,14 @@ impl<'c> Cleaner<'c> {
     fn store_whole(
         &mut self,
         sealer: Option<&Sealer>,
+        look: &Look,
         former: Option<&FileRecord>,
         is_large: bool,
     ) -> Result<Reading> {
         let mut hasher = self.to.hasher();
         let checksum = *hasher.update(&self.buffer).finalize().as_bytes();
         if let Some(sealer) = sealer.filter(|sealer| sealer.is_open_pgp()) {
-            return self.message_whole(sealer, former, checksum, is_large);
+            return self.message_whole(sealer, look, former, checksum, is_large);
         }
         let same = former.filter(|former| former.checksum == checksum);
         if let Some(former) = same.filter(|former| !former.is_pointer) {

@@ -18,7 +18,7 @@ mod switch;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use git2::{ObjectType, Oid};
 
@@ -28,7 +28,7 @@ use self::record::{Collector, Owners};
 use crate::beneath::EntryKind;
 use crate::clock;
 use crate::config::{Encryption, Tags};
-use crate::content::{Destination, Moved};
+use crate::content::{Destination, Elsewhere};
 use crate::crypt::sealer::Sealer;
 use crate::disk::Room;
 use crate::error::{Error, Kind, Result};
@@ -164,14 +164,14 @@ pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
     let mut owners = Owners::default();
     let sink = PackSink(&pack);
     let large = Objects::of(repository.path());
-    let moved = moved(batch, &gathered.roots)?;
+    let elsewhere = elsewhere(batch, &gathered.roots)?;
     let to = Destination {
         pack: &pack,
         present: &known,
         objects: &large,
         classifier: batch.classifier,
         sealer: batch.sealer,
-        moved: &moved,
+        elsewhere: &elsewhere,
         is_everywhere: batch.is_everywhere,
     };
     let mut judge = batch
@@ -259,26 +259,43 @@ pub fn build(batch: &Batch<'_>, progress: &Progress) -> Result<Built> {
     Ok(Built::Commit(Box::new(staged), summary))
 }
 
-/// What leaves its place in this batch and would be stored as another object if it were stored again.
-fn moved(batch: &Batch<'_>, roots: &[RootFindings<'_>]) -> Result<Moved> {
-    let mut moved = Moved::default();
-    let Some(sealer) = batch.sealer.filter(|sealer| sealer.is_open_pgp()) else { return Ok(moved) };
+/// What leaves its place in this batch, or has other names than those that changed, and would be stored as another object if it
+/// were stored again.
+fn elsewhere(batch: &Batch<'_>, roots: &[RootFindings<'_>]) -> Result<Elsewhere> {
+    let elsewhere = Elsewhere::default();
+    let Some(sealer) = batch.sealer.filter(|sealer| sealer.is_open_pgp()) else { return Ok(elsewhere) };
     for root in roots {
         let name = &root.watched.name;
-        let mut note = |path: RelPath, record: FileRecord| {
+        let note = |path: &RelPath, record: FileRecord| {
             if record.look.kind == EntryKind::File && sealer.covers(&path.to_git_path(name)) {
-                moved.note(record);
+                elsewhere.note(record);
             }
         };
+        let mut linked = HashSet::new();
         for finding in &root.findings {
-            let Finding::Gone { path, .. } = finding else { continue };
-            if let Some(record) = batch.files.get(name, path)? {
-                note(path.clone(), record);
+            match finding {
+                Finding::Gone { path, .. } => {
+                    if let Some(record) = batch.files.get(name, path)? {
+                        note(path, record);
+                    }
+                    batch.files.records_below(name, path, &mut |path, record| note(&path, record))?;
+                }
+                Finding::Changed { look, .. } if look.kind == EntryKind::File && look.links > 1 => {
+                    linked.insert((look.device, look.inode));
+                }
+                _ => {}
             }
-            batch.files.records_below(name, path, &mut note)?;
+        }
+        if linked.is_empty() {
+            continue;
+        }
+        for path in batch.files.names_of(name, &linked)? {
+            if let Some(record) = batch.files.get(name, &path)? {
+                note(&path, record);
+            }
         }
     }
-    Ok(moved)
+    Ok(elsewhere)
 }
 
 /// What the commit builds on. What the stat cache calls unchanged is taken from there, so it must be the commit

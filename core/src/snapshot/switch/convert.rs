@@ -4,8 +4,10 @@
 //! whole, others are read twice, because what encrypts needs the whole before it can begin. Nothing but what is to stand
 //! in the tree is written anywhere.
 
+use std::collections::HashMap;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use git2::Oid;
 use zeroize::Zeroizing;
@@ -35,6 +37,7 @@ const STRIDE: usize = 16;
 const PIECE_BYTES: usize = 256 * 1024;
 
 /// What stands for a file from now on.
+#[derive(Clone, Copy)]
 pub(super) struct Converted {
     pub stored: Oid,
     pub is_pointer: bool,
@@ -50,6 +53,9 @@ pub(super) struct Converter<'c> {
     pub classifier: &'c Classifier,
     pub old: Option<(&'c Policy, &'c Key)>,
     pub new: Option<&'c Sealer>,
+    /// Which messages stand for contents by now, by their objects and whether these were encrypted. A content gives another
+    /// message each time: files that had the same object are to have the same again.
+    pub messages: Mutex<HashMap<(Oid, bool), Converted>>,
 }
 
 /// What one thread works with.
@@ -110,6 +116,20 @@ pub(super) fn all(
 
 impl Converter<'_> {
     fn one(&self, item: &Item, hands: &mut Hands<'_>, progress: &Progress) -> Result<Converted> {
+        if !(item.will_be_covered && self.new.is_some_and(Sealer::is_open_pgp)) {
+            return self.converted(item, hands, progress);
+        }
+        let object = (item.entry.oid, item.is_covered);
+        let messages = || self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = messages().get(&object) {
+            return Ok(*known);
+        }
+        let converted = self.converted(item, hands, progress)?;
+        messages().insert(object, converted);
+        Ok(converted)
+    }
+
+    fn converted(&self, item: &Item, hands: &mut Hands<'_>, progress: &Progress) -> Result<Converted> {
         if matches!(item.source, Whereabouts::Inline) && item.size <= WHOLE_BYTES + OVERHEAD {
             return self.whole(item, hands, progress);
         }

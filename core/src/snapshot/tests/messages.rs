@@ -246,6 +246,40 @@ fn the_same_content_keeps_its_message_whatever_its_time_or_place() {
 }
 
 #[test]
+fn a_content_with_several_names_or_in_several_places_of_a_batch_is_one_message() {
+    let people = People::new();
+    let mut bench = bench_for(&people, &[]);
+    with_large(&mut bench);
+    for (path, size) in [("small", 100), ("streamed", (1 << 20) + 1), ("large", 3 << 20)] {
+        bench.write(path, CANARY.repeat(size / CANARY.len() + 1));
+        fs::hard_link(bench.root().join(path), bench.root().join(format!("{path}-linked"))).unwrap();
+    }
+    // One after the other: two threads may meet the same content in the same moment.
+    bench.limit = Limit { findings: 1, bytes: 1 << 30 };
+    bench.back_up();
+    for path in ["small", "streamed", "large"] {
+        fs::hard_link(bench.root().join(path), bench.root().join(format!("{path}-later"))).unwrap();
+    }
+    bench.limit = Limit { findings: 10_000, bytes: 1 << 30 };
+    bench.back_up();
+    let oids = oids(&bench);
+    for path in ["small", "streamed", "large"] {
+        for other in ["linked", "later"] {
+            assert_eq!(oids[path.as_bytes()], oids[format!("{path}-{other}").as_bytes()], "{path}-{other}");
+        }
+    }
+    is_the_root(&bench, &people.alice);
+    // Copies in one batch, in the order of one thread: files of one stride.
+    for copy in 0..3 {
+        bench.write(&format!("copies/{copy}"), format!("{CANARY} copied"));
+    }
+    bench.back_up();
+    let copies: Vec<Oid> =
+        (0..3).map(|copy| self::oids(&bench)[format!("copies/{copy}").as_bytes()]).collect();
+    assert!(copies.iter().all(|oid| *oid == copies[0]));
+}
+
+#[test]
 fn a_large_message_that_is_lost_is_made_again_when_its_file_is_touched() {
     let people = People::new();
     let mut bench = bench_for(&people, &[]);
@@ -399,6 +433,7 @@ fn clear_text_and_git_crypt_become_messages_in_one_commit() {
         add(&bench, "alice", &people.alice);
         with_large(&mut bench);
         fill(&bench);
+        bench.write("copy of large", fs::read(bench.root().join("large")).unwrap());
         if is_git_crypt {
             let key_file = bench.scratch.path().join("key");
             fs::write(&key_file, &*KeyFile::generate(None).unwrap().to_bytes()).unwrap();
@@ -420,8 +455,10 @@ fn clear_text_and_git_crypt_become_messages_in_one_commit() {
         bench.touch("", Reach::Deep);
         let (_, summary) = bench.step();
         let switched = summary.switched.unwrap();
-        assert_eq!((switched.again, switched.files), (None, 6));
+        assert_eq!((switched.again, switched.files), (None, 7));
         is_the_root(&bench, &people.alice);
+        let oids = oids(&bench);
+        assert_eq!(oids[&b"large"[..]], oids[&b"copy of large"[..]], "one content, one message");
         assert_eq!(bench.drain(), 0, "the checksums are known");
     }
 }
