@@ -56,7 +56,8 @@ pub(in crate::snapshot) fn find(
                 )));
             }
             let key = places::keys_of(batch.repository.path())?.find(&is.key).cloned();
-            if key.is_none() && !can_lose_key(batch) {
+            // What git-crypt encrypted has to be decrypted; messages stay until their files are read again.
+            if key.is_none() && !(is.cipher.is_open_pgp() && can_lose_key(batch)) {
                 return Err(is_missing(batch, &is));
             }
             Some(Old { policy: is, key })

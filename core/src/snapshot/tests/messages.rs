@@ -446,6 +446,9 @@ fn clear_text_and_git_crypt_become_messages_in_one_commit() {
             };
             configure(&mut bench, method, &[], false);
             bench.back_up();
+            let gpg = self::method(&bench);
+            configure(&mut bench, gpg, &[], true);
+            refused(&mut bench, "old_keys");
             fs::copy(key_file, old_keys.join("former.key")).unwrap();
         } else {
             bench.back_up();
