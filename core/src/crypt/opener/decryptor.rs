@@ -117,10 +117,6 @@ impl Decryptor {
     fn fail(&mut self, error: Error) -> Error {
         self.worker = None;
         self.stage = Stage::Failed;
-        if error.kind() == Kind::EncryptionKey && !self.opener.asks_gpg() {
-            // That one message is for others says nothing of the next one. (What gpg was refused once it is refused again.)
-            return Error::with_source(Kind::Git, "it is encrypted for others", error.to_string());
-        }
         error
     }
 

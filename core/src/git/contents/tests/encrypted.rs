@@ -232,18 +232,3 @@ fn without_a_private_key_a_message_is_refused_before_it_is_read_and_its_recipien
         assert_eq!(sealed.read("folder/open", ids[1], None).0, b"in the open");
     }
 }
-
-#[test]
-fn a_message_that_is_still_for_others_is_wrong_by_itself_and_stops_no_other() {
-    let (gpg, former) =
-        (Gpg::with_key("reader", "future-default"), Gpg::with_key("former", "future-default"));
-    let of = |person: &Gpg, size: usize| encrypt_whole(&vec![7; size], &[person.recipient()]).unwrap();
-    let (small, large, own) = (of(&former, 10), of(&former, 3 << 20), of(&gpg, 10));
-    let opener = Opener::new(vec![Arc::new(gpg.private())], false);
-    let (sealed, ids) = messages(&gpg, opener, &[&small, &large, &own]);
-    for id in &ids[..2] {
-        let (bytes, outcome) = sealed.read("folder/secret/x", *id, None);
-        assert!(bytes.is_empty() && outcome.unwrap_err().contains("encrypted for others"));
-    }
-    assert_eq!(sealed.read("folder/secret/x", ids[2], None).0, [7; 10]);
-}
