@@ -168,6 +168,32 @@ fn leaving_gpg_is_refused_on_the_branch_and_complete_on_another() {
 
 #[cfg(feature = "fault-points")]
 #[test]
+fn who_was_let_in_and_does_not_read_everything_yet_is_told_which_files_and_gets_the_others() {
+    let (alice, bob) = (Person::new("alice", "never"), Person::new("bob", "never"));
+    let mut setup = world_for(&alice);
+    setup.repository()["encryption"]["paths"] = json!(["secret/"]);
+    run_once(&setup);
+    let_in(&setup, "bob", &bob);
+    // After the change of what the tree says, and before any file was read again.
+    setup.launch(&[("BACKUPBOT_FAULT", "queue:settled=kill@1")]).dies_by_itself("queue:settled");
+    let (config, to, key) = (setup.write_config(), setup.path("back"), bob.private_key());
+    let arguments =
+        ["restore", "--config", config.to_str().unwrap(), "--to", to.to_str().unwrap(), "--key-file"];
+    let output = setup.command(&arguments).arg(&key).output().unwrap();
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("secret/a") && said.contains("private key"), "{said}");
+    for path in walk(&setup.root()) {
+        let name = path.strip_prefix(setup.root()).unwrap();
+        let restored = fs::read(to.join("folder1").join(name)).ok();
+        let expected = (!name.starts_with("secret")).then(|| fs::read(&path).unwrap());
+        assert!(restored == expected, "{}", name.display());
+    }
+}
+
+#[cfg(feature = "fault-points")]
+#[test]
 fn death_at_any_point_of_the_change_of_recipients_ends_with_everything_for_the_new_ones() {
     let points = [
         ("snapshot:pack-synced", 1),

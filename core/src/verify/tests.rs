@@ -2,8 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::sync::Arc;
 
 use super::*;
+use crate::crypt::keyring::{Key, Keyring};
+use crate::crypt::opener::Opener;
+use crate::crypt::places::Lent;
 use crate::lfs::Objects;
 use crate::snapshot::tests::messages::{self, People};
 use crate::snapshot::tests::{Bench, bench, git};
@@ -244,4 +248,25 @@ fn without_a_private_key_messages_are_compared_as_they_are_and_what_is_none_is_w
         let found = problems(&report);
         assert!(found.len() == 1 && found[0].0 == path, "{found:?}");
     }
+}
+
+#[test]
+fn a_message_that_is_still_for_others_is_no_damage_and_is_told() {
+    let people = People::new();
+    let mut bench = messages::bench_for(&people, &[]);
+    bench.write("a", "one");
+    bench.write("sub/b", "two");
+    bench.back_up();
+    messages::add(&bench, "bob", &people.bob);
+    bench.touch("", crate::store::changes::Reach::Deep);
+    // The switch alone: the files are not encrypted anew yet.
+    let switched = bench.step().0.unwrap();
+    let snapshot = Snapshot::read(&bench.repository, switched).unwrap();
+    let key = messages::key_of(&bench);
+    let opener = Opener::new(vec![Arc::new(people.bob.private())], false);
+    let ring = Keyring::joined(vec![Arc::new(Key::read(&key).unwrap())], None).with_opener(&opener);
+    let _lent = Lent::to(bench.repository.path(), Arc::new(ring));
+    let (report, _) = verified(&bench, &snapshot, Sample::Whole, 1);
+    assert_eq!((problems(&report), report.ciphertexts), (vec![], 2));
+    assert!(report.remarks[0].reason.contains("not every content"), "{:?}", report.remarks);
 }

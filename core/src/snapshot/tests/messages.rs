@@ -53,7 +53,7 @@ fn configure(bench: &mut Bench, method: EncryptionMethod, paths: &[&str], accept
     bench.encryption = Some(Encryption { method, paths, accepts_clear_history: accepts });
 }
 
-fn key_file(bench: &Bench) -> PathBuf {
+pub(crate) fn key_of(bench: &Bench) -> PathBuf {
     method(bench).key_file().unwrap().to_path_buf()
 }
 
@@ -359,7 +359,7 @@ fn the_lost_key_of_the_metadata_means_that_everything_is_encrypted_anew() {
     fill(&bench);
     bench.back_up();
     let before = oids(&bench);
-    fs::remove_file(key_file(&bench)).unwrap();
+    fs::remove_file(key_of(&bench)).unwrap();
     bench.touch("", Reach::Deep);
     let (_, summary) = bench.step();
     assert_eq!(summary.switched.unwrap().again, Some(Again::Lost));
@@ -383,7 +383,7 @@ fn a_state_that_is_lost_as_a_whole_is_made_anew_from_the_names_in_the_tree() {
     bench.back_up();
     let before = oids(&bench);
     let commit = tip(&bench);
-    fs::remove_file(key_file(&bench)).unwrap();
+    fs::remove_file(key_of(&bench)).unwrap();
     fs::remove_dir_all(bench.root().join("gone")).unwrap();
     bench.queue.distrust_files(&bench.name).unwrap();
     let root = bench.roots[0].name.clone();
@@ -555,7 +555,7 @@ fn the_guard_takes_nothing_that_is_encrypted_anew_or_moved_for_a_loss_also_after
             bench.queue.settle(&bench.name, &staged.settlement, 2).unwrap();
         };
         match is_lost {
-            true => fs::remove_file(key_file(&bench)).unwrap(),
+            true => fs::remove_file(key_of(&bench)).unwrap(),
             false => add(&bench, "bob", &people.bob),
         }
         bench.touch("", Reach::Deep);
