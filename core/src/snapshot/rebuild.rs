@@ -133,7 +133,13 @@ fn names_alone(
 }
 
 fn nothing_known(kind: EntryKind, is_pointer: bool) -> FileRecord {
-    let look = Look {
+    let look = look_at_nothing(kind);
+    FileRecord { look, recorded_ns: 0, stored: [0; 20], checksum: [0; 32], is_pointer }
+}
+
+/// No inode has the number 0, so no look on disk is this one.
+fn look_at_nothing(kind: EntryKind) -> Look {
+    Look {
         kind,
         mode: 0,
         uid: 0,
@@ -146,8 +152,7 @@ fn nothing_known(kind: EntryKind, is_pointer: bool) -> FileRecord {
         links: 0,
         special: 0,
         is_mount: false,
-    };
-    FileRecord { look, recorded_ns: 0, stored: [0; 20], checksum: [0; 32], is_pointer }
+    }
 }
 
 /// The checksum that the snapshot's records have.
@@ -201,20 +206,13 @@ fn is_pointer(objects: &ObjectDatabase<'_>, blob: Oid, record: &Record, checksum
 
 fn file_record(record: &Record, stored: Option<(Oid, bool)>) -> FileRecord {
     let look = Look {
-        kind: record.kind,
         mode: record.mode,
         uid: record.uid,
         gid: record.gid,
         size: record.size.unwrap_or(0),
-        // No inode has the number 0, so no look on disk is this one.
-        mtime_ns: 0,
-        ctime_ns: 0,
-        inode: 0,
-        device: 0,
-        links: 0,
-        special: 0,
         // What was mounted there and is not any more must not be taken for deleted.
         is_mount: record.is_mount,
+        ..look_at_nothing(record.kind)
     };
     FileRecord {
         look,
